@@ -1,0 +1,123 @@
+"""What a worker serves, as a value.
+
+A `WorkerSpec` names a namespace, a task queue and the code behind them, and holds nothing that lives
+(no client, no thread). So the same spec runs in a notebook's background thread, in a process of its own
+that a lesson kills, and in a service that has never heard of notebooks.
+
+Left out: how the worker runs. `lab.workers` does that in a classroom, `run_worker` in a service.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity, workflow
+from temporalio.client import Client, Plugin
+from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """One worker: where it polls and what it runs.
+
+    Attributes:
+        name: what people call it ("orchestrator"); a classroom runs one worker a name.
+        workflows, activities, nexus_handlers: importable classes and functions, so that another process
+            can be told about them by name. Nexus handlers are classes, made anew for each worker.
+        client_plugins: factories of the plugins its client is connected with.
+    """
+
+    name: str
+    namespace: str
+    task_queue: str
+    workflows: Sequence[type] = ()
+    activities: Sequence[Callable[..., Any]] = ()
+    nexus_handlers: Sequence[type] = ()
+    client_plugins: Sequence[Callable[[], Plugin]] = field(default=())
+
+    def with_queue(self, task_queue: str) -> "WorkerSpec":
+        """The same worker on another task queue."""
+        return replace(self, task_queue=task_queue)
+
+    @property
+    def workflow_names(self) -> list[str]:
+        """Workflow types as they appear in histories."""
+        return [_definition_name(cls, "__temporal_workflow_definition") for cls in self.workflows]
+
+    @property
+    def activity_names(self) -> list[str]:
+        """Activity types as they appear in histories."""
+        return [_definition_name(fn, "__temporal_activity_definition") for fn in self.activities]
+
+    def banner(self) -> str:
+        """What this worker serves, in one line, for the log and the notebook."""
+        served = [
+            f"{title}: {', '.join(names)}"
+            for title, names in (
+                ("workflows", self.workflow_names),
+                ("activities", self.activity_names),
+                ("operations", [handler.__name__ for handler in self.nexus_handlers]),
+            )
+            if names
+        ]
+        return f"worker {self.name} · {self.namespace}/{self.task_queue} · {' · '.join(served)}"
+
+    def build(
+        self,
+        client: Client,
+        *,
+        interceptors: Sequence[Interceptor] = (),
+        workflow_runner: WorkflowRunner | None = None,
+        **options: Any,
+    ) -> Worker:
+        """A `temporalio.worker.Worker` for this spec on a client of its namespace.
+
+        Args:
+            client: connected to `self.namespace`.
+            interceptors: put around workflows and activities, in addition to the client's.
+            workflow_runner: replaces the sandboxed runner, for a lab that hooks into workflow tasks.
+            options: further options of `Worker`, which win over the ones chosen here.
+        """
+        if workflow_runner is not None:
+            options["workflow_runner"] = workflow_runner
+        chosen: dict[str, Any] = {
+            # A worker that is killed must not hold its workflows back: after one second the server
+            # gives their tasks to another worker (the default waits ten).
+            "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+            # Above the number of chats alive at once; below it every turn replays its history.
+            "max_cached_workflows": 2000,
+            "workflow_task_poller_behavior": PollerBehaviorAutoscaling(),
+            "activity_task_poller_behavior": PollerBehaviorAutoscaling(),
+        }
+        return Worker(
+            client,
+            task_queue=self.task_queue,
+            workflows=list(self.workflows),
+            activities=list(self.activities),
+            nexus_service_handlers=[handler() for handler in self.nexus_handlers],
+            interceptors=list(interceptors),
+            **(chosen | options),
+        )
+
+
+async def run_worker(spec: WorkerSpec, client: Client) -> None:
+    """Run one worker until it is cancelled: what a service's main function calls."""
+    logger.info(spec.banner())
+    await spec.build(client).run()
+
+
+def _definition_name(definition: Any, attribute: str) -> str:
+    """A workflow's or activity's type name, which its decorator may have changed."""
+    kind = (
+        workflow._Definition
+        if attribute.startswith("__temporal_workflow")
+        else activity._Definition
+    )
+    found = getattr(definition, attribute, None)
+    if not isinstance(found, kind):
+        raise TypeError(f"{definition!r} lacks its @workflow.defn or @activity.defn decorator")
+    return found.name or definition.__name__
