@@ -1,0 +1,463 @@
+"""The timeline of a run, read from histories that a real server wrote."""
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nexusrpc
+import nexusrpc.handler
+import pytest
+import pytest_asyncio
+from temporalio import activity, workflow
+from temporalio.api.nexus.v1 import EndpointSpec
+from temporalio.api.operatorservice.v1 import CreateNexusEndpointRequest
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateStage
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.timeline import Timeline, run_url, timeline
+from workshop_lib.lab.timeline_events import (
+    COMPLETED,
+    FAILED,
+    MODEL,
+    NEXUS,
+    PEOPLE,
+    RETRYING,
+    RUNNING,
+    TIMERS,
+    TOOLS,
+    UNFINISHED,
+    Bar,
+)
+from workshop_lib.lab.timeline_labels import shorten
+from workshop_lib.lab.timeline_view import duration
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+LIMIT = timedelta(seconds=30)
+NASTY = '<script>alert(1)</script> & \x1b[31m\x00 "price"?'
+
+
+@nexusrpc.service
+class Shop:
+    price: nexusrpc.Operation[str, float]
+
+
+@nexusrpc.handler.service_handler(service=Shop)
+class ShopHandler:
+    @nexusrpc.handler.sync_operation
+    async def price(self, ctx: nexusrpc.handler.StartOperationContext, ticker: str) -> float:
+        return 185.5
+
+
+@activity.defn
+async def plan_next_action(message: str) -> str:
+    return f"look at the shelf for {message}"
+
+
+@activity.defn
+async def look_at_shelf(empty_for: int) -> str:
+    if activity.info().attempt <= empty_for:
+        raise ApplicationError("the shelf is empty")
+    return "found"
+
+
+@activity.defn
+async def add(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@activity.defn
+async def vanish_once() -> str:
+    if activity.info().attempt == 1:
+        activity.raise_complete_async()  # nobody ever completes it: as if its worker had been killed
+    return "back again"
+
+
+@workflow.defn
+class Conversation:
+    def __init__(self) -> None:
+        self.over = False
+
+    @workflow.run
+    async def run(self, endpoint: str) -> str:
+        self.endpoint = endpoint
+        await workflow.wait_condition(lambda: self.over)
+        return "bye"
+
+    @workflow.update
+    async def send_message(self, message: str) -> str:
+        return await workflow.execute_activity(
+            plan_next_action, message, start_to_close_timeout=LIMIT
+        )
+
+    @workflow.update
+    async def use_everything(self, attempts: int) -> float:
+        await workflow.execute_local_activity(add, [1, 2], start_to_close_timeout=LIMIT)
+        await workflow.execute_activity(
+            look_at_shelf,
+            attempts,
+            start_to_close_timeout=LIMIT,
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(milliseconds=10), maximum_attempts=3
+            ),
+        )
+        await workflow.sleep(0.01, summary="let the tea cool")
+        shop = workflow.create_nexus_client(service=Shop, endpoint=self.endpoint)
+        return await shop.execute_operation(Shop.price, "AAPL", schedule_to_close_timeout=LIMIT)
+
+    @workflow.update
+    async def outlive_a_worker(self) -> str:
+        return await workflow.execute_activity(
+            vanish_once, start_to_close_timeout=timedelta(seconds=1)
+        )
+
+    @workflow.update
+    async def wait_for_the_shelf(self) -> str:
+        return await workflow.execute_activity(
+            look_at_shelf,
+            99,
+            start_to_close_timeout=LIMIT,
+            retry_policy=RetryPolicy(initial_interval=timedelta(minutes=10)),
+        )
+
+    @workflow.signal
+    def end_chat(self) -> None:
+        self.over = True
+
+
+@workflow.defn
+class Buggy:
+    fixed = False
+
+    @workflow.run
+    async def run(self) -> str:
+        if not Buggy.fixed:
+            raise RuntimeError("a bug in workflow code")
+        return "mended"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def client() -> AsyncIterator[Client]:
+    if address := os.environ.get("TEMPORAL_ADDRESS"):
+        yield await Client.connect(address)
+        return
+    cli = Path(sys.executable).with_name("temporal")
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(cli),
+        dev_server_extra_args=[
+            "--dynamic-config-value",
+            "history.transferProcessorMaxPollRPS=2000",
+        ],
+    ) as environment:
+        yield environment.client
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"timeline-{uuid.uuid4()}"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chat(client: Client, queue: str) -> AsyncIterator[WorkflowHandle[Conversation, str]]:
+    spec = EndpointSpec(name=f"shop-{uuid.uuid4()}")
+    spec.target.worker.namespace = client.namespace
+    spec.target.worker.task_queue = queue
+    await client.operator_service.create_nexus_endpoint(CreateNexusEndpointRequest(spec=spec))
+    handle = await client.start_workflow(
+        Conversation.run, spec.name, id=f"chat {uuid.uuid4()}", task_queue=queue
+    )
+    yield handle
+    if (await handle.describe()).close_time is None:
+        await handle.terminate()
+
+
+def new_worker(client: Client, queue: str, name: str = "first") -> Worker:
+    return Worker(
+        client,
+        task_queue=queue,
+        identity=name,
+        workflows=[Conversation, Buggy],
+        activities=[plan_next_action, look_at_shelf, add, vanish_once],
+        nexus_service_handlers=[ShopHandler()],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+    )
+
+
+def bar_of(drawn: Timeline, name: str) -> Bar:
+    found = [bar for bar in drawn.bars if name in bar.label]
+    assert len(found) == 1, f"{name}: {found}"
+    return found[0]
+
+
+async def until(
+    handle: WorkflowHandle[Conversation, str], seen: Callable[[Timeline], object]
+) -> Timeline:
+    """The first timeline that holds what a test waits for."""
+    for _ in range(100):
+        drawn = await timeline(handle)
+        if seen(drawn):
+            return drawn
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"never seen:\n{drawn}")
+
+
+def svg_of(drawn: Timeline) -> ElementTree.Element:
+    """The picture, parsed: fails where it is not well-formed XML."""
+    html = drawn._repr_html_()
+    return ElementTree.fromstring(html[html.index("<svg") : html.index("</svg>") + len("</svg>")])
+
+
+def words_of(svg: ElementTree.Element) -> list[str]:
+    return [node.text or "" for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+
+
+async def test_everything_has_its_lane(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "hello")
+        await chat.execute_update(Conversation.use_everything, 2)
+        await chat.signal(Conversation.end_chat)
+        await chat.result()
+    drawn = await timeline(chat)
+    lanes = {bar.name: bar.lane for bar in drawn.bars}
+    assert lanes == {
+        "send_message": PEOPLE,
+        "use_everything": PEOPLE,
+        "plan_next_action": MODEL,
+        "add": TOOLS,
+        "look_at_shelf": TOOLS,
+        "let the tea cool": TIMERS,
+        "Shop.price": NEXUS,
+    }
+    assert {bar.state for bar in drawn.bars} == {COMPLETED}
+    assert drawn.run.status == COMPLETED
+    assert "signal end_chat" in [mark.name for mark in drawn.marks]
+    assert not drawn.run.newcomers
+
+    shelf = bar_of(drawn, "look_at_shelf")
+    assert shelf.attempt == 3
+    assert shelf.started is not None and shelf.ended is not None
+    assert 0 < shelf.scheduled < shelf.started <= shelf.ended <= drawn.run.end
+
+    text = str(drawn)
+    assert "people    send_message “hello” accepted, answered in" in text
+    line = next(line for line in text.splitlines() if "look_at_shelf" in line)
+    assert "on attempt 3" in line and "(attempt 2: the shelf is empty)" in line
+    times = [float(line.split()[0]) for line in text.splitlines()[1:]]
+    assert times == sorted(times)
+    words = words_of(svg_of(drawn))
+    assert any("look_at_shelf" in word and "attempt 3" in word for word in words)
+    assert {PEOPLE, MODEL, TOOLS, NEXUS, TIMERS} <= set(words)
+
+
+async def test_what_others_typed_cannot_break_the_page(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, NASTY)
+        await chat.execute_update(Conversation.send_message, "x" * 5000)
+    drawn = await timeline(chat, ui_url="http://localhost:8233/")
+    html = drawn._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "\x1b" not in html + str(drawn) and "\x00" not in html + str(drawn)
+    assert any("<script>alert(1)</script>" in word for word in words_of(svg_of(drawn)))
+    assert max(len(bar.detail) for bar in drawn.bars) <= 40
+
+
+async def test_the_picture_speaks_to_screen_readers(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "hello")
+    drawn = await timeline(chat, ui_url="http://localhost:8233")
+    svg = svg_of(drawn)
+    assert svg.get("role") == "img"
+    assert chat.id in (svg.get("aria-label") or "")
+    for name in ("title", "desc"):
+        assert svg.findtext(f"{{http://www.w3.org/2000/svg}}{name}")
+    html = drawn._repr_html_()
+    assert "<details>" in html and "send_message “hello”" in html.split("<details>")[1]
+    description = await chat.describe()
+    address = run_url("http://localhost:8233", "default", chat.id, description.run_id)
+    assert f'href="{address}"' in html
+    assert drawn._repr_mimebundle_() == {"text/plain": str(drawn), "text/html": html}
+
+
+async def test_a_stopped_worker_leaves_a_gap_and_the_next_one_is_new(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "first")
+        assert not (await timeline(chat)).gaps
+    sent = asyncio.create_task(chat.execute_update(Conversation.send_message, "second"))
+    waiting = await until(chat, lambda drawn: drawn.gaps)
+    assert waiting.gaps[0].open
+    assert "so far" in str(waiting)
+    async with new_worker(client, queue, "second"):
+        await sent
+        drawn = await timeline(chat)
+    assert len(drawn.gaps) == 1
+    gap, second = drawn.gaps[0], bar_of(drawn, "plan_next_action “second”")
+    assert not gap.open
+    assert bar_of(drawn, "plan_next_action “first”").ended <= gap.start < gap.end  # type: ignore[operator]
+    assert gap.end <= second.scheduled
+    assert [mark.name for mark in drawn.run.newcomers] == ["new worker second"]
+    assert drawn.run.newcomers[0].time == pytest.approx(gap.end)
+    assert f"no worker for {duration(gap.end - gap.start)}" in str(drawn)
+    assert any("no worker for" in word for word in words_of(svg_of(drawn)))
+
+
+async def test_a_worker_restarted_in_the_same_process_is_new_too(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "first")
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "second")
+        await chat.execute_update(Conversation.send_message, "third")
+    drawn = await timeline(chat)
+    assert [mark.name for mark in drawn.run.newcomers] == ["new worker"]
+
+
+async def test_an_activity_lost_with_its_worker(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        sent = asyncio.create_task(chat.execute_update(Conversation.outlive_a_worker))
+        await until(chat, lambda drawn: any(bar.name == "vanish_once" for bar in drawn.bars))
+        await asyncio.sleep(0.2)
+    async with new_worker(client, queue, "second"):
+        await sent
+        await chat.execute_update(Conversation.send_message, "welcome back")
+        drawn = await timeline(chat)
+    lost = bar_of(drawn, "vanish_once")
+    assert lost.attempt == 2 and "timeout" in lost.note.lower()
+    assert [mark.name for mark in drawn.run.newcomers] == ["new worker second"]
+    assert [gap for gap in drawn.gaps if gap.end == pytest.approx(lost.started)]
+
+
+async def test_pending_attempts_and_failures(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.start_update(
+            Conversation.wait_for_the_shelf, wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        )
+        drawn = await until(chat, lambda d: any(bar.state == RETRYING for bar in d.bars))
+        shelf = bar_of(drawn, "look_at_shelf")
+        assert (shelf.attempt, shelf.note) == (2, "the shelf is empty")
+        assert bar_of(drawn, "wait_for_the_shelf").state == RUNNING
+        assert not drawn.gaps  # a worker is there: it is the shelf that is empty
+        assert "waiting to be tried again" in str(drawn)
+        assert any("attempt 2 · retrying" in word for word in words_of(svg_of(drawn)))
+
+        with pytest.raises(Exception, match="update failed"):
+            await chat.execute_update(Conversation.use_everything, 99)
+        drawn = await timeline(chat)
+        assert bar_of(drawn, "use_everything").state == FAILED
+        shelves = [bar for bar in drawn.bars if bar.name == "look_at_shelf"]
+        assert (shelves[1].state, shelves[1].attempt) == (FAILED, 3)
+        assert any("attempt 3 · failed" in word for word in words_of(svg_of(drawn)))
+
+        await chat.terminate(reason="enough")
+        drawn = await timeline(chat)
+    assert bar_of(drawn, "wait_for_the_shelf").state == UNFINISHED
+    assert "terminated: enough" in str(drawn)
+
+
+async def test_a_bug_in_workflow_code_is_shown_until_it_is_fixed(
+    client: Client, queue: str
+) -> None:
+    Buggy.fixed = False
+    async with new_worker(client, queue):
+        handle = await client.start_workflow(Buggy.run, id=str(uuid.uuid4()), task_queue=queue)
+        drawn = await until(handle, lambda drawn: drawn.bars)  # type: ignore[arg-type]
+        assert bar_of(drawn, "workflow task").state == RETRYING
+        assert "keeps failing (a bug in workflow code)" in str(drawn)
+        Buggy.fixed = True
+        await handle.result()
+    drawn = await timeline(handle)
+    stuck = bar_of(drawn, "workflow task")
+    assert stuck.state == COMPLETED and stuck.attempt > 1
+    assert "keeps failing" not in str(drawn)
+
+
+async def test_of_a_long_run_the_last_turns_are_shown(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        for number in range(6):
+            await chat.execute_update(Conversation.send_message, f"message {number}")
+    events = (await chat.fetch_history()).events
+    whole = Timeline.from_events(events)
+    assert not whole.run.cut
+    short = Timeline.from_events(events, max_events=len(events) // 2)
+    asked = [bar.detail for bar in short.bars if bar.lane == PEOPLE]
+    assert 0 < len(asked) < 6 and asked[-1] == "“message 5”"
+    assert f"the last {len(asked)} of 6 turns" in str(short)
+    assert any("of 6 turns" in word for word in words_of(svg_of(short)))
+
+
+async def test_idle_time_leaves_room_for_the_work(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "hello")
+    events = (await chat.fetch_history()).events
+    drawn = Timeline.from_events(events, now=time.time() + 3600)
+    svg = svg_of(drawn)
+    assert any("drawn shorter" in (title.text or "") for title in svg.iter() if title.text)
+    boxes = [
+        float(box.get("width", "0"))
+        for group in svg.iter("{http://www.w3.org/2000/svg}g")
+        if (group.findtext("{http://www.w3.org/2000/svg}title") or "").startswith("plan_next")
+        for box in group.iter("{http://www.w3.org/2000/svg}rect")
+    ]
+    assert max(boxes) > 4  # of an hour on a straight axis it would get no pixel, and be drawn as 2
+
+
+async def test_names_can_be_given_another_lane(
+    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
+) -> None:
+    async with new_worker(client, queue):
+        await chat.execute_update(Conversation.send_message, "hello")
+    drawn = await timeline(chat, lanes={"plan_*": TOOLS})
+    assert bar_of(drawn, "plan_next_action").lane == TOOLS
+
+
+async def test_errors_say_what_to_do(client: Client) -> None:
+    with pytest.raises(WorkshopError, match="There is no workflow 'nobody'"):
+        await timeline(client.get_workflow_handle("nobody"))
+    with pytest.raises(WorkshopError, match="did not answer within"):
+        await timeline(client.get_workflow_handle("nobody"), timeout=0)
+    with pytest.raises(WorkshopError, match="not the address of a Web UI"):
+        run_url("javascript:alert(1)", "default", "chat", "run")
+
+
+async def test_the_address_of_a_run_is_quoted() -> None:
+    assert (
+        run_url("http://localhost:8233/", "default", "chat 1/2?", "r#1")
+        == "http://localhost:8233/namespaces/default/workflows/chat%201%2F2%3F/r%231/history"
+    )
+
+
+async def test_an_empty_history_is_drawn_too() -> None:
+    drawn = Timeline.from_events([])
+    assert str(drawn).count("\n") == 0
+    assert svg_of(drawn).get("role") == "img"
+
+
+async def test_labels_are_one_printable_line() -> None:
+    assert shorten("a\n\tb\u202e\x00c" + "d" * 100, 10) == "a b cdddd…"

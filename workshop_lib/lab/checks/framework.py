@@ -1,0 +1,283 @@
+"""How a check runs and what it says.
+
+A check is an async function in `lab/checks/nbNN.py`. It looks at what the learner made, returns one
+sentence of evidence when that is right, and raises `NotYet` when it is not:
+
+    @check(expects="a greeting that holds the name.", hint="Use the argument `name`.")
+    async def greeting(greet: Callable[[str], str]) -> str:
+        said = greet("Ada")
+        if "Ada" not in said:
+            raise NotYet(saw=f"greet('Ada') returned {said!r}")
+        return f"greet('Ada') says {said!r}"
+
+Whatever an unsolved exercise makes a check run into (a NotImplementedError, a None, a failed workflow, no
+answer in time) is said in the same three lines. Call the learner's code inside the body: what is raised
+while the arguments of `await check.greeting(…)` are worked out is out of reach here.
+Left out: what is checked, and where progress is kept (`lab.progress`).
+"""
+
+import asyncio
+import functools
+import logging
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ParamSpec
+
+from temporalio.client import (
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.service import RPCError
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import progress
+from workshop_lib.settings import PROJECT_ROOT, get_settings
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE = 400  # characters of one of the three lines
+STOPPED = "the check stopped with"  # opens the line that a crash of the check itself gives
+
+_FROM_TEMPORAL = (
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    FailureError,
+    RPCError,
+)
+# What Python says where a stub left None or `...` in the place of a value.
+_MISSING_VALUE = re.compile(r"\b(NoneType|ellipsis)\b")
+
+P = ParamSpec("P")
+
+
+class NotYet(Exception):  # noqa: N818 - it reads as what it says: raise NotYet(saw=...)
+    """Raised by a check's body: the exercise is not solved yet.
+
+    Args:
+        saw: what there was instead, as a phrase that can follow "Saw:".
+        expected, hint: replace the check's own where this case can be said better.
+    """
+
+    def __init__(self, saw: str, *, expected: str | None = None, hint: str | None = None) -> None:
+        super().__init__(saw)
+        self.saw = saw
+        self.expected = expected
+        self.hint = hint
+
+
+class CheckNotMet(WorkshopError):  # noqa: N818 - "check not met" is the term learners read
+    """An unmet check, in exactly three lines and without a traceback; *Run All* stops at it."""
+
+    def __init__(self, name: str, *, expected: str, saw: str, hint: str) -> None:
+        super().__init__(f"Not yet: {name}.", expected=expected, fix=hint)
+        self.name = name
+        self.saw = saw
+        self.hint = hint
+
+    @property
+    def lines(self) -> list[str]:
+        """What was expected, what was seen, and a hint."""
+        return [
+            _one_line(f"{self.what} Expected {self.expected}"),
+            _one_line(f"Saw: {self.saw}"),
+            _one_line(f"Hint: {self.hint}"),
+        ]
+
+
+@dataclass(frozen=True)
+class CheckInfo:
+    """What a check says about itself.
+
+    Attributes:
+        notebook: the two digits of the notebook it belongs to, from its module's name.
+        expects: what is expected, as a phrase that can follow "Expected".
+        hint: one sentence that helps.
+        timeout: seconds that it may take.
+    """
+
+    name: str
+    notebook: str
+    expects: str
+    hint: str
+    timeout: float
+
+
+def check(
+    *, expects: str, hint: str, timeout: float = 15.0
+) -> Callable[[Callable[P, Coroutine[Any, Any, str]]], Callable[P, Awaitable[None]]]:
+    """Make a check of an async function that returns its evidence or raises `NotYet`.
+
+    The check prints one line and records progress; `expects`, `hint` and `timeout` are in `CheckInfo`.
+
+    Raises:
+        CheckNotMet: from the check, whenever it is not met.
+    """
+
+    def decorate(body: Callable[P, Coroutine[Any, Any, str]]) -> Callable[P, Awaitable[None]]:
+        notebook = body.__module__.rpartition(".")[2].removeprefix("nb")
+        info = CheckInfo(body.__name__, notebook, expects, hint, timeout)
+
+        @functools.wraps(body)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                evidence = await _evidence(info, functools.partial(body, *args, **kwargs))
+            except CheckNotMet:
+                progress.record(info.notebook, info.name, False)
+                raise
+            progress.record(info.notebook, info.name, True)
+            print(f"Check passed: {info.name} — {_one_line(evidence)}")
+
+        # the notebook shows a signature and a docstring, not a return type that is no longer true
+        run.__annotations__ = {**body.__annotations__, "return": None}
+        run.__dict__["check_info"] = info
+        return run
+
+    return decorate
+
+
+def all_checks(module: ModuleType) -> dict[str, Callable[..., Awaitable[None]]]:
+    """The checks defined in a module, by name, in the order of its text."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(getattr(value, "check_info", None), CheckInfo)
+        and value.__module__ == module.__name__
+    }
+
+
+def check_info(function: Callable[..., Any]) -> CheckInfo:
+    """What a check says about itself.
+
+    Raises:
+        TypeError: the function is not a check.
+    """
+    info = getattr(function, "check_info", None)
+    if not isinstance(info, CheckInfo):
+        raise TypeError(f"{function!r} lacks its @check decorator")
+    return info
+
+
+async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any, str]]") -> str:
+    """Run the body within its time limit.
+
+    Raises:
+        CheckNotMet: whatever the body ran into, except that the learner interrupted it.
+    """
+
+    def not_met(saw: str, hint: str | None = None, expected: str | None = None) -> CheckNotMet:
+        return CheckNotMet(
+            info.name, expected=expected or info.expects, saw=saw, hint=hint or info.hint
+        )
+
+    limit = asyncio.timeout(info.timeout)
+    try:
+        async with limit:
+            evidence = await body()
+        if not isinstance(evidence, str) or not evidence.strip():
+            raise TypeError(f"a check returns a sentence of evidence, not {evidence!r}")
+    except NotYet as error:
+        raise not_met(error.saw, error.hint, error.expected) from error
+    except CheckNotMet:
+        raise
+    except WorkshopError as error:
+        # The lab knows what to do about this one: its own advice is the better hint.
+        raise not_met(error.what, error.fix) from error
+    except Exception as error:
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise not_met(f"no answer within {info.timeout:g} seconds") from error
+        saw = _seen(error, body.func.__code__.co_filename)
+        if saw is None:
+            log = _log_crash(info, error)
+            saw = f"{STOPPED} {type(error).__name__}: {error} (full text in {log})"
+        raise not_met(saw) from error
+    return evidence
+
+
+def _seen(error: Exception, check_file: str) -> str | None:
+    """What an unsolved exercise did, in words; None for what looks like a bug of the check."""
+    if isinstance(error, _FROM_TEMPORAL):
+        return _seen_in_temporal(error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if _raised_by_learner(error, check_file):
+        return f"your code raised {text}"
+    if isinstance(error, (NotImplementedError, NameError)):
+        return text
+    if isinstance(error, (TypeError, AttributeError)) and _MISSING_VALUE.search(str(error)):
+        return f"nothing where a value is needed ({error})"
+    return None
+
+
+def _seen_in_temporal(error: BaseException) -> str:
+    """The failure at the bottom of a chain: the workflow failed because of what an activity raised."""
+    what = {
+        WorkflowFailureError: "the workflow failed",
+        WorkflowUpdateFailedError: "the update failed",
+        WorkflowUpdateRPCTimeoutOrCancelledError: "the update got no answer in time",
+        WorkflowQueryFailedError: "the query failed",
+        WorkflowQueryRejectedError: "the query was rejected",
+        RPCError: "the server refused",
+    }.get(type(error), "a step failed")
+    cause = error
+    while isinstance(deeper := getattr(cause, "cause", None), BaseException):
+        cause = deeper
+    kind = (cause.type if isinstance(cause, ApplicationError) else None) or type(cause).__name__
+    message = cause.message if isinstance(cause, FailureError) else str(cause)
+    return f"{what} ({kind}: {message})"
+
+
+def _raised_by_learner(error: Exception, check_file: str) -> bool:
+    """True when the exception passed through a cell, or a module that a cell has written."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)} - {check_file}
+    return any(_is_learners(file) for file in files)
+
+
+def _is_learners(filename: str) -> bool:
+    """True for code that is neither Python's, nor a package's, nor the workshop's."""
+    if filename.startswith("<ipython-input"):
+        return True
+    if filename.startswith("<"):  # generated code: dataclasses, frozen modules
+        return False
+    path = Path(filename).resolve()
+    folders = (
+        PROJECT_ROOT / "workshop_lib",
+        Path(sys.prefix),
+        Path(sysconfig.get_path("stdlib")),
+        Path(sysconfig.get_path("purelib")),
+    )
+    return not any(path.is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _log_crash(info: CheckInfo, error: Exception) -> Path:
+    """Append the full traceback to the log of the checks. Returns the log's path, written or not."""
+    path = get_settings().state_dir / "logs" / "checks.log"
+    text = "".join(traceback.format_exception(error))
+    when = datetime.now().astimezone().isoformat(timespec="seconds")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"{when} notebook {info.notebook}, check {info.name}\n{text}\n")
+    except OSError as failed:
+        logger.warning("%s cannot be written: %s", path, failed.strerror)
+    return path
+
+
+def _one_line(text: str) -> str:
+    """Text on one line, cut where it gets too long to be read."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_LINE else flat[: MAX_LINE - 1] + "…"

@@ -1,0 +1,102 @@
+"""The learner's own copies of the notebooks.
+
+Learners open copies in `workspace/`, which nothing here ever overwrites: a copy is made where there is
+none, and a reset keeps what it replaces. Left out: how the notebooks come about (`tools/build_notebooks`).
+"""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.settings import PROJECT_ROOT
+
+NOTEBOOKS = PROJECT_ROOT / "notebooks"
+WORKSPACE = PROJECT_ROOT / "workspace"
+
+
+def prepare_workspace(workspace: Path = WORKSPACE, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """Copy the notebooks that the workspace lacks. Returns the copies made, in order.
+
+    Raises:
+        WorkshopError: there is no notebook to copy, or the workspace cannot be written.
+    """
+    editions = _editions(notebooks)
+    missing = [edition for edition in editions if not (workspace / edition.name).exists()]
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        return [_copy(edition, workspace / edition.name) for edition in missing]
+    except OSError as error:
+        raise _unwritable(workspace, error) from None
+
+
+def reset_notebook(
+    number: str, workspace: Path = WORKSPACE, notebooks: Path = NOTEBOOKS
+) -> Path | None:
+    """Replace a learner's copy by the fresh edition.
+
+    Args:
+        number: "01", or "1".
+
+    Returns:
+        Where the replaced copy is kept: `workspace/backups/`. None when there was no copy.
+
+    Raises:
+        WorkshopError: there is no notebook with this number, or the workspace cannot be written.
+    """
+    editions = {edition.name[:2]: edition for edition in _editions(notebooks)}
+    edition = editions.get(number.zfill(2)) if number else None
+    if edition is None:
+        raise WorkshopError(
+            f"There is no notebook {number}.",
+            expected=f"one of {', '.join(editions)}.",
+            fix="run `workshop notebook reset NN` with one of these.",
+        )
+    copy = workspace / edition.name
+    backup = None
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        if copy.exists():
+            backup = _backup_path(copy)
+            backup.parent.mkdir(exist_ok=True)
+            shutil.copy2(copy, backup)
+        _copy(edition, copy)
+    except OSError as error:
+        raise _unwritable(workspace, error) from None
+    return backup
+
+
+def _editions(notebooks: Path) -> list[Path]:
+    """The learner's editions as they are published.
+
+    Raises:
+        WorkshopError: there is none.
+    """
+    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise WorkshopError(
+            f"{notebooks} holds no notebook.",
+            expected="NN_verb_object.ipynb, as in the project's repository.",
+            fix="run `git restore notebooks`, or `uv run python tools/build_notebooks.py`.",
+        )
+    return found
+
+
+def _copy(edition: Path, copy: Path) -> Path:
+    """Copy by way of a hidden file, so that a copy is there whole or not at all."""
+    part = copy.with_name(f".{copy.name}.part")
+    shutil.copyfile(edition, part)
+    return part.replace(copy)
+
+
+def _backup_path(copy: Path) -> Path:
+    """A name that no backup has yet: the time, to the microsecond, is in it."""
+    when = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    return copy.parent / "backups" / f"{copy.stem}.{when}.ipynb"
+
+
+def _unwritable(workspace: Path, error: OSError) -> WorkshopError:
+    return WorkshopError(
+        f"{workspace} cannot be written: {error.strerror}.",
+        fix="free the space or the permission, and run the command again.",
+    )

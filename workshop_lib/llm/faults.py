@@ -1,0 +1,193 @@
+"""Failures of the offline model, on a plan: what a provider's bad day looks like, on demand and repeatable.
+
+A plan is a text, from `OFFLINE_FAULTS`. Either shares with a seed,
+
+    seed=7, rate_limit=0.2, server_error=0.1, timeout=0.05, cut_json=0.1
+
+or an exact list, one entry a request, after which all is well:
+
+    sequence=server_error*3, ok
+
+A list counts the requests of this process. With `counter=NAME` it counts those of all processes, in a
+file of the state folder, and so survives a killed worker. Left out: how a failure is raised.
+"""
+
+import os
+import random
+import re
+import threading
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.settings import get_settings
+
+# What each kind does to a request. The last three change an answer that calls a tool, and no other.
+KINDS = {
+    "rate_limit": "429 with a retry-after of one second",
+    "server_error": "500",
+    "timeout": "no answer in time",
+    "cut_json": "the arguments of a tool call end in the middle",
+    "unknown_tool": "a tool is called that does not exist",
+    "wrong_argument": "an argument of a tool call has a wrong name",
+}
+MAX_SEQUENCE = 1000  # entries of a list
+
+_COUNTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+class FaultPlan(NamedTuple):
+    """A plan, read.
+
+    Attributes:
+        shares: kind to probability; they sum to at most 1.
+        sequence: kinds by request, "ok" for none. Empty where shares rule.
+        counter: the name of the counter file, or empty.
+    """
+
+    seed: int
+    shares: tuple[tuple[str, float], ...]
+    sequence: tuple[str, ...]
+    counter: str
+
+
+@lru_cache(maxsize=32)
+def parse_plan(text: str) -> FaultPlan:
+    """A plan from its text; the empty text is the plan in which nothing fails.
+
+    Raises:
+        WorkshopError: the text is not a plan.
+    """
+    seed, counter = 0, ""
+    shares: dict[str, float] = {}
+    sequence: list[str] | None = None
+    in_sequence = False
+    for item in (part.strip() for part in text.split(",")):
+        if not item:
+            continue
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            if not in_sequence or sequence is None:
+                raise _bad_plan(f"'{item}' stands alone")
+            sequence += _repeated(item)
+            continue
+        in_sequence = name == "sequence"
+        if name == "seed" and re.fullmatch(r"-?\d{1,18}", value):
+            seed = int(value)
+        elif in_sequence:
+            sequence = [*(sequence or []), *_repeated(value)]
+        elif name == "counter" and _COUNTER_NAME.fullmatch(value):
+            counter = value
+        elif name in KINDS:
+            shares[name] = _share(name, value)
+        else:
+            raise _bad_plan(f"'{item}' is not understood")
+    if sequence is not None and shares:
+        raise _bad_plan("it has both a sequence and shares")
+    if counter and sequence is None:
+        raise _bad_plan("a counter needs a sequence")
+    if sum(shares.values()) > 1.0 + 1e-9:
+        raise _bad_plan("its shares sum to more than 1")
+    if sequence is not None and len(sequence) > MAX_SEQUENCE:
+        raise _bad_plan(f"its sequence has more than {MAX_SEQUENCE} entries")
+    return FaultPlan(seed, tuple(shares.items()), tuple(sequence or ()), counter)
+
+
+def next_fault(request: str) -> str | None:
+    """The kind of failure that this request meets under the plan of the settings, or None.
+
+    Args:
+        request: the request's hash. With shares, what happens depends on the seed, on this and on how
+            often this process has made the same request: the order of other requests does not matter.
+
+    Raises:
+        WorkshopError: the plan cannot be read, or its counter file cannot be written.
+    """
+    text = get_settings().offline_faults
+    plan = parse_plan(text)
+    if plan.sequence:
+        index = _file_index(plan.counter) if plan.counter else _process_index(text, "")
+        kind = plan.sequence[index] if index < len(plan.sequence) else "ok"
+        return None if kind == "ok" else kind
+    if plan.shares:
+        attempt = _process_index(text, request)
+        drawn = random.Random(f"{plan.seed}:{request}:{attempt}").random()
+        for kind, share in plan.shares:
+            if drawn < share:
+                return kind
+            drawn -= share
+    return None
+
+
+def restart() -> None:
+    """Start counting anew in this process, and for the counter file of the plan in force."""
+    with _count_lock:
+        _counts.clear()
+    counter = parse_plan(get_settings().offline_faults).counter
+    if counter:
+        counter_file(counter).unlink(missing_ok=True)
+
+
+def counter_file(counter: str) -> Path:
+    """Where a plan's counter is kept: a file with one byte for each request."""
+    return get_settings().state_dir / f"faults-{counter}.count"
+
+
+_counts: Counter[tuple[str, str]] = Counter()
+_count_lock = threading.Lock()
+
+
+def _process_index(plan: str, request: str) -> int:
+    """How often this was asked before, in this process."""
+    with _count_lock:
+        index = _counts[plan, request]
+        _counts[plan, request] += 1
+    return index
+
+
+def _file_index(counter: str) -> int:
+    """How many requests were counted before, by all processes."""
+    path = counter_file(counter)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, b".")
+            # After a write in append mode the position is the end of our own byte, whoever else writes.
+            return os.lseek(descriptor, 0, os.SEEK_CUR) - 1
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise WorkshopError(
+            f"The counter file {path} cannot be written: {error.strerror}.",
+            fix="leave `counter` out of OFFLINE_FAULTS, or point WORKSHOP_STATE_DIR elsewhere.",
+        ) from None
+
+
+def _repeated(entry: str) -> list[str]:
+    """`server_error*3` as three entries."""
+    match = re.fullmatch(r"(\w+)(?:\s*\*\s*(\d{1,4}))?", entry)
+    if not match or match[1] not in (*KINDS, "ok"):
+        raise _bad_plan(f"'{entry}' is not a kind of failure")
+    return [match[1]] * int(match[2] or 1)
+
+
+def _share(name: str, value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise _bad_plan(f"the share of {name} is '{value}'")
+    return share
+
+
+def _bad_plan(reason: str) -> WorkshopError:
+    return WorkshopError(
+        f"OFFLINE_FAULTS is not a plan: {reason}.",
+        expected="shares such as 'seed=7,rate_limit=0.2', or 'sequence=server_error*3,ok'; "
+        f"kinds are {', '.join(KINDS)}.",
+        fix="mend OFFLINE_FAULTS in .env or in the environment, or unset it.",
+    )

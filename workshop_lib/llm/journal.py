@@ -1,0 +1,95 @@
+"""A journal of requests to models: one line each, written when the request starts.
+
+Lessons count with it: "the model was called exactly N times, although the worker died". A request counts
+even when its answer never arrives, since that is what a provider would charge for. It is written only where
+`WORKSHOP_MODEL_JOURNAL` names a file. Left out on purpose: the texts of messages and the outcome.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.settings import get_settings
+
+
+class JournalEntry(BaseModel):
+    """One request.
+
+    Attributes:
+        time: when it started, seconds since 1970.
+        pid: the process that made it.
+        request: hash of messages and tools. A retry of the same request has the same.
+        messages: how many messages it carried.
+    """
+
+    time: float
+    pid: int
+    model: str
+    request: str
+    messages: int
+
+
+def request_hash(messages: Sequence[Any], tools: Sequence[Any] | None) -> str:
+    """16 hex digits that stand for a request; equal requests have equal ones, in every process."""
+    text = json.dumps([list(messages), list(tools or ())], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record_request(model: str, messages: Sequence[Any], tools: Sequence[Any] | None) -> None:
+    """Write one line, if the settings name a journal.
+
+    The offline model does this itself, so that each of its requests counts once however it is called.
+    Code that calls a provider past `gateway` does it before the call.
+
+    Raises:
+        WorkshopError: the file cannot be written.
+    """
+    path = get_settings().model_journal
+    if path is None:
+        return
+    entry = JournalEntry(
+        time=time.time(),
+        pid=os.getpid(),
+        model=model,
+        request=request_hash(messages, tools),
+        messages=len(messages),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            # One write in append mode: lines of several processes do not mix, and a kill cuts none.
+            os.write(descriptor, (entry.model_dump_json() + "\n").encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise WorkshopError(
+            f"The model journal {path} cannot be written: {error.strerror}.",
+            fix="point WORKSHOP_MODEL_JOURNAL at a writable file, or unset it.",
+        ) from None
+
+
+def read_journal(path: Path) -> list[JournalEntry]:
+    """The requests so far, oldest first; none where the file does not exist yet.
+
+    Raises:
+        WorkshopError: the file is not a journal.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [JournalEntry.model_validate_json(line) for line in lines if line]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        raise WorkshopError(
+            f"{path} cannot be read as a model journal.",
+            expected="JSON lines as the model gateway writes them.",
+            fix="delete it, or point WORKSHOP_MODEL_JOURNAL elsewhere.",
+        ) from None

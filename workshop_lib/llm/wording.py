@@ -1,0 +1,40 @@
+"""Words and the terms they stand for: stems, and groups of words that mean the same.
+
+"What are TSLA shares trading at" and a tool described as "latest stock price" have to meet somewhere.
+They meet in terms. Left out: grammar.
+"""
+
+import re
+from functools import lru_cache
+
+from workshop_lib.llm.lexicon import CONCEPTS
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[A-Za-z]|[A-Za-z]|\d[\d.,]*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, lower case, without possessive endings; snake_case and camelCase are split."""
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text.replace("_", " "))
+    return [plain(word) for word in _WORD.findall(text)]
+
+
+def plain(word: str) -> str:
+    """A word in lower case, without 's and apostrophes."""
+    return re.sub(r"['’]", "", re.sub(r"['’]s$", "", word.lower()))
+
+
+@lru_cache(maxsize=4096)
+def terms_of(word: str) -> frozenset[str]:
+    """What a word is compared by: its stem, and the group of words with the same meaning."""
+    terms = {_stem(word)}
+    if word in CONCEPTS:
+        terms.add(CONCEPTS[word])
+    return frozenset(terms)
+
+
+def _stem(word: str) -> str:
+    for ending, least in (("ations", 4), ("ation", 4), ("ings", 4), ("ing", 4), ("ies", 3), ("ers", 4),
+                          ("ed", 4), ("es", 4), ("er", 4), ("s", 3), ("e", 3), ("y", 3)):  # fmt: skip
+        if word.endswith(ending) and len(word) - len(ending) >= least and not word.endswith("ss"):
+            return word[: -len(ending)]
+    return word
