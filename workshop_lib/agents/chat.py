@@ -1,0 +1,114 @@
+"""The chat session that every loop shares: its updates, its validator, its queries and its end.
+
+A session is one workflow run. A message is an update: it is refused at once with a reason, or accepted,
+recorded and answered, whatever happens to workers meanwhile. Messages that arrive together are answered
+one after the other in the order in which they were accepted. Left out: how a reply is found. A loop is a
+subclass that says so in `respond`.
+"""
+
+import asyncio
+from typing import Literal
+
+from pydantic import BaseModel
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+MAX_MESSAGE_CHARS = 20_000
+MODEL_DOWN = "I could not reach a usable model, so this message has no answer yet."
+
+
+class ChatStart(BaseModel):
+    """Input of a session.
+
+    Attributes:
+        user: who is asking, for lists of sessions.
+        instructions: the system message; None for the loop's own.
+    """
+
+    user: str = ""
+    instructions: str | None = None
+
+
+class Reply(BaseModel):
+    """The answer to one message.
+
+    Attributes:
+        turn: 1 for the first message of the session.
+        model_calls: calls to the model that this turn needed and whose answers are in the history.
+        tool_calls: names of the tools called, in order.
+    """
+
+    text: str
+    turn: int
+    model_calls: int = 0
+    tool_calls: list[str] = []
+
+
+class TranscriptLine(BaseModel):
+    """One line of the conversation as people saw it."""
+
+    turn: int
+    speaker: Literal["user", "agent"]
+    text: str
+
+
+class ChatSession:
+    """Base of the chat workflows: a subclass has the `@workflow.defn`, a `run` and `respond`."""
+
+    def __init__(self) -> None:
+        self._transcript: list[TranscriptLine] = []
+        self._turns = 0
+        self._ended = False
+        self._one_at_a_time = asyncio.Lock()  # first come, first served
+
+    @workflow.update
+    async def send_message(self, message: str) -> Reply:
+        """Answer one message. Returns when the whole turn is done."""
+        async with self._one_at_a_time:
+            self._turns += 1
+            reply = Reply(text="", turn=self._turns)
+            self._say("user", message)
+            await self.respond(message, reply)
+            self._say("agent", reply.text)
+            return reply
+
+    @send_message.validator
+    def _check_message(self, message: str) -> None:
+        """Refuse before anything is recorded: a refused message leaves no event in the history."""
+        if self._ended:
+            raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
+        if not message.strip():
+            raise _refusal("EmptyMessage", "The message is empty. Type a question.")
+        if len(message) > MAX_MESSAGE_CHARS:
+            raise _refusal(
+                "MessageTooLong",
+                f"The message has {len(message):,} characters; {MAX_MESSAGE_CHARS:,} is the most."
+                " Send a shorter one, or the part that matters.",
+            )
+
+    @workflow.signal
+    def end_chat(self) -> None:
+        """End the session. Messages accepted before are still answered, later ones are refused."""
+        self._ended = True
+
+    @workflow.query
+    def history(self) -> list[TranscriptLine]:
+        """The conversation so far, as people saw it."""
+        return self._transcript
+
+    async def respond(self, message: str, reply: Reply) -> None:
+        """Find the answer to a message and fill it into `reply`."""
+        raise NotImplementedError
+
+    async def until_ended(self) -> int:
+        """Wait for `end_chat` and for the turns that are under way. Returns the number of turns."""
+        await workflow.wait_condition(lambda: self._ended)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._turns
+
+    def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
+        self._transcript.append(TranscriptLine(turn=self._turns, speaker=speaker, text=text))
+
+
+def _refusal(kind: str, text: str) -> ApplicationError:
+    return ApplicationError(text, type=kind, non_retryable=True)

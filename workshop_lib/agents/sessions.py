@@ -1,0 +1,167 @@
+"""How a client talks to chat sessions: start or rejoin one by name, send, end, list.
+
+A session's workflow id is `chat-<loop>-<name>`, so a name that is used again finds its session. Left out:
+what stands at the other end (`chat`).
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from workshop_lib.agents.chat import ChatSession, ChatStart, Reply, TranscriptLine
+from workshop_lib.errors import WorkshopError
+from workshop_lib.settings import get_settings
+
+# The loop's name on the command line, and its workflow type.
+LOOPS = {"manual": "ManualChat"}
+
+
+class MessageRefused(WorkshopError):
+    """The session's validator refused a message; nothing was recorded."""
+
+
+class SessionInfo(BaseModel):
+    """A line of the list of sessions."""
+
+    session: str
+    loop: str
+    workflow_id: str
+    status: str
+    started: datetime | None
+
+
+class ChatClient:
+    """One chat session, seen from outside.
+
+    Args:
+        client: connected to the orchestrator's namespace.
+        loop: a key of `LOOPS`.
+        session: its name; None for a new one.
+        task_queue: where the chat's worker polls; the orchestrator's by default.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        loop: str = "manual",
+        session: str | None = None,
+        *,
+        task_queue: str | None = None,
+    ) -> None:
+        if loop not in LOOPS:
+            raise WorkshopError(f"There is no loop {loop!r}.", expected=" or ".join(LOOPS))
+        self._client = client
+        self._loop = loop
+        self._task_queue = task_queue or get_settings().orchestrator_queue
+        self.session = session or uuid.uuid4().hex[:8]
+        self.workflow_id = f"chat-{loop}-{self.session}"
+
+    @property
+    def handle(self) -> WorkflowHandle[ChatSession, int]:
+        """The session's workflow."""
+        return self._client.get_workflow_handle(self.workflow_id, result_type=int)
+
+    async def send(self, message: str, *, timeout: timedelta = timedelta(minutes=5)) -> Reply:
+        """Send a message and wait for its reply; starts the session where it does not run yet.
+
+        Raises:
+            MessageRefused: the session has ended, or the message is empty or too long.
+            WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
+        """
+        start = WithStartWorkflowOperation[ChatSession, int](
+            LOOPS[self._loop],
+            ChatStart(user=get_settings().user_name),
+            id=self.workflow_id,
+            task_queue=self._task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # A session that has ended stays ended; its name is not used twice.
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            memo={"loop": self._loop, "session": self.session},
+        )
+        try:
+            reply: Reply = await self._client.execute_update_with_start_workflow(
+                "send_message",
+                message,
+                start_workflow_operation=start,
+                result_type=Reply,
+                rpc_timeout=timeout,
+            )
+            return reply
+        except WorkflowUpdateFailedError as error:
+            raise _refused(error) from None
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            raise _no_reply(self.workflow_id, timeout) from None
+        except RPCError as error:
+            if error.status in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.NOT_FOUND):
+                raise MessageRefused(
+                    f"The session {self.session!r} has ended.", fix="start one with another name."
+                ) from None
+            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
+                raise _no_reply(self.workflow_id, timeout) from None
+            raise
+
+    async def transcript(self) -> list[TranscriptLine]:
+        """The conversation so far; empty for a session that has not begun.
+
+        Raises:
+            WorkshopError: no worker answered the query within ten seconds.
+        """
+        try:
+            return await self.handle.query(ChatSession.history, rpc_timeout=timedelta(seconds=10))
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return []
+            raise WorkshopError(
+                f"The session {self.session!r} did not answer: {error.message}.",
+                expected="a worker that serves it.",
+                fix="`workshop up`, or start the orchestrator's worker.",
+            ) from None
+
+    async def end(self) -> None:
+        """End the session; harmless where it has ended or never began."""
+        try:
+            await self.handle.signal(ChatSession.end_chat, rpc_timeout=timedelta(seconds=10))
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+
+
+async def list_sessions(client: Client) -> AsyncIterator[SessionInfo]:
+    """The sessions that the server knows, latest first."""
+    loops = {workflow_type: loop for loop, workflow_type in LOOPS.items()}
+    kinds = ", ".join(f"'{workflow_type}'" for workflow_type in loops)
+    async for run in client.list_workflows(f"WorkflowType IN ({kinds})"):
+        loop = loops[run.workflow_type]
+        yield SessionInfo(
+            session=run.id.removeprefix(f"chat-{loop}-"),
+            loop=loop,
+            workflow_id=run.id,
+            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
+            started=run.start_time,
+        )
+
+
+def _refused(error: WorkflowUpdateFailedError) -> WorkshopError:
+    cause = error.cause
+    text = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    return MessageRefused(text)
+
+
+def _no_reply(workflow_id: str, timeout: timedelta) -> WorkshopError:
+    return WorkshopError(
+        f"No reply within {timeout.total_seconds():.0f} s. Nothing is lost: {workflow_id} goes on.",
+        expected="a worker that serves the chat and a model that answers.",
+        fix="`workshop doctor` finds what is missing; rejoin the session afterwards.",
+    )
