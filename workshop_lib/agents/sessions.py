@@ -4,6 +4,7 @@ A session's workflow id is `chat-<loop>-<name>`, so a name that is used again fi
 what stands at the other end (`chat`).
 """
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import ChatSession, ChatStart, Reply, TranscriptLine
@@ -67,6 +68,7 @@ class ChatClient:
         self._task_queue = task_queue or get_settings().orchestrator_queue
         self.session = session or uuid.uuid4().hex[:8]
         self.workflow_id = f"chat-{loop}-{self.session}"
+        self._begun = False
 
     @property
     def handle(self) -> WorkflowHandle[ChatSession, int]:
@@ -80,6 +82,29 @@ class ChatClient:
             MessageRefused: the session has ended, or the message is empty or too long.
             WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
         """
+        try:
+            if not self._begun:
+                reply = await self._start_and_send(message, timeout)
+                self._begun = True
+                return reply
+            return await self.handle.execute_update(
+                ChatSession.send_message, message, rpc_timeout=timeout
+            )
+        except WorkflowUpdateFailedError as error:
+            raise _refused(error) from None
+        except WorkflowAlreadyStartedError:
+            raise self._has_ended() from None
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            raise _no_reply(self.workflow_id, timeout) from None
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise self._has_ended() from None
+            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
+                raise _no_reply(self.workflow_id, timeout) from None
+            raise
+
+    async def _start_and_send(self, message: str, timeout: timedelta) -> Reply:
+        """Start the session where it does not run yet, and send, in one request."""
         start = WithStartWorkflowOperation[ChatSession, int](
             LOOPS[self._loop],
             ChatStart(user=get_settings().user_name),
@@ -99,18 +124,16 @@ class ChatClient:
                 rpc_timeout=timeout,
             )
             return reply
-        except WorkflowUpdateFailedError as error:
-            raise _refused(error) from None
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            raise _no_reply(self.workflow_id, timeout) from None
-        except RPCError as error:
-            if error.status in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.NOT_FOUND):
-                raise MessageRefused(
-                    f"The session {self.session!r} has ended.", fix="start one with another name."
-                ) from None
-            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
-                raise _no_reply(self.workflow_id, timeout) from None
+        except WorkflowAlreadyStartedError:
+            # The failure is also kept for whoever asks for the handle; fetch it, or asyncio complains.
+            with contextlib.suppress(WorkflowAlreadyStartedError):
+                await start.workflow_handle()
             raise
+
+    def _has_ended(self) -> MessageRefused:
+        return MessageRefused(
+            f"The session {self.session!r} has ended.", fix="start one with another name."
+        )
 
     async def transcript(self) -> list[TranscriptLine]:
         """The conversation so far; empty for a session that has not begun.

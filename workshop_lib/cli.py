@@ -1,0 +1,332 @@
+"""The `workshop` command.
+
+It only reads arguments, calls the library and prints. Imports that take long stand inside the commands, so
+that `workshop --help` is quick. Exit status: 0, 1 (it failed), 2 (wrong usage). With `--json`, stdout holds
+one JSON document and nothing else; everything for people goes to stderr.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from workshop_lib.errors import WorkshopError
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from workshop_lib.lab.server import Server
+
+app = typer.Typer(
+    help="A workshop on durable AI agents. Without a command: the lab, with JupyterLab.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+notebook_app = typer.Typer(help="Your copies of the notebooks.", no_args_is_help=True)
+app.add_typer(notebook_app, name="notebook")
+
+T = TypeVar("T")
+
+LEAVE = ("quit", "exit", "bye")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Loop = Annotated[str, typer.Option(help="Which loop answers: manual.")]
+Session = Annotated[str | None, typer.Option(help="Name of the session to start or to rejoin.")]
+
+
+def main() -> None:
+    """Entry point: a `WorkshopError` becomes its lines on stderr and status 1."""
+    try:
+        app()
+    except WorkshopError as error:
+        say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.callback(invoke_without_command=True)
+def lab(
+    context: typer.Context,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    port: Annotated[int | None, typer.Option(help="JupyterLab's port.", min=1, max=65535)] = None,
+) -> None:
+    """Start the dev server, examine the machine and open JupyterLab; stop what was started at the end."""
+    if context.invoked_subcommand is not None:
+        return
+    from workshop_lib.lab import doctor, jupyter
+
+    server = start_server()
+    try:
+        run(prepare(server))
+        findings = run(doctor.examine())
+        say(doctor.render(findings))
+        arguments = [f"--port={port}"] if port else []
+        status = jupyter.run_jupyter(browser=browser, say=say, arguments=arguments)
+    finally:
+        if server.started:
+            from workshop_lib.lab.server import stop
+
+            stop()
+            say("Dev server stopped. Its data stays in the state folder.")
+    raise typer.Exit(1 if status else 0)
+
+
+@app.command()
+def up() -> None:
+    """Start the dev server and all workers as processes, without JupyterLab."""
+    from workshop_lib.lab.services import start_services
+
+    server = start_server()
+    run(prepare(server))
+    for service in start_services():
+        say(f"worker {service.name}: pid {service.pid}")
+    say(f"Web UI: {server.ui_url}\nStop all of it with `workshop down`.")
+
+
+@app.command()
+def down() -> None:
+    """Stop the workers and the dev server of this project."""
+    from workshop_lib.lab.server import stop
+    from workshop_lib.lab.services import stop_services
+
+    stopped = [f"worker {name}" for name in stop_services()]
+    if stop():
+        stopped.append("dev server")
+    say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Say what runs."""
+    from workshop_lib.lab.server import status as server_status
+    from workshop_lib.lab.services import running_services
+
+    server = server_status()
+    services = running_services()
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "server": server and {"address": server.address, "ui_url": server.ui_url},
+                    "workers": [{"name": s.name, "pid": s.pid} for s in services],
+                }
+            )
+        )
+        return
+    print(
+        f"dev server: {server.address}, Web UI {server.ui_url}" if server else "dev server: stopped"
+    )
+    for service in services:
+        print(f"worker {service.name}: pid {service.pid}")
+    if not services:
+        print("workers: none (`workshop up` starts them)")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    loop: Loop = "manual",
+    session: Session = None,
+    as_json: Json = False,
+) -> None:
+    """Ask one question and print the reply."""
+    from workshop_lib.settings import get_settings
+
+    async def answer() -> dict[str, Any]:
+        async with chat_worker() as client:
+            from workshop_lib.agents.sessions import ChatClient
+
+            chat = ChatClient(client, loop, session)
+            begun = time.perf_counter()
+            reply = await chat.send(question)
+            milliseconds = round((time.perf_counter() - begun) * 1000)
+            if session is None:
+                await chat.end()  # nobody knows its name
+            return {
+                "reply": reply.text,
+                "workflow_id": chat.workflow_id,
+                "model": get_settings().model.name,
+                "model_calls": reply.model_calls,
+                "tool_calls": reply.tool_calls,
+                "milliseconds": milliseconds,
+            }
+
+    result = run(answer())
+    print(json.dumps(result, ensure_ascii=False) if as_json else result["reply"])
+
+
+@app.command()
+def chat(loop: Loop = "manual", session: Session = None) -> None:
+    """Talk to the agent; leave with quit, exit or bye."""
+
+    async def talk() -> None:
+        async with chat_worker() as client:
+            from workshop_lib.agents.sessions import ChatClient, MessageRefused
+
+            talking = ChatClient(client, loop, session)
+            for line in await talking.transcript() if session else []:
+                print(f"{'You' if line.speaker == 'user' else 'Agent'}: {line.text}")
+            say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
+            while True:
+                message = await asyncio.to_thread(read_message)
+                if message is None or message.strip().lower() in LEAVE:
+                    break
+                if not message.strip():
+                    continue
+                try:
+                    print(f"Agent: {(await talking.send(message)).text}", flush=True)
+                except MessageRefused as refusal:
+                    print(f"Agent: {refusal}", flush=True)
+            if session is None:
+                await talking.end()
+            else:
+                say(f"The session stays open: `workshop chat --loop {loop} --session {session}`.")
+
+    run(talk())
+
+
+@app.command()
+def sessions(as_json: Json = False) -> None:
+    """List the chat sessions that the server knows."""
+
+    async def collect() -> list[dict[str, Any]]:
+        from workshop_lib.agents.sessions import list_sessions
+        from workshop_lib.connect import connect
+
+        client = await connect()
+        async with asyncio.timeout(20):
+            return [info.model_dump(mode="json") async for info in list_sessions(client)]
+
+    start_server()
+    found = run(collect())
+    if as_json:
+        print(json.dumps(found))
+        return
+    for info in found:
+        print(f"{info['session']:<20} {info['loop']:<8} {info['status']:<10} {info['started']}")
+    if not found:
+        print("No sessions yet. Start one with `workshop chat --session NAME`.")
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Examine the machine and the lab; each line says how to repair what is wrong."""
+    from workshop_lib.lab import doctor as clinic
+
+    findings = run(clinic.examine(fix=fix))
+    print(clinic.to_json(findings) if as_json else clinic.render(findings))
+    raise typer.Exit(1 if any(finding.status == "FAIL" for finding in findings) else 0)
+
+
+@app.command()
+def progress(as_json: Json = False) -> None:
+    """Show which checks have passed."""
+    from workshop_lib.lab import progress as record
+
+    done = record.read()
+    if as_json:
+        print(
+            json.dumps(
+                {n: {c: r.model_dump(mode="json") for c, r in v.items()} for n, v in done.items()}
+            )
+        )
+        return
+    for notebook, checks in sorted(done.items()):
+        for name, entry in checks.items():
+            print(f"{notebook}  {name:<28} {'passed' if entry.passed else 'not yet'}")
+    if not done:
+        print("No check has been run yet.")
+
+
+@notebook_app.command()
+def reset(number: Annotated[str, typer.Argument(help="Its number, such as 01.")]) -> None:
+    """Replace your copy of one notebook by a fresh one; the old one is kept as a backup."""
+    from workshop_lib.lab.notebooks import reset_notebook
+
+    backup = reset_notebook(number)
+    say(f"Notebook {number} is fresh." + (f" Your copy is kept as {backup}." if backup else ""))
+
+
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop everything and delete the state folder: histories, logs, progress. Notebooks stay."""
+    from workshop_lib.lab.server import stop
+    from workshop_lib.lab.services import stop_services
+    from workshop_lib.settings import get_settings
+
+    folder = get_settings().state_dir
+    if not yes and not typer.confirm(f"Delete {folder}?"):
+        raise typer.Exit(1)
+    stop_services()
+    stop()
+    shutil.rmtree(folder, ignore_errors=True)
+    say(f"{folder} is gone.")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine to its end."""
+    return asyncio.run(work)
+
+
+def start_server() -> "Server":
+    """Find, adopt or start the dev server, and say what a person should know about it."""
+    from workshop_lib.lab.server import ensure_server
+
+    server = ensure_server()
+    if server.note:
+        say(server.note)
+    return server
+
+
+async def prepare(server: "Server") -> None:
+    """Ensure namespaces and endpoints."""
+    from workshop_lib.lab.server import ensure_namespaces
+
+    for message in await ensure_namespaces(server):
+        say(message)
+
+
+@asynccontextmanager
+async def chat_worker() -> AsyncIterator["Client"]:
+    """A server, and a worker in this process that serves the chats while the block runs."""
+    from workshop_lib.agents.worker import orchestrator
+    from workshop_lib.connect import connect
+    from workshop_lib.llm.gateway import warm_up
+
+    # The model library takes seconds to load; do it while the server starts.
+    loading = asyncio.create_task(warm_up())
+    server = await asyncio.to_thread(start_server)
+    if server.started:
+        say("A dev server was started for this; it stays until `workshop down`.")
+    await prepare(server)
+    spec = orchestrator()
+    client = await connect(spec.namespace)
+    async with spec.build(client):
+        await loading
+        yield client
+
+
+def read_message() -> str | None:
+    """A line from the terminal, or None at its end."""
+    try:
+        return input("You: ")
+    except EOFError:
+        return None

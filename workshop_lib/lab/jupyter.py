@@ -1,0 +1,58 @@
+"""Starts JupyterLab on the learner's copies of the notebooks and stays until it ends."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from workshop_lib.lab.notebooks import prepare_workspace
+from workshop_lib.settings import PROJECT_ROOT
+
+WORKSPACE = PROJECT_ROOT / "workspace"
+
+
+def run_jupyter(
+    *, browser: bool, say: Callable[[str], object], arguments: list[str] | None = None
+) -> int:
+    """Run JupyterLab in the foreground; returns its exit status.
+
+    Args:
+        browser: False to print the address only.
+        say: called with each thing that a person should know.
+        arguments: further options for `jupyter lab`.
+    """
+    copied = prepare_workspace()
+    if copied:
+        say(f"{len(copied)} notebooks copied to {WORKSPACE.relative_to(PROJECT_ROOT)}/")
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={WORKSPACE}"]
+    if os.name == "posix" and os.geteuid() == 0:
+        say("You are root: JupyterLab is started with --allow-root.")
+        command.append("--allow-root")
+    if browser and not _has_display():
+        say("No display found: open the address below in a browser.")
+        browser = False
+    first = first_notebook()
+    if first is not None:
+        command.append(f"--LabApp.default_url=/lab/tree/{first.name}")
+    if not browser:
+        command.append("--no-browser")
+    # The project's own kernel wins over one of the same name in the user's home.
+    env = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+    process = subprocess.Popen([*command, *(arguments or [])], env=env)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # JupyterLab got the same signal and asks whether it is meant
+
+
+def first_notebook() -> Path | None:
+    """The notebook that opens first."""
+    return next(iter(sorted(WORKSPACE.glob("[0-9][0-9]_*.ipynb"))), None)
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )

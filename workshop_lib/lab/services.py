@@ -1,0 +1,108 @@
+"""Workers that outlive the command that started them: `workshop up`, `down` and `status`.
+
+Each is started as a service would be (`python -m …`), in a session of its own, with a pid file in the state
+folder. Left out: the dev server (`server`), and workers of a notebook, which end with it (`workers`).
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.settings import get_settings
+
+# What `workshop up` runs besides the dev server: name and module.
+SERVICES = {"orchestrator": "workshop_lib.agents.worker"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process that was started as a service.
+
+    Attributes:
+        created: when the process began, seconds since 1970; tells it from a later one with the same pid.
+    """
+
+    name: str
+    pid: int
+    created: float
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it still lives."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            if abs(process.create_time() - self.created) < 1 and process.status() != "zombie":
+                return process
+        return None
+
+
+def start_services() -> list[Service]:
+    """Start what does not run yet. Returns all of them.
+
+    Raises:
+        WorkshopError: one of them left at once.
+    """
+    running = {service.name: service for service in running_services()}
+    return [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
+
+
+def running_services() -> list[Service]:
+    """The services that live."""
+    found = []
+    for path in sorted(_folder().glob("*.json")):
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            service = Service(**json.loads(path.read_text(encoding="utf-8")))
+            if service.process() is not None:
+                found.append(service)
+    return found
+
+
+def stop_services(timeout: float = 10) -> list[str]:
+    """Stop the services: first politely, after `timeout` seconds for good. Returns their names."""
+    stopped = []
+    for service in running_services():
+        process = service.process()
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(timeout)
+            except psutil.TimeoutExpired:
+                process.kill()
+            stopped.append(service.name)
+    for path in _folder().glob("*.json"):
+        path.unlink(missing_ok=True)
+    return stopped
+
+
+def _start(name: str, module: str) -> Service:
+    logs = get_settings().state_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        process.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        service = Service(name, process.pid, psutil.Process(process.pid).create_time())
+        (_folder() / f"{name}.json").write_text(json.dumps(asdict(service)), encoding="utf-8")
+        return service
+    raise WorkshopError(f"The worker {name} left at once.", fix=f"read {log}.")
+
+
+def _folder() -> Path:
+    folder = get_settings().state_dir / "services"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
