@@ -177,9 +177,7 @@ async def test_a_bad_plan_is_an_error_a_person_can_act_on(plan: Plan, text: str)
     assert caught.value.fix and all(kind in str(caught.value.expected) for kind in KINDS)
 
 
-async def test_a_bad_plan_refuses_the_call(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bad_plan_refuses_the_call(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFLINE_FAULTS", "rate_limit=lots")
     reload_settings()
     with pytest.raises(ModelRefused, match="the share of rate_limit is 'lots'"):

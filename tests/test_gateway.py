@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from openai_server import KEY, OpenAIServer, openai_server
 from pydantic import TypeAdapter
 
-from openai_server import KEY, OpenAIServer, openai_server
+from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.failures import MAX_RETRY_AFTER, retry_after_of, without_secrets
 from workshop_lib.llm.gateway import ModelRefused, ModelUnavailable, complete, stream
 from workshop_lib.llm.journal import read_journal
@@ -36,7 +37,13 @@ QUESTION = [Message.user("What is the weather in Seattle and in Boston?")]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """No key, no `.env`, no plan of failures; settings are read again after every change."""
-    for name in ("LLM_MODEL", "LLM_API_BASE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OFFLINE_FAULTS"):
+    for name in (
+        "LLM_MODEL",
+        "LLM_API_BASE",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "OFFLINE_FAULTS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORKSHOP_ENV_FILE", str(tmp_path / "no.env"))
     monkeypatch.setenv("WORKSHOP_STATE_DIR", str(tmp_path / "state"))
@@ -120,7 +127,9 @@ async def test_tool_calls_survive_streaming(path: str, provider: Any) -> None:
 
 
 async def test_the_same_request_gets_the_same_bytes() -> None:
-    first, second = await asyncio.gather(complete(QUESTION, [WEATHER]), complete(QUESTION, [WEATHER]))
+    first, second = await asyncio.gather(
+        complete(QUESTION, [WEATHER]), complete(QUESTION, [WEATHER])
+    )
     assert first == second
     assert len({call.id for call in first.message.tool_calls}) == 2
 
@@ -247,19 +256,40 @@ async def test_the_journal_counts_each_request_once(
     await litellm.acompletion(
         model="offline/rules", messages=[message.to_openai() for message in QUESTION]
     )
-    assert [entry.model for entry in read_journal(journal)] == ["offline/rules"] * 3
+    litellm.completion(model="offline/rules", messages=[{"role": "user", "content": "hi"}])
+    assert [entry.model for entry in read_journal(journal)] == ["offline/rules"] * 4
     provider("server_error")
     with pytest.raises(ModelUnavailable):
         await complete(QUESTION, [WEATHER])
     entries = read_journal(journal)
-    assert [entry.model for entry in entries[3:]] == ["openai/some-model"]
-    assert entries[0].request == entries[1].request == entries[3].request != entries[2].request
+    assert [entry.model for entry in entries[4:]] == ["openai/some-model"]
+    assert entries[0].request == entries[1].request == entries[4].request != entries[2].request
     assert entries[0].messages == 1
     assert "Seattle" not in journal.read_text()
 
 
+async def test_a_request_that_never_ended_is_in_the_journal(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("WORKSHOP_MODEL_JOURNAL", str(tmp_path / "journal.jsonl"))
+    environment.setenv("OFFLINE_LATENCY_MS", "60000")
+    reload_settings()
+    with pytest.raises(ModelUnavailable):
+        await complete(QUESTION, timeout=0.1)
+    assert len(read_journal(tmp_path / "journal.jsonl")) == 1
+
+
+def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("hello")
+    with pytest.raises(WorkshopError, match="x cannot be read as a model journal"):
+        read_journal(tmp_path / "x")
+
+
 def test_workflow_code_may_import_the_messages() -> None:
-    code = "import workshop_lib.llm.messages, sys; print([m for m in ('litellm','openai') if m in sys.modules])"
+    code = (
+        "import workshop_lib.llm.messages, workshop_lib.llm.gateway, sys\n"
+        "print([name for name in ('litellm', 'openai') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,6 +6,7 @@ one JSON document and nothing else; everything for people goes to stderr.
 """
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -21,6 +22,7 @@ from workshop_lib.errors import WorkshopError
 if TYPE_CHECKING:
     from temporalio.client import Client
 
+    from workshop_lib.agents.sessions import ChatClient
     from workshop_lib.lab.server import Server
 
 app = typer.Typer(
@@ -153,8 +155,8 @@ def ask(
             begun = time.perf_counter()
             reply = await chat.send(question)
             milliseconds = round((time.perf_counter() - begun) * 1000)
-            if session is None:
-                await chat.end()  # nobody knows its name
+            if session is None:  # nobody knows its name
+                await end(chat)
             return {
                 "reply": reply.text,
                 "workflow_id": chat.workflow_id,
@@ -191,7 +193,7 @@ def chat(loop: Loop = "manual", session: Session = None) -> None:
                 except MessageRefused as refusal:
                     print(f"Agent: {refusal}", flush=True)
             if session is None:
-                await talking.end()
+                await end(talking)
             else:
                 say(f"The session stays open: `workshop chat --loop {loop} --session {session}`.")
 
@@ -322,6 +324,14 @@ async def chat_worker() -> AsyncIterator["Client"]:
     async with spec.build(client):
         await loading
         yield client
+
+
+async def end(chat: "ChatClient") -> None:
+    """End a session and see it to its end, while there is a worker to do it."""
+    await chat.end()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await chat.handle.result()
 
 
 def read_message() -> str | None:

@@ -1,1 +1,56 @@
-"""The classroom: everything that only a workshop needs. Only the command line and notebooks import it."""
+"""The classroom: what notebooks and the command line use, and nothing else may import.
+
+    from workshop_lib import lab
+
+    client = await lab.start()
+
+The names below are all that a notebook needs. Each is loaded when it is first used, so that a command
+that needs one part does not wait for the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workshop_lib.lab.bill import show_bill as show_bill
+    from workshop_lib.lab.bill import run_durable as run_durable
+    from workshop_lib.lab.classroom import events as events
+    from workshop_lib.lab.classroom import new_id as new_id
+    from workshop_lib.lab.classroom import seconds as seconds
+    from workshop_lib.lab.classroom import spec as spec
+    from workshop_lib.lab.classroom import start as start
+    from workshop_lib.lab.classroom import show_timeline as show_timeline
+    from workshop_lib.lab.waiting import result as result
+    from workshop_lib.lab.waiting import watch as watch
+    from workshop_lib.lab.worker_process import start_process as start_process
+    from workshop_lib.lab.workers import start_worker as start_worker
+    from workshop_lib.lab.workers import stop_all as stop_all
+    from workshop_lib.lab.workers import stop_worker as stop_worker
+
+_HOME = {
+    "show_bill": "bill",
+    "events": "classroom",
+    "new_id": "classroom",
+    "result": "waiting",
+    "run_durable": "bill",
+    "seconds": "classroom",
+    "spec": "classroom",
+    "start": "classroom",
+    "start_process": "worker_process",
+    "start_worker": "workers",
+    "stop_all": "workers",
+    "stop_worker": "workers",
+    "show_timeline": "classroom",
+    "watch": "waiting",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"the lab has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,7 +31,6 @@ from temporalio.workflow import Info, _Definition
 
 from workshop_lib.errors import WorkshopError
 
-
 INSIDE_AFTER = 0.05  # seconds of work after which an activity counts as being in the midst of it
 
 

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from workshop_lib.llm.conversation import Record
+from workshop_lib.llm.lexicon import words_in
 from workshop_lib.llm.results import Result, read_result
 from workshop_lib.llm.tool_schema import Tool
 
 LONGEST_QUOTE = 1500  # characters of one result that an answer repeats
 
-_VERBS = frozenset(
-    "get fetch lookup find show read check query retrieve calculate compute look up do run list".split()
+_VERBS = words_in(
+    """
+        get fetch lookup find show read check query retrieve calculate compute look up do run
+        list
+        """
 )
 _CAPITALS = {
     "ip": "IP",
@@ -29,21 +33,26 @@ _CAPITALS = {
 }
 _UNITS = {
     "_c": " °C", "_celsius": " °C", "_f": " °F", "_fahrenheit": " °F", "_percent": " %", "_pct": " %",
-    "_percentage": " %", "_kmh": " km/h", "_kph": " km/h", "_mph": " mph", "_mm": " mm", "_km": " km", "_kg": " kg",
+    "_percentage": " %", "_kmh": " km/h", "_kph": " km/h", "_mph": " mph", "_mm": " mm",
+    "_km": " km", "_kg": " kg",
     "_usd": " USD", "_eur": " EUR", "_gbp": " GBP", "_days": " days", "_years": " years", "_ms": " ms",
     "_seconds": " s", "_hours": " hours", "_minutes": " minutes",
 }  # fmt: skip
 # Names of fields that say no more than that here is the result.
-_PLAIN_FIELDS = frozenset(
-    "result value answer text summary description conditions condition message output content".split()
+_PLAIN_FIELDS = words_in(
+    """
+        result value answer text summary description conditions condition message output content
+        """
 )
 _SELF_EXPLAINING = re.compile(r"°|km/h|mph")
 _WARMER = re.compile(
-    r"\b(warmer|hotter|higher|more expensive|pricier|bigger|greater|larger|warmest|hottest|highest|most|more|longer|better)\b",
+    r"\b(warmer|hotter|higher|more expensive|pricier|bigger|greater|larger|warmest|hottest|"
+    r"highest|most|more|longer|better)\b",
     re.IGNORECASE,
 )
 _COLDER = re.compile(
-    r"\b(colder|cooler|lower|cheaper|less expensive|smaller|coldest|coolest|lowest|cheapest|fewer|least|less)\b",
+    r"\b(colder|cooler|lower|cheaper|less expensive|smaller|coldest|coolest|lowest|cheapest|"
+    r"fewer|least|less)\b",
     re.IGNORECASE,
 )
 
@@ -144,7 +153,8 @@ def _subject(tool: str, arguments: dict[str, Any]) -> str:
             return f"The {name[:1].lower() + name[1:]} in {_value(value)}"
         return f"{name} for {_value(value)}"
     if texts:
-        return f"{name} ({', '.join(f'{key.replace(chr(95), chr(32))} {_value(value)}' for key, value in texts)})"
+        listed = ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in texts)
+        return f"{name} ({listed})"
     return name
 
 
@@ -190,9 +200,12 @@ def _fields(fields: dict[str, Any]) -> str:
             unit = f" {currency}"
         written = _value(value, money=_is_money(key)) + unit
         words = " ".join(_CAPITALS.get(word, word) for word in label.lower().split("_"))
-        if label in _PLAIN_FIELDS or _SELF_EXPLAINING.search(unit):
-            said.append(written)
-        elif len(fields) == 1 or (currency and len(fields) == 2 and _is_money(key)):
+        if (
+            label in _PLAIN_FIELDS
+            or _SELF_EXPLAINING.search(unit)
+            or len(fields) == 1
+            or (currency and len(fields) == 2 and _is_money(key))
+        ):
             said.append(written)
         else:
             said.append(f"{words} {written}")

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workshop_lib.llm.lexicon import NUMBER_WORDS, SCALES, TENS
+from workshop_lib.llm.lexicon import NUMBER_WORDS, SCALES, TENS, words_in
 
 
 class Expression(NamedTuple):
@@ -41,14 +41,15 @@ _TOKEN = re.compile(
     r"""(?P<other>\d{4}-\d{2}-\d{2}\b | \d+(?:\.\d+){2,} | \d+:\d+ | \d{1,2}/\d{1,2}/\d{2,4}\b
           | [A-Za-z]+[-_]?\d[\w-]* | \w+(?:-\w+)*@[\w.-]+ | \d+(?:st|nd|rd|th)\b)
       | (?P<call>(?:sqrt|sin|cos|tan|log10|log2|log|ln|exp|abs|min|max|round|floor|ceil|factorial)\s*\()
-      | (?P<num>[$€£¥]?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:k\b|\s?%(?!\s*[\d(]))?|[$]?\.\d+)
-      | (?P<op>\*\*|//|[-+*/^%×÷·−–])
+      | (?P<num>[$€£¥]?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?
+                (?:k\b|\s?%(?!\s*[\d(]))?|[$]?\.\d+)
+      | (?P<op>\*\*|//|[-+*/^%])
       | (?P<open>\() | (?P<close>\)) | (?P<comma>,)
-      | (?P<word>[A-Za-z]+(?:['’][a-z]+)?)
+      | (?P<word>[A-Za-z]+(?:'[a-z]+)?)
       | (?P<sign>\S)""",
     re.VERBOSE,
 )
-_OPERATORS = {"×": "*", "÷": "/", "·": "*", "−": "-", "–": "-", "^": "**"}
+_OPERATORS = {"^": "**"}
 _WORD_OPERATORS = (
     (("to", "the", "power", "of"), "**"), (("raised", "to", "the", "power", "of"), "**"),
     (("raised", "to", "the"), "**"), (("raised", "to"), "**"), (("to", "the", "power"), "**"),
@@ -57,15 +58,31 @@ _WORD_OPERATORS = (
     (("modulo",), "%"), (("mod",), "%"), (("plus",), "+"), (("minus",), "-"), (("less",), "-"),
     (("times",), "*"), (("multiply", "by"), "*"), (("divide", "by"), "/"), (("over",), "/"), (("x",), "*"),
 )  # fmt: skip
+_FIRST_WORDS = frozenset(words[0] for words, _ in _WORD_OPERATORS)
+# Without one of these a text holds no arithmetic, and need not be read.
+_MAY_HOLD = re.compile(
+    r"\d|\b(?:"
+    + "|".join([*NUMBER_WORDS, *TENS])
+    + r"|double|twice|triple|half|squared?|cubed?|root)\b",
+    re.IGNORECASE,
+)
 _BACK = {"that", "it", "this", "result", "answer"}
 _PRE_BACK = {"the", "previous", "last"}
 _FRACTIONS = {"half": "2", "third": "3", "quarter": "4", "fifth": "5", "tenth": "10"}
 _FACTORS = {"double": "2", "twice": "2", "triple": "3", "thrice": "3", "quadruple": "4"}
+# Words that ask for a result, and words that a follow-up begins with.
+_ASKING = words_in(
+    "what is what's whats calculate compute evaluate how much please the result of solve and tell me "
+    "can you equals hi hello now"
+)
+_LEADING = words_in("and now then ok okay so what about if is how what's whats again also")
 _UNITS = {"dollar", "dollars", "euro", "euros", "usd", "eur", "bucks", "cents", "pounds"}
 
 
 def find_expressions(text: str) -> list[Expression]:
     """Every piece of arithmetic in a text, from left to right."""
+    if not _MAY_HOLD.search(text):
+        return []
     tokens = _merge_number_words(_tokenise(text))
     found: list[Expression] = []
     place = 0
@@ -227,11 +244,8 @@ class _Parser:
 
     def _in_prose(self) -> bool:
         """True where the sentence around a bare 24/7 holds other words than those that ask."""
-        asking = {"what", "is", "what's", "whats", "calculate", "compute", "evaluate", "how", "much", "please",
-                  "the", "result", "of", "solve", "and", "tell", "me", "can", "you", "equals", "hi", "hello",
-                  "now"}  # fmt: skip
         others = [*self.tokens[: self.begin], *self.tokens[self.at :]]
-        return any(token.kind == "word" and token.text not in asking for token in others)
+        return any(token.kind == "word" and token.text not in _ASKING for token in others)
 
     # grammar
 
@@ -276,7 +290,7 @@ class _Parser:
         if token.kind == "op":
             self.at += 1
             return token.text
-        if token.kind == "word":
+        if token.kind == "word" and token.text in _FIRST_WORDS:
             for words, operator in _WORD_OPERATORS:
                 if self._words(*words):
                     if words == ("over",) and self._peek(1).kind == "word":
@@ -301,12 +315,10 @@ class _Parser:
 
     def _nothing_before(self) -> bool:
         """True where only words like "and" or "what about" stand in front of the expression."""
-        lead = {"and", "now", "then", "ok", "okay", "so", "what", "about", "if", "is", "how", "what's", "whats",
-                "again", "also"}  # fmt: skip
         before = self.tokens[: self.begin]
         if any(token.kind not in ("word", "comma", "other") for token in before[-2:]):
             return False
-        return all(token.text in lead for token in before if token.kind == "word")
+        return all(token.text in _LEADING for token in before if token.kind == "word")
 
     def _term(self) -> str | None:
         token = self._peek()

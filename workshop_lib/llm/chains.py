@@ -31,24 +31,36 @@ _SHARE = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\b(?P<word>times|multiplied by|multiply (?:it|that|this|the result)? ?by|plus|minus|divided by|divide (?:it|that) by)\s+(?P<number>[\d.,]+)\b"
-    r"|(?P<sign>[*+/×])\s*(?P<number2>[\d.,]+)\s*\W*$",
+    r"\b(?P<word>times|multiplied by|multiply (?:it|that|this|the result)? ?by|plus|minus|"
+    r"divided by|divide (?:it|that) by)\s+(?P<number>[\d.,]+)\b"
+    r"|(?P<sign>[*+/])\s*(?P<number2>[\d.,]+)\s*\W*$",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
-    r"(?P<number>[\d.,]+)\s*(?P<word>times|x|\*|×|plus|\+)\s*(?:the|of)\b"
-    r"|(?P<percent>[\d.]+)\s*(?:%|percent)\s+of\s+(?:the|my|its)?\b|\b(?P<half>half)\s+(?:of\s+)?(?:the|a)\b|\b(?P<factor>double|twice|triple)\s+(?:the|a)\b",
+    r"(?P<number>[\d.,]+)\s*(?P<word>times|x|\*|plus|\+)\s*(?:the|of)\b"
+    r"|(?P<percent>[\d.]+)\s*(?:%|percent)\s+of\s+(?:the|my|its)?\b|"
+    r"\b(?P<half>half)\s+(?:of\s+)?(?:the|a)\b|\b(?P<factor>double|twice|triple)\s+(?:the|a)\b",
+    re.IGNORECASE,
+)
+_MORE_THAN = re.compile(
+    r"\bhow many (?:more|fewer)\b.*?\b(?P<first>\w+)\s+than\s+(?:are\s+)?(?P<second>\w+)",
+    re.IGNORECASE,
+)
+_COMMAND = re.compile(
+    r"\b(?P<verb>multiply|divide)\s+(?:the|its)\b.+\bby\s+(?P<by>[\d.,]+)"
+    r"|\badd\s+(?P<add>[\d.,]+)\s+to\s+(?:the|its)\b|"
+    r"\bsubtract\s+(?P<less>[\d.,]+)\s+from\s+(?:the|its)\b",
     re.IGNORECASE,
 )
 _BACK = re.compile(
-    r"\b(?:multiply|multiplied|divide|divided)\s+(?:it|that|this|the result|the price|by)?\s*(?:by\s*)?(?P<number>[\d.,]+)"
+    r"\b(?:multiply|multiplied|divide|divided)\s+(?:it|that|this|the result|the price|"
+    r"by)?\s*(?:by\s*)?(?P<number>[\d.,]+)"
     r"|\badd\s+(?P<add>[\d.,]+)\s+to\s+(?:it|that)|\b(?P<double>double|triple)\s+(?:it|that)",
     re.IGNORECASE,
 )
 _OPERATORS = {
     "times": "*",
     "x": "*",
-    "×": "*",
     "*": "*",
     "plus": "+",
     "+": "+",
@@ -119,6 +131,8 @@ def find_chain(text: str, tool: Tool, filled: Filled) -> Chain | None:
         }
         if len(words) == 1:
             return Chain((f"{{{next(iter(words))}}} / {{total}} * 100",))
+    if (more := _MORE_THAN.search(text)) and count == 1:
+        return Chain((f"{{{more['first'].lower()}}} - {{{more['second'].lower()}}}",))
     return _quantities(text, tool, filled, holes)
 
 
@@ -134,6 +148,12 @@ def _of_several(text: str, holes: list[str]) -> Chain | None:
 
 def _written(text: str) -> tuple[str, str] | None:
     """Arithmetic around or behind the thing that the tool is asked for."""
+    if command := _COMMAND.search(text):
+        if command["add"] or command["less"]:
+            number = _plain(command["add"] or command["less"])
+            return f"{{0}} {'+' if command['add'] else '-'} {number}", number
+        number = _plain(command["by"])
+        return f"{{0}} {'*' if command['verb'].lower() == 'multiply' else '/'} {number}", number
     if back := _BACK.search(text):
         if back["double"]:
             return ("{0} * 2" if back["double"].lower() == "double" else "{0} * 3"), ""
@@ -187,9 +207,7 @@ def _quantities(text: str, tool: Tool, filled: Filled, holes: list[str]) -> Chai
         ahead = [a for a in counts if place < len(entities) and a.start < entities[place].start]
         behind = entities[place - 1].end if 0 < place < len(entities) else 0
         near = [a for a in ahead if a.start >= behind]
-        if len(holes) == 1:
-            near = near or counts
-        elif len(counts) == 1:
+        if len(holes) == 1 or len(counts) == 1:
             near = near or counts
         products.append(f"{near[-1].value} * {hole}" if near else hole)
     if len(products) > 1 and _SUM.search(text):

@@ -7,6 +7,7 @@ gets it.
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from workshop_lib.llm import lexicon
@@ -45,26 +46,27 @@ class Amount(NamedTuple):
 
 
 _CAPITALISED = re.compile(
-    r"\b[A-Z][a-zA-Z'’.-]*[a-z](?:(?:\s+(?:de|of|del|la|am|upon)\s+|\s+|-)[A-Z][a-zA-Z'’-]*[a-z])*"
+    r"\b[A-Z][a-zA-Z'.-]*[a-z](?:(?:\s+(?:de|of|del|la|am|upon)\s+|\s+|-)[A-Z][a-zA-Z'-]*[a-z])*"
 )
 _PLACE_AHEAD = re.compile(
     r"\b(?:in|for|at|of|near|around|to|from|about|on|like|than|over|visiting)\s+", re.IGNORECASE
 )
-_LOWER_WORDS = re.compile(r"[^\W\d_][^\W\d_.'’-]*(?:[ -][^\W\d_][^\W\d_'’-]*){0,5}")
+_LOWER_WORDS = re.compile(r"[^\W\d_][^\W\d_.'-]*(?:[ -][^\W\d_][^\W\d_'-]*){0,5}")
 _CITY = re.compile(
     r"\b(?:"
     + "|".join(re.escape(city) for city in sorted(CITY_BY_LOWER, key=len, reverse=True))
-    + r")(?:['’]s)?\b",
+    + r")(?:'s)?\b",
     re.IGNORECASE,
 )
 _NICKNAME = re.compile(r"\b(?:NYC|nyc|SF)\b")
-_TICKER = re.compile(r"(?<![\w$-])\$?([A-Z]{1,5}(?:\.[A-Z])?)(?:['’]s)?(?![\w-])")
-_WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
+_TICKER = re.compile(r"(?<![\w$-])\$?([A-Z]{1,5}(?:\.[A-Z])?)(?:'s)?(?![\w-])")
+_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _CODE = re.compile(
     r"\b(?=[\w-]*\d)[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+\b|\b[A-Z]{1,6}\d{2,}\b|#?\b\d{3,}\b"
 )
 _AMOUNT = re.compile(
-    r"(?P<sign>[$€£¥]\s?)?(?P<number>-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?)(?P<scale>k\b|\s?(?:thousand|million|billion)\b)?"
+    r"(?P<sign>[$€£¥]\s?)?(?P<number>-?(?:\d{1,3}(?:,\d{3})+(?!\d)|"
+    r"\d+)(?:\.\d+)?)(?P<scale>k\b|\s?(?:thousand|million|billion)\b)?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b))?(?:\s*-?(?P<unit>[A-Za-z]+))?",
 )
 _NUMBER_WORD = re.compile(
@@ -74,7 +76,8 @@ _UNIT_NAMES = {
     "year": "years", "years": "years", "yr": "years", "yrs": "years", "month": "months", "months": "months",
     "day": "days", "days": "days", "dollars": "money", "dollar": "money", "usd": "money", "bucks": "money",
     "eur": "money", "euros": "money", "euro": "money", "gbp": "money", "pounds": "money", "yen": "money",
-    "shares": "quantity", "share": "quantity", "stocks": "quantity", "units": "quantity", "pieces": "quantity",
+    "shares": "quantity", "share": "quantity", "stocks": "quantity", "units": "quantity",
+    "pieces": "quantity",
     "items": "quantity", "copies": "quantity", "x": "quantity",
 }  # fmt: skip
 _DATE = re.compile(
@@ -91,10 +94,11 @@ _URL = re.compile(
     r"\bhttps?://[^\s<>\"']+|\bwww\.[^\s<>\"']+|\b[a-z0-9-]+\.(?:com|org|net|io|dev)\b"
 )
 _IP = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
-_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|‘([^’]+)’|`([^`]+)`|«([^»]+)»")
+_QUOTED = re.compile(r"\"([^\"]+)\"|(?<!\w)'([^']+)'(?!\w)|`([^`]+)`|«([^»]+)»")
 
 
-def find(slot: Slot, text: str) -> list[Entity]:
+@lru_cache(maxsize=512)
+def find(slot: Slot, text: str) -> tuple[Entity, ...]:
     """What in a text may fill a slot, from left to right, each once."""
     finder = _FINDERS.get(slot.kind)
     found = list(finder(text)) if finder else []
@@ -113,10 +117,11 @@ def find(slot: Slot, text: str) -> list[Entity]:
     unique: dict[str, Entity] = {}
     for entity in found:
         unique.setdefault(entity.value, entity)
-    return list(unique.values())
+    return tuple(unique.values())
 
 
-def amounts(text: str) -> list[Amount]:
+@lru_cache(maxsize=512)
+def amounts(text: str) -> tuple[Amount, ...]:
     """The numbers of a text with their units, codes and dates left out."""
     hidden = text
     for pattern in (_DATE, _IP, _URL, _EMAIL):
@@ -126,14 +131,15 @@ def amounts(text: str) -> list[Amount]:
     for match in _AMOUNT.finditer(hidden):
         start, end = match.span()
         end -= len(match["unit"] or "")
-        if re.search(r"[\w.-]$", hidden[:start].replace("¤", "a")) or re.match(
-            r"[-_]\w|\d|\.\d", hidden[match.end("number") :]
-        ):
-            # A part of DEMO-456, of a version, of "10-year": the last of these is a number after all
-            if not re.match(r"-[a-z]+\b", hidden[match.end("number") :]) or re.search(
-                r"[\w.-]$", hidden[:start]
-            ):
-                continue
+        if re.search(
+            r"\b(in|since|during|year)\s+$", hidden[:start], re.IGNORECASE
+        ) and re.fullmatch(r"(19|20)\d\d", match.group().strip()):
+            continue  # a year
+        behind = hidden[match.end("number") :]
+        if re.search(r"[\w.¤-]$", hidden[:start]):
+            continue  # a part of DEMO-456 or of a version
+        if re.match(r"[-_]\w|\d|\.\d", behind) and not re.match(r"-[a-z]+\b", behind):
+            continue  # the same; but "10-year" holds a number
         value = plain_number(match["number"])
         scale = (match["scale"] or "").strip().lower()
         if scale:
@@ -145,7 +151,7 @@ def amounts(text: str) -> list[Amount]:
         unit = "percent" if match["percent"] else "money" if match["sign"] else _unit_of(word)
         before = re.findall(r"[A-Za-z]+", text[:start])
         found.append(Amount(value, unit, start, end, before[-1].lower() if before else ""))
-    return found
+    return tuple(found)
 
 
 def _unit_of(word: str) -> str:
@@ -172,11 +178,16 @@ def places(text: str) -> list[Entity]:
     # A capital alone may be anybody's name: it counts only where no place is better founded.
     found += anchored or ([] if found else [entity for entity, _ in capitalised])
     found += _lower_places(text, found)
+    found = [
+        e
+        for e in found
+        if not re.search(r"\b(capital|mayor|middle|centre|center) of (the )?$", text[: e.start])
+    ]
     return sorted(found, key=lambda entity: entity.start)
 
 
 def _city(match: re.Match[str]) -> Entity:
-    name = re.sub(r"['’]s$", "", match.group())
+    name = re.sub(r"'s$", "", match.group())
     return Entity(CITY_BY_LOWER[name.lower()], match.start(), match.start() + len(name))
 
 
@@ -195,7 +206,7 @@ def _capitalised_places(text: str, known: list[Entity]) -> Iterator[tuple[Entity
     """Names in capitals, each with whether a word or a list around it makes it a place."""
     previous_end = -1
     for match in _CAPITALISED.finditer(text):
-        name = re.sub(r"['’]s$", "", match.group()).rstrip(".")
+        name = re.sub(r"'s$", "", match.group()).rstrip(".")
         start, end = match.start(), match.start() + len(name)
         if _overlaps(start, end, known):
             previous_end = end
@@ -221,11 +232,11 @@ def _capitalised_places(text: str, known: list[Entity]) -> Iterator[tuple[Entity
         anchored = bool(ahead and ahead.end() == len(text[max(0, start - 12) : start]))
         listed = previous_end >= 0 and bool(
             re.fullmatch(
-                r"(['’]s)?\s*(,|,?\s*(and|or|vs\.?|versus|than|to)(\s+in)?|&)\s*",
+                r"('s)?\s*(,|,?\s*(and|or|vs\.?|versus|than|to)(\s+in)?|&)\s*",
                 text[previous_end:start],
             )
         )
-        heads = re.match(r"(['’]s)?\s+([a-z]+)", text[end:])
+        heads = re.match(r"('s)?\s+([a-z]+)", text[end:])
         topic = bool(heads and _means_something(heads[2]))
         if anchored or listed or topic or not _begins_sentence(text, start):
             previous_end = end
@@ -351,7 +362,8 @@ def _codes(slot: Slot, text: str) -> Iterator[Entity]:
         return
     for noun in nouns:
         for match in re.finditer(
-            rf"\b{re.escape(noun)}s?\s+(?:called\s+|named\s+)?([A-Z][\w-]*)|\b([A-Z][\w-]*)\s+{re.escape(noun)}\b",
+            rf"\b{re.escape(noun)}s?\s+(?:called\s+|named\s+)?([A-Z][\w-]*)|"
+            rf"\b([A-Z][\w-]*)\s+{re.escape(noun)}\b",
             text,
         ):
             value = match[1] or match[2]
@@ -394,7 +406,7 @@ def _names(slot: Slot, text: str) -> Iterator[Entity]:
         yield Entity(behind[1], behind.start(1), behind.end(1), known=False)
         return
     for match in _CAPITALISED.finditer(text):
-        name = re.sub(r"['’]s$", "", match.group())
+        name = re.sub(r"'s$", "", match.group())
         words = name.split()
         start = match.start()
         while words and (plain(words[0]) in NOT_PLACES or _means_something(plain(words[0]))):

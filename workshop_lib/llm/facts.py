@@ -7,8 +7,10 @@ words.
 import re
 
 _FACT = re.compile(
-    r"\b(?:my (?P<what>(?!question|first|last)[a-z]+(?: [a-z]+){0,2}) (?:is|are|'s) (?P<value>[^.,!?;\n]{1,80}?)|"
-    r"(?:i'm called|i am called|call me|my name's) (?P<name>[^.,!?;\n]{1,40}?)|i live in (?P<home>[^.,!?;\n]{1,40}?)|i am from (?P<home2>[^.,!?;\n]{1,40}?)|"
+    r"\b(?:my (?P<what>(?!question|first|last)[a-z]+(?: [a-z]+){0,2}) (?:is|are|'s) "
+    r"(?P<value>[^.,!?;\n]{1,80}?)|"
+    r"(?:i'm called|i am called|call me|my name's) (?P<name>[^.,!?;\n]{1,40}?)|i live in "
+    r"(?P<home>[^.,!?;\n]{1,40}?)|i am from (?P<home2>[^.,!?;\n]{1,40}?)|"
     r"remember (?:that |this: ?)(?P<note>[^?\n]{1,200}?))\s*(?=[.,!?;\n]| and\b| but\b|$)",
     re.IGNORECASE,
 )

@@ -24,7 +24,9 @@ _KEY_LIKE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_CUT_JSON = re.compile(r"Expecting (value|property name|',')|Unterminated string|[Ii]nvalid response from LLM")
+_CUT_JSON = re.compile(
+    r"Expecting (value|property name|',')|Unterminated string|[Ii]nvalid response from LLM"
+)
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _KEY_PART = 5  # characters of a key in a row that count as a part of it
 
@@ -90,7 +92,7 @@ def explain_failure(error: BaseException, model: str) -> ModelUnavailable | Mode
         base = get_settings().llm_api_base
         return ModelUnavailable(
             f"No connection to the model {model}" + (f" at {base}." if base else "."),
-            fix="see that the network, or the server at LLM_API_BASE in .env, is up; `workshop doctor` looks.",
+            fix="see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`.",
         )
     if _CUT_JSON.search(said):
         return _cut_answer(model)
@@ -165,7 +167,9 @@ def _request_refused(
     import litellm
 
     if provider_of(model) == "offline":
-        return ModelRefused(f"The offline model cannot answer: {said.split(': ', 1)[-1]}")  # a setting of ours
+        return ModelRefused(
+            f"The offline model cannot answer: {said.split(': ', 1)[-1]}"
+        )  # a setting of ours
     if isinstance(error, litellm.ContextWindowExceededError):
         return ModelRefused(
             f"The conversation is too long for {model}.",

@@ -11,59 +11,83 @@ from workshop_lib.llm.conversation import Conversation, Turn
 from workshop_lib.llm.facts import stated_facts
 from workshop_lib.llm.lexicon import ORDINALS
 from workshop_lib.llm.tool_schema import Tool
+from workshop_lib.llm.wording import plain_signs
 
 _ME = r"(?:did i|i|have i|had i|i've|was my|is my|were my)"
-_ASKED = r"(?:ask(?:ed)?|sa(?:y|id)|want(?:ed)?|tell|told|write|wrote|question|message|request|type[d]?|query)"
+_ASKED = (
+    r"(?:ask(?:ed)?|sa(?:y|id)|want(?:ed)?|tell|told|write|wrote|question|message|request|typed?|"
+    r"query)"
+)
 _FIRST = re.compile(
-    rf"\b(first|initially|originally|at the (?:beginning|start)|to begin with|start(?:ed)? with|begin with|began with)\b.*\b{_ASKED}|"
-    rf"\b{_ME}\b.*\b{_ASKED}\b.*\b(first|initially|originally|at the (?:very )?(?:beginning|start))\b|"
-    r"\b(?:what was|what's|tell me|repeat) (?:my|the) (?:very )?(?:first|initial|original) (?:question|message|request|thing)\b|"
+    rf"\b(first|initially|originally|at the (?:beginning|start)|to begin with|start(?:ed)? "
+    rf"with|begin with|began with)\b.*\b{_ASKED}|"
+    rf"\b{_ME}\b.*\b{_ASKED}\b.*\b(first|initially|originally|at the (?:very )?(?:beginning|"
+    rf"start))\b|"
+    r"\b(?:what was|what's|tell me|repeat) (?:my|the) (?:very )?(?:first|initial|original) "
+    r"(?:question|message|request|thing)\b|"
     r"\bhow did (?:we|this conversation|i) (?:start|begin)\b|\bwhat did (?:we|i) start with\b",
     re.IGNORECASE,
 )
 _NTH = re.compile(
-    rf"\b(second|third|fourth|fifth|sixth|2nd|3rd|4th|5th|6th)\b (?:\w+ )?(?:question|message|thing|request)|\b{_ME}\b.*\b{_ASKED}\b.*\b(second|third|fourth|fifth)\b",
+    rf"\b(second|third|fourth|fifth|sixth|2nd|3rd|4th|5th|6th)\b (?:\w+ )?(?:question|message|"
+    rf"thing|request)|\b{_ME}\b.*\b{_ASKED}\b.*\b(second|third|fourth|fifth)\b",
     re.IGNORECASE,
 )
 _LAST_QUESTION = re.compile(
-    r"\bwhat (?:did|have) i (?:just |last |previously )?(?:ask|asked|say|said|want|wanted)(?: you)?(?: (?:just now|last|before(?: that| this)?|previously|a moment ago|earlier))?\s*\W*$|"
+    r"\bwhat (?:did|have) i (?:just |last |previously )?(?:ask|asked|say|said|want|wanted)(?: "
+    r"you)?(?: (?:just now|last|before(?: that| this)?|previously|a moment ago|"
+    r"earlier))?\s*\W*$|"
     r"\b(?:my|the) (?:last|previous|prior) (?:question|message|request)\b",
     re.IGNORECASE,
 )
 _LAST_ANSWER = re.compile(
-    r"\bwhat (?:was|were|is|'s) (?:the|your|that|its?) (?:(?:last|previous|prior|earlier|first) )?(?:result|answer|reply|response|number|value|outcome)s?\b(?: (?:before|again|earlier|previously|just now|last time|you gave))*\W*$|"
-    r"\b(?:the|your) (?:last|previous|prior|earlier) (?:result|answer|reply|response)\b(?! (?:times|plus|minus|divided|multiplied|by|and|\+|\*|-|/))|"
-    r"\bwhat did you (?:just |last )?(?:say|answer|reply|tell me)(?: (?:just now|before|last|earlier|again|previously))?\W*$|"
-    r"^\W*(?:please )?(?:repeat|say) (?:that|it|this|the (?:last )?(?:answer|result)|your (?:last )?answer)(?: again)?(?: please)?\W*$|^\W*come again\W*$|"
+    r"\bwhat (?:was|were|is|'s) (?:the|your|that|its?) (?:(?:last|previous|prior|earlier|"
+    r"first) )?(?:result|answer|reply|response|number|value|outcome)s?\b(?: (?:before|again|"
+    r"earlier|previously|just now|last time|you gave))*\W*$|"
+    r"\b(?:the|your) (?:last|previous|prior|earlier) (?:result|answer|reply|response)\b(?! "
+    r"(?:times|plus|minus|divided|multiplied|by|and|\+|\*|-|/))|"
+    r"\bwhat did you (?:just |last )?(?:say|answer|reply|tell me)(?: (?:just now|before|last|"
+    r"earlier|again|previously))?\W*$|"
+    r"^\W*(?:please )?(?:repeat|say) (?:that|it|this|the (?:last )?(?:answer|result)|your "
+    r"(?:last )?answer)(?: again)?(?: please)?\W*$|^\W*come again\W*$|"
     r"\bwhat was (?:it|that) again\W*$",
     re.IGNORECASE,
 )
 _FIRST_ANSWER = re.compile(r"\b(?:first|initial) (?:result|answer|reply)\b", re.IGNORECASE)
 _COUNT = re.compile(r"\bhow many (?:questions|messages|things) (?:did|have) i\b", re.IGNORECASE)
 _LIST = re.compile(
-    r"\b(?:list|show|repeat|what are|what were) (?:me )?(?:all )?(?:of )?(?:my|the) (?:questions|messages|requests)\b|\bwhat (?:questions|things) (?:did|have) i ask|"
-    r"\bwhat (?:have|did) (?:we|i) (?:talk(?:ed)?|discuss(?:ed)?|ask(?:ed)?|spoken)(?: you)? about\b",
+    r"\b(?:list|show|repeat|what are|what were) (?:me )?(?:all )?(?:of )?(?:my|the) "
+    r"(?:questions|messages|requests)\b|\bwhat (?:questions|things) (?:did|have) i ask|"
+    r"\bwhat (?:have|did) (?:we|i) (?:talk(?:ed)?|discuss(?:ed)?|ask(?:ed)?|spoken)(?: you)? "
+    r"about\b",
     re.IGNORECASE,
 )
 _SUMMARY = re.compile(
-    r"\b(?:summari[sz]e|sum up|recap|summary of)\b.*\b(?:conversation|chat|discussion|dialog(?:ue)?|so far|talk|messages|session|us)\b|^\W*(?:summari[sz]e|recap)\W*$",
+    r"\b(?:summari[sz]e|sum up|recap|summary of)\b.*\b(?:conversation|chat|discussion|"
+    r"dialog(?:ue)?|so far|talk|messages|session|us)\b|^\W*(?:summari[sz]e|recap)\W*$",
     re.IGNORECASE,
 )
 _WHICH = re.compile(
-    r"\b(?:which|what) (?P<kind>\w+) (?:did|have) i (?:ask(?:ed)?|mention(?:ed)?|quer(?:y|ied)|check(?:ed)?|talk(?:ed)?)(?: you)?(?: about| for)?",
+    r"\b(?:which|what) (?P<kind>\w+) (?:did|have) i (?:ask(?:ed)?|mention(?:ed)?|quer(?:y|ied)|"
+    r"check(?:ed)?|talk(?:ed)?)(?: you)?(?: about| for)?",
     re.IGNORECASE,
 )
 _TOLD_ABOUT = re.compile(
-    r"\bwhat (?:did you|have you|you) (?:say|said|tell me|told me|answer|answered|report|reported) (?:about|for|on) (?P<what>[^?.!]+)",
+    r"\bwhat (?:did you|have you|you) (?:say|said|tell me|told me|answer|answered|report|"
+    r"reported) (?:about|for|on) (?P<what>[^?.!]+)",
     re.IGNORECASE,
 )
 _FACT_ASKED = re.compile(
-    r"\b(?:what(?:'s| is| was| are| were)?|who(?:'s| is)?|which|tell me|do you (?:know|remember)(?: what)?|remind me(?: of)?) (?:my (?P<what>[a-z]+(?: [a-z]+){0,2}?))(?: is| was)?(?: again)?\W*$|"
-    r"\b(?P<who>who am i)\b|\b(?P<where>where do i live|where am i from)\b|\b(?P<told>what did i (?:tell|ask) you to remember)\b",
+    r"\b(?:what(?:'s| is| was| are| were)?|who(?:'s| is)?|which|tell me|do you (?:know|"
+    r"remember)(?: what)?|remind me(?: of)?) (?:my (?P<what>[a-z]+(?: [a-z]+){0,2}?))(?: is| "
+    r"was)?(?: again)?\W*$|"
+    r"\b(?P<who>who am i)\b|\b(?P<where>where do i live|where am i from)\b|\b(?P<told>what did "
+    r"i (?:tell|ask) you to remember)\b",
     re.IGNORECASE,
 )
 _NOTE = re.compile(
-    r"(?:conversation (?:began|started|begins|starts) with|first (?:question|message)(?: was)?|user first asked)\W*[:–-]?\s*[\"“']?(?P<text>.+?)[\"”']?\s*(?:\n|$)",
+    r"(?:conversation (?:began|started|begins|starts) with|first (?:question|message)(?: was)?|"
+    r"user first asked)\W*[:-]?\s*[\"“']?(?P<text>.+?)[\"”']?\s*(?:\n|$)",
     re.IGNORECASE,
 )
 
@@ -74,7 +98,7 @@ def recall(conversation: Conversation, tools: dict[str, Tool]) -> str | None:
     Args:
         tools: by name, to say what earlier calls were about.
     """
-    question = conversation.current.question or ""
+    question = plain_signs(conversation.current.question or "")
     if len(question) > 400:
         return None
     earlier = [turn for turn in conversation.turns[:-1] if turn.question]
@@ -107,7 +131,8 @@ def recall(conversation: Conversation, tools: dict[str, Tool]) -> str | None:
     if _LAST_ANSWER.search(question):
         with_calls = [turn for turn in conversation.turns[:-1] if turn.records]
         with_answers = [turn for turn in conversation.turns[:-1] if turn.answer]
-        return _answer_of((with_calls or with_answers or [None])[-1], "last", tools)
+        turns = with_calls or with_answers
+        return _answer_of(turns[-1] if turns else None, "last", tools)
     if told := _TOLD_ABOUT.search(question):
         what = told["what"].strip().lower()
         for turn in reversed(conversation.turns[:-1]):

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from workshop_lib.settings import OFFLINE_MODEL, get_settings
 
 PROVIDER, _MODEL = OFFLINE_MODEL.split("/")
 CHARACTERS_A_TOKEN = 4
+_NAMES = {"model": OFFLINE_MODEL, "llm_provider": PROVIDER}
 
 
 class OfflineModel(litellm.CustomLLM):  # type: ignore[misc]  # LiteLLM is not typed
@@ -30,21 +32,19 @@ class OfflineModel(litellm.CustomLLM):  # type: ignore[misc]  # LiteLLM is not t
 
     async def acompletion(self, **request: Any) -> Any:
         """The whole answer, as a `litellm.ModelResponse`."""
-        answer = await self._answer(request, pause=True)
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-        if answer.calls:
-            message["tool_calls"] = _calls(answer, request)
-        response = request["model_response"]
-        response.model = _MODEL
-        response.choices[0].message = litellm.Message(**message)
-        response.choices[0].finish_reason = "tool_calls" if answer.calls else "stop"
-        response.usage = litellm.Usage(**_usage(answer, request))
-        response._hidden_params["response_cost"] = 0.0  # spares LiteLLM the search for a price
-        return response
+        fault = _begin(request)
+        await asyncio.sleep(get_settings().offline_latency_ms / 1000)
+        return _response(request, _answer(request, fault))
+
+    def completion(self, **request: Any) -> Any:
+        """The same for callers without an event loop."""
+        fault = _begin(request)
+        time.sleep(get_settings().offline_latency_ms / 1000)
+        return _response(request, _answer(request, fault))
 
     async def astreaming(self, **request: Any) -> AsyncIterator[dict[str, Any]]:
         """The answer word by word, as LiteLLM's generic chunks; tool calls come whole."""
-        answer = await self._answer(request, pause=False)
+        answer = _answer(request, _begin(request))
         words = re.findall(r"\S+\s*|\s+", answer.text or "")
         calls = _calls(answer, request)
         pause = get_settings().offline_latency_ms / 1000 / max(len(words) + len(calls), 1)
@@ -59,37 +59,6 @@ class OfflineModel(litellm.CustomLLM):  # type: ignore[misc]  # LiteLLM is not t
             finish_reason="tool_calls" if calls else "stop",
             usage=_usage(answer, request),
         )
-
-    async def _answer(self, request: dict[str, Any], *, pause: bool) -> Reply:
-        """The rules' reply, unless the plan of failures has something else in store.
-
-        Raises:
-            litellm.RateLimitError, litellm.InternalServerError, litellm.Timeout: a planned failure.
-            litellm.BadRequestError: a setting of the offline model cannot be used.
-        """
-        messages, tools = request["messages"], _tools(request)
-        name = {"model": OFFLINE_MODEL, "llm_provider": PROVIDER}
-        try:
-            record_request(OFFLINE_MODEL, messages, tools)
-            fault = faults.next_fault(request_hash(messages, tools))
-        except WorkshopError as error:
-            raise litellm.BadRequestError(message=str(error), **name) from None
-        latency = get_settings().offline_latency_ms / 1000
-        if latency and pause:
-            await asyncio.sleep(latency)
-        if fault == "rate_limit":
-            import httpx
-
-            response = httpx.Response(
-                429, headers={"retry-after": "1"}, request=httpx.Request("POST", "http://offline")
-            )
-            raise litellm.RateLimitError(message="a planned 429", response=response, **name)
-        if fault == "server_error":
-            raise litellm.InternalServerError(message="a planned 500", **name)
-        if fault == "timeout":
-            raise litellm.Timeout(message="a planned timeout", **name)
-        answer = reply(messages, tools)
-        return _spoiled(answer, fault) if fault and answer.calls else answer
 
 
 def install() -> None:
@@ -114,6 +83,58 @@ def install() -> None:
             }
         }
     )
+
+
+def _begin(request: dict[str, Any]) -> str | None:
+    """Note the request in the journal and see which failure is planned for it, if any.
+
+    Raises:
+        litellm.BadRequestError: a setting of the offline model cannot be used.
+    """
+    messages, tools = request["messages"], _tools(request)
+    try:
+        record_request(OFFLINE_MODEL, messages, tools)
+        plan = get_settings().offline_faults
+        return faults.next_fault(request_hash(messages, tools)) if plan else None
+    except WorkshopError as error:
+        raise litellm.BadRequestError(message=str(error), **_NAMES) from None
+
+
+def _answer(request: dict[str, Any], fault: str | None) -> Reply:
+    """The rules' reply, unless a failure is planned.
+
+    Raises:
+        litellm.RateLimitError, litellm.InternalServerError, litellm.Timeout: the planned failure.
+    """
+    if fault == "rate_limit":
+        import httpx
+
+        asked = httpx.Request("POST", "http://offline")
+        response = httpx.Response(429, headers={"retry-after": "1"}, request=asked)
+        raise litellm.RateLimitError(message="a planned 429", response=response, **_NAMES)
+    if fault == "server_error":
+        raise litellm.InternalServerError(message="a planned 500", **_NAMES)
+    if fault == "timeout":
+        raise litellm.Timeout(message="a planned timeout", **_NAMES)
+    answer = reply(request["messages"], _tools(request))
+    return _spoiled(answer, fault) if fault and answer.calls else answer
+
+
+def _response(request: dict[str, Any], answer: Reply) -> Any:
+    """A reply in the `ModelResponse` that LiteLLM has made ready."""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.calls:
+        message["tool_calls"] = _calls(answer, request)
+    response = request["model_response"]
+    response.model = _MODEL
+    response.choices[0].message = litellm.Message(**message)
+    response.choices[0].finish_reason = "tool_calls" if answer.calls else "stop"
+    response.usage = litellm.Usage(**_usage(answer, request))
+    response._hidden_params["response_cost"] = 0.0  # spares LiteLLM the search for a price
+    if not litellm.callbacks and not litellm.success_callback:
+        # and a log that nobody listens to
+        getattr(request["logging_obj"], "claim_async_success_log", lambda: None)()
+    return response
 
 
 def _tools(request: dict[str, Any]) -> list[dict[str, Any]]:

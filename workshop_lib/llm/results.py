@@ -20,8 +20,10 @@ _WRAPPERS = (
     "structuredContent",
 )
 _ERROR_TEXT = re.compile(
-    r"^\W*(\w*error\b|\w*exception\b|traceback|failed\b|failure\b|invalid\b|unknown\b|cannot\b|can't\b|could not\b"
-    r"|unable to\b|no such\b|not found\b|missing\b|unsupported\b|tool .{1,80}(failed|not found|does not exist)"
+    r"^\W*(\w*error\b|\w*exception\b|traceback|failed\b|failure\b|invalid\b|unknown\b|cannot\b|"
+    r"can't\b|could not\b"
+    r"|unable to\b|no such\b|not found\b|missing\b|unsupported\b|tool .{1,80}(failed|not found|"
+    r"does not exist)"
     r"|an error occurred|refused\b|denied\b|unauthori[sz]ed\b|forbidden\b)",
     re.IGNORECASE,
 )

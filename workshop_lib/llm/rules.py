@@ -17,28 +17,25 @@ from workshop_lib.llm.answering import (
     list_tools,
     say_what_is_missing,
 )
+from workshop_lib.llm.calculation import calculator, spell
 from workshop_lib.llm.conversation import Conversation, Record, call_key, read_conversation
 from workshop_lib.llm.memory import recall
+from workshop_lib.llm.pieces import DENIAL
 from workshop_lib.llm.results import Result, number_in, read_result
 from workshop_lib.llm.small_talk import small_talk
 from workshop_lib.llm.tool_choice import call_with
 from workshop_lib.llm.tool_schema import Tool, read_tool
-from workshop_lib.llm.understanding import (
-    DENIAL,
-    LONGEST,
-    Understanding,
-    Want,
-    calculator,
-    spell,
-    understand,
-)
+from workshop_lib.llm.understanding import LONGEST, understand
+from workshop_lib.llm.wants import Understanding, Want
+from workshop_lib.llm.wording import plain_signs
 
 MOST_CALLS = 8  # tool calls in one reply
 MOST_STRAY_CALLS = 4  # calls in a turn that came to nothing, after which the rules give up
 
 _REFUSAL = "I cannot answer that: I am a set of rules that call tools, not a language model."
 _OTHER_TIME = re.compile(
-    r"\b(tomorrow|yesterday|next (?:week|weekend|month|year|\w+day)|last (?:week|weekend|month|year|night|\w+day)|"
+    r"\b(tomorrow|yesterday|next (?:week|weekend|month|year|\w+day)|last (?:week|weekend|month|"
+    r"year|night|\w+day)|"
     r"this weekend|forecast|in (?:19|20)\d\d|\d{4}-\d\d-\d\d|on \w+day)\b",
     re.IGNORECASE,
 )
@@ -83,9 +80,9 @@ def reply(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -
         return Reply(_all_results(conversation, usable))
     if understood.problem is not None:
         return Reply(understood.problem)
-    if DENIAL.match(question):
+    if DENIAL.match(plain_signs(question)):
         return Reply("All right: I call no tool.")
-    talk = small_talk(question, usable)
+    talk = small_talk(plain_signs(question), usable)
     if talk is not None and not understood.missing:
         return Reply(talk)
     if understood.missing:
@@ -116,9 +113,10 @@ def _serve(conversation: Conversation, understood: Understanding, tools: Sequenc
         )
     parts = [_answer(want, records, tools) for want in understood.wants]
     if open_calls:
+        said = sorted({r.result for r in turn.records if r.result and r.key not in planned})
         parts.append(
             f"I gave up after {stray} tool calls that came to nothing; the tools said: "
-            f"{'; '.join(sorted({r.result for r in turn.records if r.result and r.key not in planned}))[:500]}"
+            f"{'; '.join(said)[:500]}"
         )
     parts += [
         f"I have no tool for this part: “{piece.strip(' ?.,!')}”."

@@ -13,14 +13,16 @@ from workshop_lib.llm.tool_schema import Tool
 WHO = "I am the workshop's offline model: a set of rules, not a language model."
 
 _GREETING = re.compile(
-    r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day)|yo|hallo)\b(?:[\s,]+(?:there|again|everyone|you|all|agent|assistant|bot|friend))*\W*$",
+    r"^\W*(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day)|yo|"
+    r"hallo)\b(?:[\s,]+(?:there|again|everyone|you|all|agent|assistant|bot|friend))*\W*$",
     re.IGNORECASE,
 )
 _HOW_ARE_YOU = re.compile(
     r"\bhow (?:are|r) (?:you|u)\b|\bhow(?:'s| is) it going\b|\bwhat'?s up\b", re.IGNORECASE
 )
 _THANKS = re.compile(
-    r"^\W*(?:ok(?:ay)?[\s,.!]+|great[\s,.!]+|cool[\s,.!]+|perfect[\s,.!]+)?(?:many )?(?:thanks|thank you|thx|cheers|ty|much appreciated)\b.{0,40}$",
+    r"^\W*(?:ok(?:ay)?[\s,.!]+|great[\s,.!]+|cool[\s,.!]+|perfect[\s,.!]+)?(?:many )?(?:thanks|"
+    r"thank you|thx|cheers|ty|much appreciated)\b.{0,40}$",
     re.IGNORECASE | re.DOTALL,
 )
 _BYE = re.compile(
@@ -28,18 +30,27 @@ _BYE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FINE = re.compile(
-    r"^\W*(?:ok(?:ay)?|great|cool|nice|perfect|good|fine|wow|awesome|excellent|got it|i see|alright|all right|yes|no|sure|lol|haha)(?: (?:job|work|one|to know))?\W*$",
+    r"^\W*(?:ok(?:ay)?|great|cool|nice|perfect|good|fine|wow|awesome|excellent|got it|i see|"
+    r"alright|all right|yes|no|sure|lol|haha)(?: (?:job|work|one|to know))?\W*$",
     re.IGNORECASE,
 )
 _CAPABILITIES = re.compile(
-    r"\bwhat (?:can|could|do|else can|things can) (?:you|u) (?:do|help|offer|know|answer)\b|\bhow can you help\b|\bwhat are you (?:able|capable)\b|\bwhat (?:tools|functions|capabilities|skills)\b|"
-    r"\b(?:which|list|show)(?: me)?(?: all)?(?: the| your)? (?:tools|functions|capabilities)\b|^\W*(?:help|help me|usage|menu|commands|what now)\W*$|\bwhat can i ask\b|\bcan you help\b",
+    r"\bwhat (?:can|could|do|else can|things can) (?:you|u) (?:do|help|offer|know|answer)\b|"
+    r"\bhow can you help\b|\bwhat are you (?:able|capable)\b|\bwhat (?:tools|functions|"
+    r"capabilities|skills)\b|"
+    r"\b(?:which|list|show)(?: me)?(?: all)?(?: the| your)? (?:tools|functions|capabilities)\b|"
+    r"^\W*(?:help|help me|usage|menu|commands|what now)\W*$|\bwhat can i ask\b|\bcan you help\b",
     re.IGNORECASE,
 )
 _IDENTITY = re.compile(
-    r"\b(?:who|what) (?:are|r) (?:you|u)\b|\bwhat(?:'s| is) your name\b|\bare you (?:an? |the )?(?:\w+ )?(?:ai|bot|robot|human|person|llm|language model|chatgpt|gpt|claude|gemini|machine|real|model|computer|intelligent|alive|conscious)\b|"
-    r"\b(?:which|what) (?:\w+ )?(?:model|llm|ai) (?:are you|is this|do you use|am i talking to)\b|\bare you (?:chatgpt|gpt-?\d?|claude)\b|\bintroduce yourself\b|\btell me about yourself\b|"
-    r"\bhow do you work\b|\bwho (?:made|built|created|trained|wrote) you\b|\bdo you (?:use|have) (?:an? )?(?:ai|llm|language model|gpt)\b|\bare you sure\b",
+    r"\b(?:who|what) (?:are|r) (?:you|u)\b|\bwhat(?:'s| is) your name\b|\bare you (?:an? |the "
+    r")?(?:\w+ )?(?:ai|bot|robot|human|person|llm|language model|chatgpt|gpt|claude|gemini|"
+    r"machine|real|model|computer|intelligent|alive|conscious)\b|"
+    r"\b(?:which|what) (?:\w+ )?(?:model|llm|ai) (?:are you|is this|do you use|am i talking "
+    r"to)\b|\bare you (?:chatgpt|gpt-?\d?|claude)\b|\bintroduce yourself\b|\btell me about "
+    r"yourself\b|"
+    r"\bhow do you work\b|\bwho (?:made|built|created|trained|wrote) you\b|\bdo you (?:use|"
+    r"have) (?:an? )?(?:ai|llm|language model|gpt)\b|\bare you sure\b",
     re.IGNORECASE,
 )
 
@@ -49,7 +60,8 @@ def small_talk(text: str, tools: Sequence[Tool]) -> str | None:
     if re.search(r"\bare you sure\b", text, re.IGNORECASE):
         return f"I repeat what tools return, and cannot check it any further. {WHO}"
     if _IDENTITY.search(text):
-        return f"{WHO} I match your words to tools, call them, and quote what they return. {list_tools(tools)}"
+        how = "I match your words to tools, call them, and quote what they return."
+        return f"{WHO} {how} {list_tools(tools)}"
     if _CAPABILITIES.search(text):
         return f"{WHO} {list_tools(tools)}"
     if _GREETING.match(text):

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workshop_lib.llm.entities import Amount, Entity, amounts, find, quoted
-from workshop_lib.llm.lexicon import CREATIVE, FUNCTION_WORDS, OPINION, TIME_WORDS
+from workshop_lib.llm.lexicon import CHANGE, CREATIVE, FUNCTION_WORDS, OPINION, TIME_WORDS, words_in
 from workshop_lib.llm.tool_schema import ENTITY_KINDS, Slot, Tool
 from workshop_lib.llm.wording import plain, terms_of, words_of
 
 ENOUGH = 2.0  # of evidence, to think of a tool at all
-NAME_MATCH, DESCRIPTION_MATCH, SHAPE_MATCH, UNIT_MATCH = 3.0, 1.0, 1.5, 1.0
+NAME_MATCH, DESCRIPTION_MATCH, SHAPE_MATCH, UNIT_MATCH = 3.0, 1.0, 2.0, 1.0
 
 _FROM_WORDS = frozenset({"from", "source", "origin", "base", "departure", "start", "sender"})
 _TO_WORDS = frozenset({"to", "target", "destination", "arrival", "end", "into"})
-_LEADING = frozenset(
-    "for about that to of me the a an this following phrase word words text sentence on up".split()  # noqa: SIM905
+_LEADING = words_in(
+    "for about that to of me the a an this following phrase word words text sentence on up"
 )
 _NO = re.compile(r"\b(without|no|not|don't|skip|exclude)\s+(\w+\s+)?$", re.IGNORECASE)
 
@@ -36,6 +36,7 @@ class Filled:
         partial: what was found although something is missing.
         used: the things that went into the calls.
         spare: numbers that went nowhere.
+        alternatives: further values for a slot, each worth a call of its own.
     """
 
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Filled:
     partial: dict[tuple[str, ...], Any] = field(default_factory=dict)
     used: list[Entity] = field(default_factory=list)
     spare: list[Amount] = field(default_factory=list)
+    alternatives: list[tuple[Slot, Any]] = field(default_factory=list)
 
 
 def content_words(text: str) -> list[str]:
@@ -73,6 +75,12 @@ def evidence(tool: Tool, text: str) -> tuple[float, set[str]]:
             continue
         seen |= terms
         matched.add(word)
+    if (
+        things
+        and matched
+        and all(word in matched or word in TIME_WORDS for word in content_words(bare))
+    ):
+        score = max(score, ENOUGH)  # nothing else is said
     shaped = [slot for slot in tool.required if slot.kind == "code" and slot.shape]
     if shaped:
         shapes = [entity for slot in shaped for entity in find(slot, text)]
@@ -105,8 +113,8 @@ def evidence(tool: Tool, text: str) -> tuple[float, set[str]]:
 
 
 def is_blocked(tool: Tool, text: str) -> bool:
-    """True for a wish for a poem or an opinion, unless that is what the tool is for."""
-    for pattern in (CREATIVE, OPINION):
+    """True for a wish for a poem, an opinion or a change, unless that is what the tool is for."""
+    for pattern in (CREATIVE, OPINION, CHANGE):
         match = pattern.search(text)
         if match:
             words = content_words(match.group())
@@ -144,7 +152,7 @@ def fill(tool: Tool, text: str, spare: str = "", keyword: str | None = None) -> 
             if not found and slot.required:
                 found = find(slot, spare)
             if not slot.required:
-                found = [e for e in found if e.known or set(slot.words) & set(words_of(text))]
+                found = tuple(e for e in found if e.known or set(slot.words) & set(words_of(text)))
             if not found:
                 continue
             result.used += found if slot.required or slot.many else found[:1]
@@ -202,7 +210,8 @@ def fill(tool: Tool, text: str, spare: str = "", keyword: str | None = None) -> 
                 for value in (values[only[0].path], *(v for v in more if v is not None))
             ]
         else:
-            result.calls = [_nested(values)]
+            others = [{**values, slot.path: value} for slot, value in result.alternatives]
+            result.calls = [_nested(each) for each in (values, *others)]
     return result
 
 
@@ -227,19 +236,16 @@ def operation_call(tools: Sequence[Tool], expression: str) -> tuple[Tool, dict[s
     return None
 
 
-def _entities(slot: Slot, text: str) -> list[Entity]:
-    return find(slot, text) if slot.kind in ENTITY_KINDS - {"enum", "name"} else []
+def _entities(slot: Slot, text: str) -> tuple[Entity, ...]:
+    return find(slot, text) if slot.kind in ENTITY_KINDS - {"enum", "name"} else ()
 
 
 def _fill_pair(slots: list[Slot], text: str, spare: str, result: Filled) -> None:
     """Two slots of one kind, such as from and to: by the word in front, else in order."""
     found = find(slots[0], text) or find(slots[0], spare)
     if slots[0].kind == "currency":
-        found = (
-            [e for e in found if not re.search(r"\$|€|£|¥", text[e.start : e.end])]
-            if len(found) > 2
-            else found
-        )
+        signs = [entity for entity in found if text[entity.start : entity.end] in "$€£¥"]
+        found = tuple(e for e in found if e not in signs) if len(found) > 2 else found
     left = list(found)
     for slot in slots:
         direction = set(slot.words) & (_FROM_WORDS | _TO_WORDS)
@@ -264,6 +270,7 @@ def _fill_pair(slots: list[Slot], text: str, spare: str, result: Filled) -> None
             entity = left.pop(0)
             result.partial[slot.path] = entity.value
             result.used.append(entity)
+    result.alternatives = [(slots[-1], entity.value) for entity in left]
 
 
 def _fill_codes(slots: list[Slot], text: str, spare: str, result: Filled) -> None:
@@ -326,6 +333,8 @@ def _fill_numbers(
 
 
 def _is_named(slot: Slot, amount: Amount) -> bool:
+    if not _may_fill(slot, amount):
+        return False
     return amount.before in slot.words and amount.before not in _FROM_WORDS | _TO_WORDS
 
 

@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from workshop_lib.llm.lexicon import DESCRIPTION_NOISE
-from workshop_lib.llm.wording import terms_of, words_of
+from workshop_lib.llm.lexicon import DESCRIPTION_NOISE, words_in
+from workshop_lib.llm.wording import plain_signs, terms_of, words_of
 
 
 class Slot(NamedTuple):
@@ -50,6 +50,7 @@ class Tool(NamedTuple):
     Attributes:
         name_terms, description_terms: what questions are compared with.
         callable: False where a required argument cannot be described by a `Slot`.
+        required: the slots without which it cannot be called.
     """
 
     name: str
@@ -58,11 +59,7 @@ class Tool(NamedTuple):
     name_terms: frozenset[str]
     description_terms: frozenset[str]
     callable: bool
-
-    @property
-    def required(self) -> tuple[Slot, ...]:
-        """The slots without which it cannot be called."""
-        return tuple(slot for slot in self.slots if slot.required)
+    required: tuple[Slot, ...]
 
     @property
     def entity(self) -> Slot | None:
@@ -84,9 +81,12 @@ class Tool(NamedTuple):
 ENTITY_KINDS = frozenset(
     {"place", "ticker", "code", "name", "email", "url", "ip", "currency", "language", "enum"}
 )
-_NAME_NOISE = frozenset(
-    "get fetch lookup find show read check query retrieve tool the a of for by to my current latest info data "
-    "information details service list run do compute it in and".split()  # noqa: SIM905
+_NAME_NOISE = words_in(
+    """
+        calculate compute calc get fetch lookup find show read check query retrieve tool the a
+        of for by to my current latest info data information details service list run do compute
+        it in and
+        """
 )
 _KINDS_BY_WORD = {
     "expression": "expression", "formula": "expression", "equation": "expression",
@@ -115,7 +115,7 @@ _UNITS_BY_WORD = {
     "shares": "quantity", "units": "quantity", "qty": "quantity",
 }  # fmt: skip
 _EXAMPLE = re.compile(
-    r"(?:e\.?g\.?|such as|like|for example|example|for instance|ex\.)[,:]?\s+[\"'`“‘(]?([\w$][\w.-]*\w)",
+    r"(?:e\.?g\.?|such as|like|for example|example|for instance|ex\.)[,:]?\s+[\"'`(]?([\w$][\w.-]*\w)",
     re.IGNORECASE,
 )
 _CODE_IN_TEXT = re.compile(r"\b[A-Z]{1,10}[A-Z0-9]*(?:[-_][A-Z0-9]+)+\b|\b[A-Z]{1,6}\d{2,}\b")
@@ -150,6 +150,7 @@ def _read_tool(text: str) -> Tool:
         frozenset(t for word in words_of(name) if word not in _NAME_NOISE for t in terms_of(word)),
         frozenset(t for word in descriptive for t in terms_of(word)),
         usable,
+        tuple(slot for slot in slots if slot.required),
     )
 
 
@@ -198,6 +199,7 @@ def _slot(
     about: str,
 ) -> Slot:
     own = tuple(words_of(path[-1]))
+    description = plain_signs(description)
     examples = [
         str(value) for value in (*(schema.get("examples") or ()), schema.get("example") or "")
     ]
@@ -208,7 +210,8 @@ def _slot(
     if kind == "code":
         shaped = [value for value in examples if re.search(r"\d", value)]
         shape = schema.get("pattern") or next((_shape(value) for value in shaped), "")
-    choices = tuple(schema.get("enum") or ([schema["const"]] if "const" in schema else ()))
+    listed = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    choices = tuple(choice for choice in listed if isinstance(choice, str | int | float))
     return Slot(
         path, kind, required, many, _unit(own, description), choices, shape, own, description
     )

@@ -9,18 +9,28 @@ from functools import lru_cache
 
 from workshop_lib.llm.lexicon import CONCEPTS
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[A-Za-z]|[A-Za-z]|\d[\d.,]*")
+_PLAIN_SIGNS = str.maketrans(
+    "\u2018\u2019\u201c\u201d\u2212\u2013\u00d7\u00b7\u00f7", "''\"\"--**/"
+)
+_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*[A-Za-z]|[A-Za-z]|\d[\d.,]*")
 
 
-def words_of(text: str) -> list[str]:
+@lru_cache(maxsize=1024)
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, lower case, without possessive endings; snake_case and camelCase are split."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text.replace("_", " "))
-    return [plain(word) for word in _WORD.findall(text)]
+    return tuple(plain(word) for word in _WORD.findall(text))
 
 
+@lru_cache(maxsize=4096)
 def plain(word: str) -> str:
     """A word in lower case, without 's and apostrophes."""
-    return re.sub(r"['’]", "", re.sub(r"['’]s$", "", word.lower()))
+    return re.sub(r"'", "", re.sub(r"'s$", "", word.lower()))
+
+
+def plain_signs(text: str) -> str:
+    """A text with typographic quotes, dashes and operators as a keyboard has them, sign for sign."""
+    return text.translate(_PLAIN_SIGNS)
 
 
 @lru_cache(maxsize=4096)

@@ -64,7 +64,7 @@ _MISSING_VALUE = re.compile(r"\b(NoneType|ellipsis)\b")
 P = ParamSpec("P")
 
 
-class NotYet(Exception):  # noqa: N818 - it reads as what it says: raise NotYet(saw=...)
+class NotYet(Exception):
     """Raised by a check's body: the exercise is not solved yet.
 
     Args:
@@ -79,7 +79,7 @@ class NotYet(Exception):  # noqa: N818 - it reads as what it says: raise NotYet(
         self.hint = hint
 
 
-class CheckNotMet(WorkshopError):  # noqa: N818 - "check not met" is the term learners read
+class CheckNotMet(WorkshopError):
     """An unmet check, in exactly three lines and without a traceback; *Run All* stops at it."""
 
     def __init__(self, name: str, *, expected: str, saw: str, hint: str) -> None:

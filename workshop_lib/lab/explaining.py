@@ -1,0 +1,109 @@
+"""What to do about an error of workflow code, in a sentence or two.
+
+Pure text: an error's class and message in, advice out. Left out: noticing that there is an error
+(`lab.waiting`, `lab.workers`).
+"""
+
+from collections.abc import Iterator
+
+from temporalio.api.failure.v1 import Failure
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, NexusOperationError
+
+from workshop_lib.lab.cell_files import CellLine, locate_in_exception, locate_in_stack
+
+SAME_RUN = (
+    "change the cell and run it again: its worker is restarted and this same run goes on, "
+    "at the latest ten seconds later."
+)
+
+# What the sandbox refuses, by a part of its qualified name, and what a workflow uses instead.
+ALTERNATIVES = (
+    (("datetime", "date.today"), "`workflow.now()`: the time that is in the history"),
+    (("time.sleep",), "`await asyncio.sleep(…)`: a durable timer"),
+    (("time.",), "`workflow.time()`: the time that is in the history"),
+    (("uuid",), "`workflow.uuid4()`"),
+    (("random.", "secrets."), "`workflow.random()`: seeded by the run"),
+    (("open", "os.", "pathlib", "socket", "http", "urllib", "requests", "subprocess", "input"),
+     "an activity: whatever reaches outside the workflow belongs there"),
+)  # fmt: skip
+
+
+def advice(kind: str, message: str) -> str:
+    """What to do about an error that workflow code raised.
+
+    Args:
+        kind: the exception's class name.
+        message: what it says.
+    """
+    if "TMPRL1100" in message:
+        return (
+            "the changed code takes other steps than this run's history holds. Put the change behind "
+            "`if workflow.patched('my-change'):` and run the cell again, or start a new run."
+        )
+    if "TMPRL1101" in message:
+        return f"workflow code may not compute or block for seconds: move that to an activity, then {SAME_RUN}"
+    if kind == "RestrictedWorkflowAccessError":
+        return f"use {alternative(message)}. Then {SAME_RUN}"
+    if kind in ("NameError", "UnboundLocalError"):
+        return f"a workflow cell is a module of its own and sees no variable of the notebook: import or define it there; {SAME_RUN}"
+    return SAME_RUN
+
+
+def alternative(message: str) -> str:
+    """What a workflow uses in place of what the sandbox refused, from the sandbox's message."""
+    refused = message.removeprefix("Cannot access ").split(" ", 1)[0]
+    for parts, instead in ALTERNATIVES:
+        if any(refused == part.rstrip(".") or refused.startswith(part) for part in parts):
+            return f"{instead}, in place of {refused.removesuffix('.__call__')}"
+    return (
+        f"an activity for {refused.removesuffix('.__call__')}; or, for a library without side effects, import it "
+        "in `with workflow.unsafe.imports_passed_through():`"
+    )
+
+
+def plain(message: str) -> str:
+    """A message without the advice for owners of a whole code base that the SDK adds to it."""
+    return message.split(" If this is code from a module", 1)[0]
+
+
+def root_failure(failure: Failure) -> tuple[str, str, CellLine | None]:
+    """Class, message and cell line of what is at the bottom of a failure as the server keeps it."""
+    links = [failure]
+    while links[-1].HasField("cause"):
+        links.append(links[-1].cause)
+    root = links[-1]
+    line = locate_in_stack(*(link.stack_trace for link in reversed(links)))
+    return root.application_failure_info.type, root.message, line
+
+
+def failed_for_good(error: WorkflowFailureError | WorkflowUpdateFailedError) -> str:
+    """Why a workflow or an update failed: the steps down to the root cause, and its cell line."""
+    links = list(_causes(error))
+    steps = [step for link in links if (step := _step(link))]
+    root = links[-1]
+    kind = (root.type if isinstance(root, ApplicationError) else None) or type(root).__name__
+    message = root.message if isinstance(root, FailureError) else str(root)
+    stacks = [
+        link.failure.stack_trace
+        for link in reversed(links)
+        if isinstance(link, FailureError) and link.failure
+    ]
+    line = locate_in_stack(*stacks) or locate_in_exception(root)
+    said = f"{kind}: {plain(message)}" if message else kind
+    return "\n".join(filter(None, [", ".join([*steps, said]), f"In {line}" if line else ""]))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link = getattr(error, "cause", None)
+    while isinstance(link, BaseException):
+        yield link
+        link = getattr(link, "cause", None) or link.__cause__
+
+
+def _step(link: BaseException) -> str | None:
+    if isinstance(link, ActivityError):
+        return f"activity {link.activity_type}"
+    if isinstance(link, NexusOperationError):
+        return f"operation {link.operation} of endpoint {link.endpoint}"
+    return None

@@ -1,0 +1,194 @@
+"""The Temporal server of the lab: found, adopted or started.
+
+A server that the user names by environment is adopted, and must answer. Else each state folder has one
+dev server of its own, noted in `server.json`, in a session of its own so that it survives the notebook's
+Interrupt and Restart. A server of another state folder is never touched: this one then takes other ports.
+
+Left out: namespaces and endpoints (`lab.namespaces`) and workers (`lab.workers`).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from workshop_lib import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import dev_server, ports
+from workshop_lib.lab.namespaces import ensure_namespaces, wanted_namespaces
+from workshop_lib.lab.server_process import (
+    START_TIMEOUT,
+    STOP_TIMEOUT,
+    PortLost,
+    answers,
+    end,
+    launch,
+    run_sync,
+)
+from workshop_lib.settings import get_settings
+
+__all__ = ["Server", "ensure_namespaces", "ensure_server", "status", "stop"]
+
+LOCK_TIMEOUT = START_TIMEOUT + STOP_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers.
+
+    Attributes:
+        address: `host:port` for clients.
+        ui_url: the Web UI, or None when it is not known.
+        pid: of our dev server; None for a server of the user's.
+        started: this call started it.
+        adopted: "own" found running in this state folder, "user" named by the environment, None started now.
+        note: what the learner should know, such as other ports than usual.
+    """
+
+    address: str
+    ui_url: str | None
+    pid: int | None
+    started: bool
+    adopted: Literal["own", "user"] | None
+    note: str | None = None
+
+
+def ensure_server(
+    *, in_memory: bool = False, state_dir: Path | None = None, owner_pid: int | None = None
+) -> Server:
+    """The server to work with: the user's, this state folder's, or one started now.
+
+    Args:
+        in_memory: a server started now forgets everything when it stops.
+        state_dir: in place of the settings' state folder.
+        owner_pid: a process that the server is noted to belong to.
+
+    Raises:
+        WorkshopError: the user's server does not answer, a port the user set is taken, the CLI is
+            missing, the state folder cannot be written, or the server leaves at once.
+    """
+    connect.quiet_runtime()
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if connect.address_is_users():
+        return _adopt_users(folder)
+    with _locked(folder):
+        if record := connect.live_record(folder):
+            if answers(record["address"]):
+                return _own(record)
+            end(record["pid"])  # it hangs, and would hold the database
+        return _start(folder, in_memory=in_memory, owner_pid=owner_pid)
+
+
+def status(state_dir: Path | None = None) -> Server | None:
+    """The server that `ensure_server` would adopt, or None when it would have to start one."""
+    connect.quiet_runtime()
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if connect.address_is_users():
+        try:
+            return _adopt_users(folder, timeout=3)
+        except WorkshopError:
+            return None
+    record = connect.live_record(folder)
+    return _own(record) if record and answers(record["address"]) else None
+
+
+def stop(state_dir: Path | None = None) -> bool:
+    """Stop the dev server of a state folder, and no other process. True when one was running."""
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if not (folder / connect.RECORD_NAME).exists():
+        return False
+    with _locked(folder):
+        record = connect.live_record(folder)
+        if record:
+            end(record["pid"])
+        (folder / connect.RECORD_NAME).unlink(missing_ok=True)
+    return record is not None
+
+
+def _adopt_users(folder: Path, timeout: float = 10) -> Server:
+    """The server that the environment names; it may be the one of this state folder all the same."""
+    address = connect.server_address()
+    record = connect.live_record(folder)
+    run_sync(connect.connect(timeout=timeout))
+    if record and record["address"] == address:
+        return _own(record)
+    return Server(address, connect.ui_url(), None, started=False, adopted="user")
+
+
+def _own(record: dict[str, Any]) -> Server:
+    return Server(record["address"], record["ui_url"], record["pid"], started=False, adopted="own")
+
+
+def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
+    """Start a dev server on the database of this folder; the lock is held."""
+    cli = dev_server.find_cli()
+    version = dev_server.server_version(cli)
+    database = None if in_memory else folder / dev_server.DATABASE
+    if database:
+        dev_server.check_database(folder, version)
+    wal = database is not None and dev_server.supports_wal(folder)
+    for attempt in range(5):
+        port, ui_port, note = dev_server.choose_ports(folder)
+        arguments = dev_server.command(
+            cli,
+            port=port,
+            ui_port=ui_port,
+            database=database,
+            wal=wal,
+            namespaces=wanted_namespaces(),
+        )
+        try:
+            process = launch(arguments, folder)
+            break
+        except PortLost:  # between the look and the start another program took it
+            if attempt == 4:
+                raise
+    address = f"{ports.LOCALHOST}:{port}"
+    ui_url = f"http://localhost:{ui_port}"
+    found = psutil.Process(process.pid)
+    record = {
+        "address": address,
+        "ui_url": ui_url,
+        "pid": process.pid,
+        "create_time": found.create_time(),
+        "command": found.cmdline(),
+        "version": version,
+        "in_memory": in_memory,
+        "owner_pid": owner_pid,
+    }
+    _write(folder / connect.RECORD_NAME, json.dumps(record, indent=1))
+    if database and version:
+        _write(folder / dev_server.VERSION_FILE, version)
+    return Server(address, ui_url, process.pid, started=True, adopted=None, note=note)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the state folder: two notebooks that start the server at once start one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "server.lock", timeout=LOCK_TIMEOUT):
+            yield
+    except Timeout:
+        raise WorkshopError(
+            f"Another process has been starting the server of {folder} for too long.",
+            fix="wait a moment and try again; `workshop status` shows what runs.",
+        ) from None
+    except OSError as error:
+        raise WorkshopError(
+            f"The state folder {folder} cannot be written: {error.strerror}.",
+            expected="a folder on a local disk that belongs to you.",
+            fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole: a reader sees the old one or the new one."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

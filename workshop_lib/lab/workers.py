@@ -1,0 +1,314 @@
+"""Workers in background threads of the notebook, one a name.
+
+A cell starts a worker and goes on; the worker polls in a daemon thread with an event loop of its own, so
+a busy cell does not stall it and the Interrupt button does not stop it. Starting a name again replaces
+the old worker: old and new code never both poll.
+
+Left out: workers that a lesson kills. Those are processes of their own (`lab.worker_process`), kept in the
+same registry.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Protocol
+
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
+
+from workshop_lib.connect import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.cell_files import locate_in_exception
+from workshop_lib.lab.explaining import advice, plain
+from workshop_lib.worker_spec import WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+START_LIMIT = 15.0  # seconds until a worker must poll
+STOP_LIMIT = 2.0  # seconds that activities get to finish when their worker stops
+STOP_GENTLY = {"graceful_shutdown_timeout": timedelta(seconds=STOP_LIMIT)}
+
+THREAD_PREFIX = "worker "
+
+
+class Stoppable(Protocol):
+    """What the registry keeps: a worker in a thread or in a process."""
+
+    @property
+    def alive(self) -> bool:
+        """True while it can poll."""
+
+    @property
+    def spec(self) -> WorkerSpec:
+        """What it serves."""
+
+    @property
+    def started_at(self) -> float:
+        """Unix seconds when it began to poll."""
+
+    @property
+    def pid(self) -> int:
+        """The process that it runs in."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and task queue."""
+
+    def stop(self) -> None:
+        """Let it finish what it has and wait until it is gone. Harmless when it is gone already."""
+
+
+_registry: dict[str, Stoppable] = {}
+_lock = threading.Lock()
+
+
+class RunningWorker:
+    """A worker in a daemon thread of this process.
+
+    Attributes:
+        spec: what it serves.
+        identity: how it appears in histories and among a queue's pollers: "name@pid@host".
+        started_at: Unix seconds when it began to poll.
+        failure: what ended it, if it was not `stop()`.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.identity = identity(spec.name)
+        self.started_at = 0.0
+        self.failure: BaseException | None = None
+        self._polls: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = threading.Event()  # asked to stop
+        self._stop: asyncio.Event | None = None  # the same, for the worker's own loop
+        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + spec.name, daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<{self.spec.banner()}{'' if self.alive else ' · stopped'}>"
+
+    @property
+    def name(self) -> str:
+        """The name it goes by in the registry."""
+        return self.spec.name
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and task queue."""
+        return self.spec.namespace, self.spec.task_queue
+
+    @property
+    def alive(self) -> bool:
+        """True until it has stopped or failed."""
+        return self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Stop without waiting for the end."""
+        self._stopped.set()
+        if self._loop and self._stop:
+            with contextlib.suppress(RuntimeError):  # its loop has closed: it is over
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self) -> None:
+        """Stop polling, let running activities finish for some seconds, and wait for the end."""
+        self.abandon()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(STOP_LIMIT + 3)
+        if self.alive:
+            logger.warning("worker %s does not stop: code of its own blocks it", self.name)
+
+    def start(self) -> Future[None]:
+        """Run the thread. The future is done once the worker polls, or holds what kept it from it."""
+        self._thread.start()
+        return self._polls
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self.failure = error
+            if not self._polls.done():
+                self._polls.set_exception(error)
+            elif not self._stopped.is_set():
+                logger.error("worker %s ended: %s", self.name, error)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        plugins = [make() for make in self.spec.client_plugins]
+        client = await connect(self.spec.namespace, plugins=plugins, identity=self.identity)
+        # Threads for activities that are plain functions; the worker refuses them without.
+        threads = ThreadPoolExecutor(100, thread_name_prefix=self.name)
+        try:
+            worker = self.spec.build(client, activity_executor=threads, **STOP_GENTLY)
+            # Only now, when the new one is known to be sound, does the old one go.
+            if old := register(self.name, self):
+                await asyncio.to_thread(old.stop)
+            if self._stopped.is_set():  # a third one has replaced this one meanwhile
+                self._stop.set()
+            self.started_at = time.time()
+            await run_until(worker, self._stop, self._say_that_it_polls)
+        finally:
+            threads.shutdown(wait=False)  # an activity that blocks must not block the replacement
+
+    def _say_that_it_polls(self) -> None:
+        with contextlib.suppress(InvalidStateError):  # the one who waited has given up
+            self._polls.set_result(None)
+
+
+async def run_until(worker: Worker, stop: asyncio.Event, polls: Callable[[], None]) -> None:
+    """Run a worker until `stop` is set. Calls `polls` once it polls; raises what ends it otherwise."""
+    running = asyncio.create_task(worker.run())
+    asked = asyncio.create_task(stop.wait())
+    # The worker has no event for "it polls"; it validates its namespace first, in a few milliseconds.
+    while not worker.is_running and not running.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+    if not running.done():
+        polls()
+    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not running.done():
+        await worker.shutdown()
+    await running
+
+
+async def start_worker(spec: WorkerSpec, *, announce: bool = True) -> RunningWorker:
+    """Start a worker in a background thread, in place of the one that has its name.
+
+    Args:
+        spec: what it serves.
+        announce: print what it serves, once it polls.
+
+    Returns:
+        The worker, polling.
+
+    Raises:
+        WorkshopError: there is no server or namespace, or a workflow's code cannot be used. The worker
+            that had the name still runs then.
+    """
+    worker = RunningWorker(spec)
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(worker.start()), START_LIMIT)
+    except Exception as error:
+        raise _failed(worker, error) from error
+    if announce:
+        print(spec.banner())
+    return worker
+
+
+def start_worker_now(spec: WorkerSpec) -> RunningWorker:
+    """`start_worker` for code that cannot await, such as a cell magic. Announces nothing."""
+    worker = RunningWorker(spec)
+    try:
+        worker.start().result(START_LIMIT)
+    except Exception as error:
+        raise _failed(worker, error) from error
+    return worker
+
+
+def _failed(worker: RunningWorker, error: Exception) -> WorkshopError:
+    worker.abandon()
+    unregister(worker.name, worker)
+    return start_failure(worker.name, error)
+
+
+def stop_worker(name: str) -> None:
+    """Stop the worker of this name, thread or process. No error if there is none."""
+    with _lock:
+        worker = _registry.pop(name, None)
+    if worker:
+        worker.stop()
+
+
+def stop_all() -> None:
+    """Stop every worker that this process has started, in threads and in processes."""
+    with _lock:
+        workers = list(_registry.values())
+        _registry.clear()
+    for worker in workers:
+        worker.stop()
+
+
+def running() -> dict[str, RunningWorker]:
+    """The workers that run in threads of this process, by name."""
+    return {name: w for name, w in registered().items() if isinstance(w, RunningWorker)}
+
+
+def registered() -> dict[str, Stoppable]:
+    """All living workers that this process has started, by name: threads and processes."""
+    with _lock:
+        return {name: worker for name, worker in _registry.items() if worker.alive}
+
+
+def register(name: str, worker: Stoppable) -> Stoppable | None:
+    """Take a name in the registry. Returns who had it, for the caller to stop before it polls."""
+    with _lock:
+        old = _registry.get(name)
+        _registry[name] = worker
+    return old
+
+
+def unregister(name: str, worker: Stoppable) -> None:
+    """Give a name back, if this worker still has it."""
+    with _lock:
+        if _registry.get(name) is worker:
+            del _registry[name]
+
+
+def identity(name: str) -> str:
+    """How a worker of this process is called on the server: "name@pid@host"."""
+    return f"{name}@{os.getpid()}@{socket.gethostname()}"
+
+
+def start_failure(name: str, error: BaseException) -> WorkshopError:
+    """Why a worker did not start, for a person: a bug in a cell by its line, a server that is not there."""
+    if isinstance(error, WorkshopError):
+        return error
+    root = error
+    while root.__cause__:
+        root = root.__cause__
+    if namespace := re.search(r"Namespace (\S+) was not found", str(root)):
+        return WorkshopError(
+            f"Worker {name} did not start: there is no namespace {namespace[1]} on this server.",
+            fix="run the first cell of the notebook again, or `workshop up`.",
+        )
+    said = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
+    if isinstance(root, RestrictedWorkflowAccessError) or locate_in_exception(error):
+        line = locate_in_exception(error)
+        where = f" In {line}" if line else ""
+        return WorkshopError(
+            f"Worker {name} did not start.{where}\n{plain(said)}",
+            fix=advice(type(root).__name__, str(root)),
+        )
+    if isinstance(error, TimeoutError):
+        said = f"no answer from the server in {START_LIMIT:g} s"
+    if isinstance(root, (RPCError, RuntimeError, TimeoutError)):
+        fix = "run `workshop doctor`, or the first cell of the notebook again."
+    else:
+        fix = "change what the worker is given, and start it again."
+    return WorkshopError(f"Worker {name} did not start: {said}", fix=fix)
+
+
+def _at_exit() -> None:
+    if any(isinstance(worker, RunningWorker) for worker in registered().values()):
+        stop_all()
+        # The SDK's own threads let go of Python a moment after the workers have stopped; an
+        # interpreter that is gone by then aborts. There is nothing to wait for.
+        time.sleep(0.3)
+    stop_all()
+
+
+# `atexit` is too late: by then no executor takes work, and a worker cannot finish what it has.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
