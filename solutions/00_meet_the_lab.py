@@ -82,7 +82,7 @@ class Greeting:
 # notebook, so the cell comes back at once.
 
 # %%
-await lab.start_worker(lab.spec("greeter", workflows=[Greeting], activities=[compose]))
+greeter = await lab.start_worker(lab.spec("greeter", workflows=[Greeting], activities=[compose]))
 
 # %% [markdown]
 # Now start a run. Its **workflow id** is a name that you choose. The server remembers it.
@@ -224,7 +224,7 @@ print((await handle.describe(rpc_timeout=lab.seconds(10))).status.name)
 # A second process with the same code. It has never heard of boxes.
 
 # %%
-await lab.start_process(packer)
+helper = await lab.start_process(packer)
 await lab.result(handle)
 
 # %%
@@ -290,7 +290,7 @@ class Clock:
 
 
 # %% tags=["raises-exception"]
-await lab.start_worker(lab.spec("clock", workflows=[Clock]))
+clock = await lab.start_worker(lab.spec("clock", workflows=[Clock]))
 clock_id = lab.new_id("clock")
 handle = await client.start_workflow(Clock.run, id=clock_id, task_queue="clock-task-queue")
 await lab.result(handle)

@@ -323,7 +323,7 @@ lab.show_bill([died, again], durable)
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 
-await lab.start_worker(orchestrator())
+worker = await lab.start_worker(orchestrator())
 chat = ChatClient(client)
 await chat.send("What is 125 * 8, and what's the weather in Tokyo?")
 

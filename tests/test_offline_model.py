@@ -423,23 +423,51 @@ def test_a_day_that_the_tool_does_not_know_is_said() -> None:
 @pytest.mark.parametrize(
     "turns",
     [
-        [("What's the weather in Seattle?", [w("Seattle")]), ("and in Portland?", [w("Portland")]),
-         ("how about boston", [w("Boston")]), ("Compare it with Seattle", [w("Boston"), w("Seattle")])],
-        [("What is 6*7?", [c("6 * 7")]), ("and times 2?", [c("42 * 2")]), ("plus 10", [c("84 + 10")]),
-         ("divide that by 4", [c("94 / 4")]), ("what's the square of that?", [c("23.5 ** 2")])],
-        [("what are 12 shares of AAPL worth?", [s("AAPL"), c("12 * 185.5")]),
-         ("how about TSLA?", [s("TSLA"), c("12 * 240.1")]), ("And 20 shares?", [s("TSLA"), c("20 * 240.1")])],
-        [("What would $10,000 become at 5% over 10 years?", [roi(10000, 5, 10)]),
-         ("and over 20 years?", [roi(10000, 5, 20)]), ("with 7%?", [roi(10000, 7, 20)])],
-        [("weather in Seattle and the price of AAPL", [w("Seattle"), s("AAPL")]), ("and in Boston?", [w("Boston")]),
-         ("and TSLA?", [s("TSLA")])],
-        [("Is it raining in Seattle?", [w("Seattle")]), ("thanks", []), ("Do I need a coat there?", [w("Seattle")])],
+        [
+            ("What's the weather in Seattle?", [w("Seattle")]),
+            ("and in Portland?", [w("Portland")]),
+            ("how about boston", [w("Boston")]),
+            ("Compare it with Seattle", [w("Boston"), w("Seattle")]),
+        ],
+        [
+            ("What is 6*7?", [c("6 * 7")]),
+            ("and times 2?", [c("42 * 2")]),
+            ("plus 10", [c("84 + 10")]),
+            ("divide that by 4", [c("94 / 4")]),
+            ("what's the square of that?", [c("23.5 ** 2")]),
+        ],
+        [
+            ("what are 12 shares of AAPL worth?", [s("AAPL"), c("12 * 185.5")]),
+            ("how about TSLA?", [s("TSLA"), c("12 * 240.1")]),
+            ("And 20 shares?", [s("TSLA"), c("20 * 240.1")]),
+        ],
+        [
+            ("What would $10,000 become at 5% over 10 years?", [roi(10000, 5, 10)]),
+            ("and over 20 years?", [roi(10000, 5, 20)]),
+            ("with 7%?", [roi(10000, 7, 20)]),
+        ],
+        [
+            ("weather in Seattle and the price of AAPL", [w("Seattle"), s("AAPL")]),
+            ("and in Boston?", [w("Boston")]),
+            ("and TSLA?", [s("TSLA")]),
+        ],
+        [
+            ("Is it raining in Seattle?", [w("Seattle")]),
+            ("thanks", []),
+            ("Do I need a coat there?", [w("Seattle")]),
+        ],
         [("Price of MSFT", [s("MSFT")]), ("multiply it by 12", [c("410.25 * 12")])],
-        [("What is the price of AAPL?", [s("AAPL")]), ("And how much for 25 of them?", [s("AAPL"), c("25 * 185.5")])],
+        [
+            ("What is the price of AAPL?", [s("AAPL")]),
+            ("And how much for 25 of them?", [s("AAPL"), c("25 * 185.5")]),
+        ],
         [("How many open issues in DEMO-456?", [JIRA_CALL]), ("and closed ones?", [JIRA_CALL])],
-        [("my favourite city is Portland", []), ("what's the weather in my favourite city?", [w("Portland")])],
+        [
+            ("my favourite city is Portland", []),
+            ("what's the weather in my favourite city?", [w("Portland")]),
+        ],
     ],
-)  # fmt: skip
+)
 def test_follow_ups_lean_on_earlier_turns(turns: list[tuple[str, list[str]]]) -> None:
     chat = Chat()
     for question, calls in turns:
@@ -786,13 +814,15 @@ def test_a_square_root_needs_a_tool_that_says_so() -> None:
     assert not refusal.calls and "does not say that it can" in (refusal.text or "")
 
 
+WORDS = """
+    weather price of AAPL in Seattle and , ? 12 $5 5% DEMO-456 'x' " ( ) * / + that it there then plus 3
+    ** {} {0} é 😀 from to USD half squared the sum of remind translate into French : 2025-06-28 %s [a-z]+
+"""
+
+
 def test_anything_at_all_gets_a_reply() -> None:
     dice = random.Random(7)
-    words = re.split(
-        " ",
-        "weather price of AAPL in Seattle and , ? 12 $5 5% DEMO-456 'x' \" ( ) * / + that it there then plus 3 ** "
-        "{} {0} \0 é 😀 from to USD half squared the sum of remind translate into French : 2025-06-28 %s \\ [a-z]+",
-    )
+    words = [*WORDS.split(), "", "\0", "\\"]
     odd: list[Any] = [
         {"type": "function", "function": {"name": "odd"}},
         {"type": "function", "function": {"name": "", "description": None, "parameters": None}},

@@ -8,6 +8,7 @@ one JSON document and nothing else; everything for people goes to stderr.
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 import sys
 import time
@@ -312,7 +313,11 @@ async def chat_worker() -> AsyncIterator["Client"]:
     from workshop_lib.agents.worker import orchestrator
     from workshop_lib.connect import connect
     from workshop_lib.llm.gateway import warm_up
+    from workshop_lib.settings import get_settings
 
+    get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of a chat
+    # What fails is told to the user by the agent; a log line for each attempt would be noise here.
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     # The model library takes seconds to load; do it while the server starts.
     loading = asyncio.create_task(warm_up())
     server = await asyncio.to_thread(start_server)

@@ -76,6 +76,8 @@ async def connect(
     except (RuntimeError, ValueError) as error:
         # The SDK has one exception for all of it; its text tells them apart, and is not shown
         # because it may quote what the server was sent.
+        if not str(error).startswith(("Failed client connect", "invalid target URL")):
+            raise  # a plugin's, not the connection's
         raise _refusal(address, str(error)) from None
 
 

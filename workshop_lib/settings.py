@@ -87,8 +87,9 @@ class Settings(BaseSettings):
     )
     ui_port: int | None = Field(None, validation_alias="WORKSHOP_UI_PORT", ge=1, le=65535)
 
-    # where state lives, and who is at the keyboard
+    # where state and the learner's notebooks live, and who is at the keyboard
     state_dir: Path = Field(PROJECT_ROOT / ".workshop", validation_alias="WORKSHOP_STATE_DIR")
+    workspace: Path = Field(PROJECT_ROOT / "workspace", validation_alias="WORKSHOP_WORKSPACE")
     user_name: str = "learner"
     today: date = Field(date(2025, 6, 28), validation_alias="WORKSHOP_TODAY")
 

@@ -21,6 +21,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.errors import WorkshopError
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
 
@@ -68,7 +69,7 @@ async def plan_next_action(request: PlanRequest) -> Completion:
                 type="ModelUnavailable",
                 next_retry_delay=timedelta(seconds=delay) if delay else None,
             ) from None
-        except gateway.ModelRefused as error:
+        except WorkshopError as error:  # ModelRefused, or settings that name no usable model
             raise ApplicationError(str(error), type="ModelRefused", non_retryable=True) from None
 
 

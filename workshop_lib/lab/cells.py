@@ -12,7 +12,6 @@ import hashlib
 import importlib
 import symtable
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,7 @@ from workshop_lib.lab.cell_files import (
     locate_in_exception,
     put_on_path,
 )
+from workshop_lib.lab.registry import registered
 from workshop_lib.worker_spec import WorkerSpec
 
 __all__ = ["load_cell", "load_ipython_extension", "locate", "register"]
@@ -41,8 +41,17 @@ def load_ipython_extension(ip: Any) -> None:
     register(ip)
 
 
-def register(ip: Any) -> None:
-    """Give an IPython shell the `%%workflow NAME` cell magic."""
+def register(ip: Any = None) -> None:
+    """Give an IPython shell the `%%workflow NAME` cell magic.
+
+    Args:
+        ip: the shell; the one we run in when left out. Outside of IPython there is nothing to do.
+    """
+    if ip is None:
+        from IPython import get_ipython
+
+        if (ip := get_ipython()) is None:
+            return
 
     def workflow_cell(line: str, cell: str) -> None:
         """Make a module of this cell and run its workflows in the sandbox: `%%workflow NAME`."""
@@ -120,7 +129,9 @@ def _explained(name: str, error: Exception, notebook_names: set[str]) -> Worksho
             fix=f"import or define `{error.name}` in the cell itself, and run it again.",
         )
     if isinstance(error, ModuleNotFoundError):
-        return WorkshopError(what, fix="correct the import; `uv sync` installs what the project needs.")
+        return WorkshopError(
+            what, fix="correct the import; `uv sync` installs what the project needs."
+        )
     return WorkshopError(what, fix="change the cell and run it again.")
 
 
@@ -134,7 +145,7 @@ def _public_names(text: str, module: ModuleType) -> list[str]:
 def _restart_users(name: str, module: ModuleType) -> list[str]:
     """Restart the workers that run another version of this cell. Returns what to say about each."""
     said = []
-    for worker in workers.registered().values():
+    for worker in registered().values():
         spec, gone = _with_new_version(worker.spec, name, module)
         if spec == worker.spec:
             continue
@@ -167,11 +178,11 @@ def _with_new_version(
                 gone.append(item.__qualname__)
         return tuple(found)
 
-    kinds: dict[str, Callable[..., Any]] = {
+    kinds: dict[str, Any] = {
         kind: present(getattr(spec, kind)) for kind in ("workflows", "activities", "nexus_handlers")
     }
     changed = {kind: items for kind, items in kinds.items() if items != tuple(getattr(spec, kind))}
-    return replace(spec, **changed) if changed else spec, gone  # type: ignore[arg-type]
+    return replace(spec, **changed) if changed else spec, gone
 
 
 def _report(name: str, module: ModuleType, names: list[str], restarted: list[str]) -> str:

@@ -80,9 +80,10 @@ async def _server(fix: bool) -> list[Finding]:
 
 
 async def _look(
-    name: str, look: Callable[[], list[Finding]], limit: float = LIMIT
+    name: str, look: Callable[[], list[Finding]], limit: float | None = None
 ) -> list[Finding]:
     """One part, in a thread so that a hanging disk or resolver holds up nothing else."""
+    limit = limit or LIMIT
     try:
         async with asyncio.timeout(limit):
             return await asyncio.to_thread(look)

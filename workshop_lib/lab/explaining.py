@@ -4,12 +4,16 @@ Pure text: an error's class and message in, advice out. Left out: noticing that 
 (`lab.waiting`, `lab.workers`).
 """
 
+import re
 from collections.abc import Iterator
 
 from temporalio.api.failure.v1 import Failure
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, NexusOperationError
+from temporalio.service import RPCError
+from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.cell_files import CellLine, locate_in_exception, locate_in_stack
 
 SAME_RUN = (
@@ -42,11 +46,16 @@ def advice(kind: str, message: str) -> str:
             "`if workflow.patched('my-change'):` and run the cell again, or start a new run."
         )
     if "TMPRL1101" in message:
-        return f"workflow code may not compute or block for seconds: move that to an activity, then {SAME_RUN}"
+        return (
+            f"workflow code may not compute or block for seconds: an activity may. Then {SAME_RUN}"
+        )
     if kind == "RestrictedWorkflowAccessError":
         return f"use {alternative(message)}. Then {SAME_RUN}"
     if kind in ("NameError", "UnboundLocalError"):
-        return f"a workflow cell is a module of its own and sees no variable of the notebook: import or define it there; {SAME_RUN}"
+        return (
+            "a workflow cell is a module of its own and sees no variable of the notebook: import or "
+            f"define it in the cell. Then {SAME_RUN}"
+        )
     return SAME_RUN
 
 
@@ -57,9 +66,38 @@ def alternative(message: str) -> str:
         if any(refused == part.rstrip(".") or refused.startswith(part) for part in parts):
             return f"{instead}, in place of {refused.removesuffix('.__call__')}"
     return (
-        f"an activity for {refused.removesuffix('.__call__')}; or, for a library without side effects, import it "
-        "in `with workflow.unsafe.imports_passed_through():`"
+        f"an activity for {refused.removesuffix('.__call__')}; or, for a library without side effects, "
+        "import it in `with workflow.unsafe.imports_passed_through():`"
     )
+
+
+def start_failure(name: str, error: BaseException) -> WorkshopError:
+    """Why a worker did not start, for a person: a bug in a cell by its line, a server that is not there."""
+    if isinstance(error, WorkshopError):
+        return error
+    root = error
+    while root.__cause__:
+        root = root.__cause__
+    if namespace := re.search(r"Namespace (\S+) was not found", str(root)):
+        return WorkshopError(
+            f"Worker {name} did not start: there is no namespace {namespace[1]} on this server.",
+            fix="run the first cell of the notebook again, or `workshop up`.",
+        )
+    said = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
+    if isinstance(root, RestrictedWorkflowAccessError) or locate_in_exception(error):
+        line = locate_in_exception(error)
+        where = f" In {line}" if line else ""
+        return WorkshopError(
+            f"Worker {name} did not start.{where}\n{plain(said)}",
+            fix=advice(type(root).__name__, str(root)),
+        )
+    if isinstance(error, TimeoutError):
+        said = "no answer from the server in time"
+    if isinstance(root, (RPCError, RuntimeError, TimeoutError)):
+        fix = "run `workshop doctor`, or the first cell of the notebook again."
+    else:
+        fix = "change what the worker is given, and start it again."
+    return WorkshopError(f"Worker {name} did not start: {said}", fix=fix)
 
 
 def plain(message: str) -> str:

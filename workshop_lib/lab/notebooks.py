@@ -12,10 +12,9 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import PROJECT_ROOT
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
-WORKSPACE = PROJECT_ROOT / "workspace"
 
 
-def prepare_workspace(workspace: Path = WORKSPACE, notebooks: Path = NOTEBOOKS) -> list[Path]:
+def prepare_workspace(workspace: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     """Copy the notebooks that the workspace lacks. Returns the copies made, in order.
 
     Raises:
@@ -30,9 +29,7 @@ def prepare_workspace(workspace: Path = WORKSPACE, notebooks: Path = NOTEBOOKS) 
         raise _unwritable(workspace, error) from None
 
 
-def reset_notebook(
-    number: str, workspace: Path = WORKSPACE, notebooks: Path = NOTEBOOKS
-) -> Path | None:
+def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) -> Path | None:
     """Replace a learner's copy by the fresh edition.
 
     Args:

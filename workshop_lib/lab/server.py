@@ -34,7 +34,9 @@ from workshop_lib.settings import get_settings
 
 __all__ = ["Server", "ensure_namespaces", "ensure_server", "status", "stop"]
 
-LOCK_TIMEOUT = START_TIMEOUT + STOP_TIMEOUT
+# Seconds until a living server counts as hanging: one on a busy machine only is slow.
+PATIENCE = 15.0
+LOCK_TIMEOUT = PATIENCE + START_TIMEOUT + STOP_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def ensure_server(
         return _adopt_users(folder)
     with _locked(folder):
         if record := connect.live_record(folder):
-            if answers(record["address"]):
+            if answers(record["address"], timeout=PATIENCE):
                 return _own(record)
             end(record["pid"])  # it hangs, and would hold the database
         return _start(folder, in_memory=in_memory, owner_pid=owner_pid)

@@ -79,17 +79,17 @@ def _wait_until_serving(process: subprocess.Popen[bytes], port: int, log: Path) 
     )
 
 
-def answers(address: str) -> bool:
-    """True when a Temporal server serves at an address."""
-    return run_sync(_answers(address))
+def answers(address: str, timeout: float = 5) -> bool:
+    """True when a Temporal server serves at an address, within so many seconds."""
+    return run_sync(_answers(address, timeout))
 
 
-async def _answers(address: str) -> bool:
+async def _answers(address: str, timeout: float) -> bool:
     """True when a Temporal server serves at an address: connecting already asks it what it is."""
     try:
-        async with asyncio.timeout(5):
-            client = await Client.connect(address, connect_timeout=timedelta(seconds=3))
-            return await client.service_client.check_health(timeout=timedelta(seconds=3))
+        async with asyncio.timeout(timeout):
+            client = await Client.connect(address, connect_timeout=timedelta(seconds=timeout))
+            return await client.service_client.check_health(timeout=timedelta(seconds=timeout))
     except (TimeoutError, RuntimeError, RPCError):
         return False
 

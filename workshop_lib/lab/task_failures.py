@@ -1,31 +1,28 @@
 """Why a workflow task failed: from the worker that ran it, or from the run's history.
 
-The server keeps the first failure of a workflow task only: at the second attempt the SDK stays silent and lets
-the attempt time out. What a changed workflow does wrong is therefore known to its worker alone. So this
-module listens to the SDK's log in this process, and reads the history for workers elsewhere.
+The server keeps the first failure of a workflow task only: at the second attempt the SDK stays silent and
+lets the attempt time out. What a changed workflow does wrong is therefore known to its worker alone. So
+this module listens to the SDK's log in this process, and reads the history for workers elsewhere.
 
 Left out: what is said about a failure (`lab.waiting`, `lab.explaining`).
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
 from temporalio.client import Client
 
-from workshop_lib.lab import workers
 from workshop_lib.lab.cell_files import locate_in_stack
 from workshop_lib.lab.explaining import plain
+from workshop_lib.lab.registry import THREAD_PREFIX, identity, identity_alive, registered
 
 RUNS_KEPT = 500
 _EVICTED = "Evicting workflow with run ID"
@@ -62,7 +59,7 @@ class _Listener(logging.Filter):
         if text.startswith(_EVICTED) and isinstance(record.args, tuple):
             run_id, reason = str(record.args[0]), str(record.args[1])
             if "TMPRL1100" in reason:  # found by the SDK's core, which logs nothing else in Python
-                name = threading.current_thread().name.removeprefix(workers.THREAD_PREFIX)
+                name = threading.current_thread().name.removeprefix(THREAD_PREFIX)
                 _note(run_id, "NondeterminismError", reason, "", name)
             return False
         if text.startswith(_FAILED) and record.exc_info and record.exc_info[1]:
@@ -74,7 +71,7 @@ def _failed_activation(record: logging.LogRecord, error: BaseException) -> bool:
     """Note a failure and shorten its record. False if the same was logged before."""
     run: dict[str, Any] = getattr(record, "temporal_workflow", {})
     place = (run.get("namespace"), run.get("task_queue"))
-    serving = (w.name for w in workers.running().values() if w.place == place)
+    serving = (w.name for w in registered().values() if w.place == place)
     kind, message = type(error).__name__, plain(str(error))
     stack = "".join(traceback.format_exception(error))
     news = _note(str(run.get("run_id")), kind, message, stack, next(serving, ""))
@@ -98,7 +95,7 @@ def listen() -> None:
 def _note(run_id: str, kind: str, message: str, stack: str, worker: str) -> bool:
     """Keep a failure as the latest of its run. False if the one before said the same."""
     old = _seen.pop(run_id, None)
-    _seen[run_id] = TaskFailure(kind, message, stack, time.time(), workers.identity(worker))
+    _seen[run_id] = TaskFailure(kind, message, stack, time.time(), identity(worker))
     while len(_seen) > RUNS_KEPT:
         _seen.pop(next(iter(_seen)))
     return old is None or old.stack != stack
@@ -147,30 +144,3 @@ def _stack(failure: Failure) -> str:
         stacks.append(link.stack_trace)
         link = link.cause if link.HasField("cause") else None
     return "\n".join(stacks)
-
-
-def identity_alive(
-    identity: str, *, since: float | None = None, place: tuple[str, str] | None = None
-) -> bool:
-    """Whether a worker "name@pid@host" may still be there.
-
-    Args:
-        since: Unix seconds; a worker of this process that was started later counts as another one.
-        place: namespace and queue; a worker that this process has started elsewhere does not count.
-
-    Identities of another form, and of other hosts, count as alive: nothing is known of them.
-    """
-    name, _, rest = identity.partition("@")
-    pid, _, host = rest.partition("@")
-    if host != socket.gethostname() or not pid.isdigit():
-        return True
-    worker = workers.registered().get(name)
-    if worker and worker.pid == int(pid):
-        elsewhere = place is not None and worker.place != place
-        return not elsewhere and (since is None or worker.started_at <= since)
-    if int(pid) == os.getpid():
-        return False
-    try:
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False

@@ -1,35 +1,30 @@
 """A worker as a process of its own: one that a lesson can kill.
 
-The child is this very module, run with `python -m`. It reads what to serve from its standard input,
-says on a pipe that it polls, and leaves when its parent is gone. What it prints and logs goes to
+The child (`lab.worker_child`) is told through its standard input what to serve, says on a pipe that it
+polls, and leaves when its parent is gone. What it prints and logs goes to
 `<state_dir>/logs/worker-<name>-<pid>.log`.
 
 Left out: the places where it can be told to die (`lab.chaos`), and the registry (`lab.workers`).
 """
 
 import asyncio
-import contextlib
 import json
-import logging
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import workers
+from workshop_lib.lab import registry
 from workshop_lib.lab.cell_files import cells_dir
-from workshop_lib.lab.chaos import Executioner, KillPoint, interceptors_for, runner_for
+from workshop_lib.lab.chaos import KillPoint
+from workshop_lib.lab.workers import STOP_LIMIT
 from workshop_lib.settings import get_settings
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -82,7 +77,7 @@ class WorkerProcess:
         """SIGTERM: it finishes what it has. Killed if that takes too long. Returns when it is gone."""
         self._process.terminate()
         try:
-            self._process.wait(workers.STOP_LIMIT + 3)
+            self._process.wait(STOP_LIMIT + 3)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._gone()
@@ -115,7 +110,7 @@ class WorkerProcess:
         self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
-        workers.unregister(self.name, self)
+        registry.unregister(self.name, self)
 
 
 async def start_process(
@@ -152,7 +147,7 @@ async def start_process(
             "outlive": outlive,
         }
     )
-    await asyncio.to_thread(workers.stop_worker, spec.name)
+    await asyncio.to_thread(registry.stop_worker, spec.name)
     ready, child_end = os.pipe()
     try:
         worker = _spawn(spec, order, child_end, env or {})
@@ -162,7 +157,7 @@ async def start_process(
     finally:
         os.close(child_end)
     if not outlive:
-        workers.register(spec.name, worker)
+        registry.register(spec.name, worker)
     try:
         said = await asyncio.wait_for(asyncio.to_thread(_read_line, ready, timeout), timeout + 1)
     except BaseException:  # an Interrupt too: nothing half started stays behind
@@ -204,7 +199,7 @@ def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str
     handle, name = tempfile.mkstemp(prefix=f"worker-{spec.name}-", suffix=".log", dir=logs)
     with os.fdopen(handle, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workshop_lib.lab.worker_process", str(child_end)],
+            [sys.executable, "-m", "workshop_lib.lab.worker_child", str(child_end)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -233,80 +228,3 @@ def _read_line(pipe: int, timeout: float) -> dict[str, Any]:
             return {"what": "The worker process ended before it could poll."}
         said += chunk
     return dict(json.loads(said)) if said.endswith(b"\n") else {}
-
-
-# --- the child ---------------------------------------------------------------------------------------
-
-
-def main() -> None:
-    """Serve what the standard input orders, until SIGTERM or until the parent is gone."""
-    pipe = int(sys.argv[1])
-    os.set_inheritable(pipe, False)
-    parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    order = pickle.load(sys.stdin.buffer)  # noqa: S301 - it comes from the process that started us
-    if not order["outlive"]:
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    sys.path += [folder for folder in order["path"] if folder not in sys.path]
-    try:
-        spec: WorkerSpec = pickle.loads(order["spec"])  # noqa: S301
-        asyncio.run(_serve(spec, order["kill_at"], pipe))
-    except Exception as error:
-        logging.exception("the worker process ends")
-        failure = error if isinstance(error, WorkshopError) else _as_failure(order["name"], error)
-        _say(pipe, {"what": failure.what, "expected": failure.expected, "fix": failure.fix})
-        os._exit(1)
-    # Threads of the SDK may still hold on to the interpreter; all is done and flushed.
-    sys.stdout.flush()
-    os._exit(0)
-
-
-async def _serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    plugins = [make() for make in spec.client_plugins]
-    client = await connect(spec.namespace, plugins=plugins, identity=workers.identity(spec.name))
-    options: dict[str, Any] = {}
-    if kill_at:
-        point = KillPoint.parse(kill_at)
-        executioner = Executioner(point)
-        options["interceptors"] = interceptors_for(point, executioner)
-        options["workflow_runner"] = runner_for(point, executioner)
-    options |= workers.STOP_GENTLY
-    worker = spec.build(client, activity_executor=ThreadPoolExecutor(100), **options)
-    await workers.run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
-
-
-def _leave_with(parent: int) -> None:
-    """End this process once its parent is gone. A thread: the loop may be busy with code of a learner."""
-    stdin = sys.stdin.buffer
-    while os.getppid() == parent:
-        # The end of the input is the event; a copy of the parent's end may be open elsewhere.
-        if select.select([stdin], [], [], 1.0)[0] and not stdin.read(1):
-            break
-    logging.info("the process that started this worker is gone; leaving")
-    os._exit(0)
-
-
-def _as_failure(name: str, error: Exception) -> WorkshopError:
-    """What kept this worker from running, for the person who started it."""
-    if isinstance(error, (ImportError, AttributeError)):
-        return WorkshopError(
-            f"The worker process cannot import what it serves: {error}",
-            fix="run the `%%workflow` cell that defines it again, and start again.",
-        )
-    return workers.start_failure(name, error)
-
-
-def _say(pipe: int, message: dict[str, Any]) -> None:
-    """One line to the parent. It may have lost patience, and that is no error here."""
-    with contextlib.suppress(OSError):
-        os.write(pipe, json.dumps(message).encode() + b"\n")
-        os.close(pipe)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,63 +12,44 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
-import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from datetime import timedelta
-from typing import Protocol
+from typing import Any
 
-from temporalio.service import RPCError
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.cell_files import locate_in_exception
-from workshop_lib.lab.explaining import advice, plain
+from workshop_lib.lab.explaining import start_failure
+from workshop_lib.lab.registry import (
+    THREAD_PREFIX,
+    identity,
+    register,
+    registered,
+    stop_all,
+    stop_worker,
+    unregister,
+)
+from workshop_lib.lab.task_failures import listen
 from workshop_lib.worker_spec import WorkerSpec
+
+__all__ = [
+    "RunningWorker",
+    "running",
+    "start_worker",
+    "start_worker_now",
+    "stop_all",
+    "stop_worker",
+]
 
 logger = logging.getLogger(__name__)
 
 START_LIMIT = 15.0  # seconds until a worker must poll
 STOP_LIMIT = 2.0  # seconds that activities get to finish when their worker stops
-STOP_GENTLY = {"graceful_shutdown_timeout": timedelta(seconds=STOP_LIMIT)}
-
-THREAD_PREFIX = "worker "
-
-
-class Stoppable(Protocol):
-    """What the registry keeps: a worker in a thread or in a process."""
-
-    @property
-    def alive(self) -> bool:
-        """True while it can poll."""
-
-    @property
-    def spec(self) -> WorkerSpec:
-        """What it serves."""
-
-    @property
-    def started_at(self) -> float:
-        """Unix seconds when it began to poll."""
-
-    @property
-    def pid(self) -> int:
-        """The process that it runs in."""
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Namespace and task queue."""
-
-    def stop(self) -> None:
-        """Let it finish what it has and wait until it is gone. Harmless when it is gone already."""
-
-
-_registry: dict[str, Stoppable] = {}
-_lock = threading.Lock()
+STOP_GENTLY: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=STOP_LIMIT)}
 
 
 class RunningWorker:
@@ -82,6 +63,7 @@ class RunningWorker:
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
+        listen()  # from here on, why its workflow tasks fail is known
         self.spec = spec
         self.identity = identity(spec.name)
         self.started_at = 0.0
@@ -90,7 +72,9 @@ class RunningWorker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = threading.Event()  # asked to stop
         self._stop: asyncio.Event | None = None  # the same, for the worker's own loop
-        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + spec.name, daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=THREAD_PREFIX + spec.name, daemon=True
+        )
 
     def __repr__(self) -> str:
         return f"<{self.spec.banner()}{'' if self.alive else ' · stopped'}>"
@@ -224,81 +208,9 @@ def _failed(worker: RunningWorker, error: Exception) -> WorkshopError:
     return start_failure(worker.name, error)
 
 
-def stop_worker(name: str) -> None:
-    """Stop the worker of this name, thread or process. No error if there is none."""
-    with _lock:
-        worker = _registry.pop(name, None)
-    if worker:
-        worker.stop()
-
-
-def stop_all() -> None:
-    """Stop every worker that this process has started, in threads and in processes."""
-    with _lock:
-        workers = list(_registry.values())
-        _registry.clear()
-    for worker in workers:
-        worker.stop()
-
-
 def running() -> dict[str, RunningWorker]:
     """The workers that run in threads of this process, by name."""
     return {name: w for name, w in registered().items() if isinstance(w, RunningWorker)}
-
-
-def registered() -> dict[str, Stoppable]:
-    """All living workers that this process has started, by name: threads and processes."""
-    with _lock:
-        return {name: worker for name, worker in _registry.items() if worker.alive}
-
-
-def register(name: str, worker: Stoppable) -> Stoppable | None:
-    """Take a name in the registry. Returns who had it, for the caller to stop before it polls."""
-    with _lock:
-        old = _registry.get(name)
-        _registry[name] = worker
-    return old
-
-
-def unregister(name: str, worker: Stoppable) -> None:
-    """Give a name back, if this worker still has it."""
-    with _lock:
-        if _registry.get(name) is worker:
-            del _registry[name]
-
-
-def identity(name: str) -> str:
-    """How a worker of this process is called on the server: "name@pid@host"."""
-    return f"{name}@{os.getpid()}@{socket.gethostname()}"
-
-
-def start_failure(name: str, error: BaseException) -> WorkshopError:
-    """Why a worker did not start, for a person: a bug in a cell by its line, a server that is not there."""
-    if isinstance(error, WorkshopError):
-        return error
-    root = error
-    while root.__cause__:
-        root = root.__cause__
-    if namespace := re.search(r"Namespace (\S+) was not found", str(root)):
-        return WorkshopError(
-            f"Worker {name} did not start: there is no namespace {namespace[1]} on this server.",
-            fix="run the first cell of the notebook again, or `workshop up`.",
-        )
-    said = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
-    if isinstance(root, RestrictedWorkflowAccessError) or locate_in_exception(error):
-        line = locate_in_exception(error)
-        where = f" In {line}" if line else ""
-        return WorkshopError(
-            f"Worker {name} did not start.{where}\n{plain(said)}",
-            fix=advice(type(root).__name__, str(root)),
-        )
-    if isinstance(error, TimeoutError):
-        said = f"no answer from the server in {START_LIMIT:g} s"
-    if isinstance(root, (RPCError, RuntimeError, TimeoutError)):
-        fix = "run `workshop doctor`, or the first cell of the notebook again."
-    else:
-        fix = "change what the worker is given, and start it again."
-    return WorkshopError(f"Worker {name} did not start: {said}", fix=fix)
 
 
 def _at_exit() -> None:

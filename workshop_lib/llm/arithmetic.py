@@ -63,7 +63,7 @@ _FIRST_WORDS = frozenset(words[0] for words, _ in _WORD_OPERATORS)
 _MAY_HOLD = re.compile(
     r"\d|\b(?:"
     + "|".join([*NUMBER_WORDS, *TENS])
-    + r"|double|twice|triple|half|squared?|cubed?|root)\b",
+    + r"|double|twice|triple|halve|half|squared?|cubed?|root)\b",
     re.IGNORECASE,
 )
 _BACK = {"that", "it", "this", "result", "answer"}
@@ -244,6 +244,9 @@ class _Parser:
 
     def _in_prose(self) -> bool:
         """True where the sentence around a bare 24/7 holds other words than those that ask."""
+        ahead = self.tokens[self.begin - 1].text if self.begin else ""
+        if ahead in ("calculate", "compute", "evaluate", "solve", "what's", "whats", ":", "="):
+            return False
         others = [*self.tokens[: self.begin], *self.tokens[self.at :]]
         return any(token.kind == "word" and token.text not in _ASKING for token in others)
 
@@ -376,6 +379,11 @@ class _Parser:
         elif word in ("negative", "minus") and self._peek(1).kind == "num":
             self.at += 2
             return f"-{self._peek(-1).text}"
+        elif word == "halve":
+            self.at += 1
+            inner = self._term()
+            if inner is not None:
+                return self._done(f"{_grouped(inner)} / 2")
         elif word in _FACTORS:
             self.at += 1
             self._words("the")

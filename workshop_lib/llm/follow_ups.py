@@ -121,6 +121,9 @@ def _about(want: Want, text: str, body: str, strictly: bool) -> Want | None:
         for word in content_words(body)
         if word not in TIME_WORDS and word not in words_of(named)
     ]
+    if not inner.partial and not words and set(words_of(body)) & TIME_WORDS:
+        # "and tomorrow?": the same, and the answer says what the tool knows of days
+        return None if strictly else replace(want, text=text)
     slot_words = {word for slot in tool.slots for word in slot.words}
     unknown = [word for word in words if word not in _UNIT_WORDS | slot_words]
     if unknown and all(

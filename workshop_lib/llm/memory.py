@@ -46,14 +46,17 @@ _LAST_ANSWER = re.compile(
     r"earlier|previously|just now|last time|you gave))*\W*$|"
     r"\b(?:the|your) (?:last|previous|prior|earlier) (?:result|answer|reply|response)\b(?! "
     r"(?:times|plus|minus|divided|multiplied|by|and|\+|\*|-|/))|"
-    r"\bwhat did you (?:just |last )?(?:say|answer|reply|tell me)(?: (?:just now|before|last|"
+    r"\bwhat did you (?:just |last )?(?:say|answer|reply|get|find|tell me)(?: (?:just now|before|last|"
     r"earlier|again|previously))?\W*$|"
-    r"^\W*(?:please )?(?:repeat|say) (?:that|it|this|the (?:last )?(?:answer|result)|your "
+    r"^\W*(?:please |can you |could you |would you )*(?:repeat|say) "
+    r"(?:that|it|this|the (?:last )?(?:answer|result)|your "
     r"(?:last )?answer)(?: again)?(?: please)?\W*$|^\W*come again\W*$|"
     r"\bwhat was (?:it|that) again\W*$",
     re.IGNORECASE,
 )
-_FIRST_ANSWER = re.compile(r"\b(?:first|initial) (?:result|answer|reply)\b", re.IGNORECASE)
+_FIRST_ANSWER = re.compile(
+    r"\b(?:first|initial) (?:result|answer|reply|calculation)\b", re.IGNORECASE
+)
 _COUNT = re.compile(r"\bhow many (?:questions|messages|things) (?:did|have) i\b", re.IGNORECASE)
 _LIST = re.compile(
     r"\b(?:list|show|repeat|what are|what were) (?:me )?(?:all )?(?:of )?(?:my|the) "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from workshop_lib.llm.arithmetic import Expression
 from workshop_lib.llm.chains import find_chain
 from workshop_lib.llm.entities import find
-from workshop_lib.llm.lexicon import TIME_WORDS
+from workshop_lib.llm.lexicon import TIME_WORDS, words_in
 from workshop_lib.llm.tool_choice import (
     ENOUGH,
     NAME_MATCH,
@@ -41,6 +41,8 @@ _STATEMENT = re.compile(
     r"(nice|great|good|bad)\b)",
     re.IGNORECASE,
 )
+# Left of "can you calculate 3 * 4" once the arithmetic is taken out.
+_CALCULATING = words_in("calculate compute evaluate solve figure add do math")
 DENIAL = re.compile(
     r"^\W*(please\s+)?(do not|don't|dont|never|stop|no need to|you need not)\b", re.IGNORECASE
 )
@@ -116,16 +118,13 @@ def grouped(pieces: list[Piece], text: str) -> list[Piece]:
     """Pieces that belong together, as one: a subject without a verb goes to its neighbour."""
     groups: list[Piece] = []
     waiting: Piece | None = None
+    tools = [piece.tool for piece in pieces if piece.tool is not None]
     for piece in pieces:
         last = groups[-1] if groups else None
         if piece.tool is None:
-            if (
-                last is not None
-                and last.tool is not None
-                and not _stands_alone(piece.text, last.tool)
-            ):
+            if last is not None and last.tool and not _stands_alone(piece.text, [last.tool]):
                 _extend(last, piece, text)
-            elif _stands_alone(piece.text, None):
+            elif _stands_alone(piece.text, tools):
                 groups.append(piece)
             elif waiting is None:
                 waiting = piece
@@ -159,25 +158,24 @@ def _lacks(piece: Piece) -> bool:
     )
 
 
-def _stands_alone(text: str, neighbour: Tool | None) -> bool:
+def _stands_alone(text: str, neighbours: Sequence[Tool]) -> bool:
     """True for a piece that asks for something of its own, and does not just name another subject."""
     rest = text
-    if neighbour is not None:
-        for slot in neighbour.required:
-            for entity in find(slot, text):
-                rest = rest.replace(text[entity.start : entity.end], " ")
+    slots = [slot for tool in neighbours for slot in tool.required]
+    for slot in slots:
+        for entity in find(slot, text):
+            rest = rest.replace(text[entity.start : entity.end], " ")
     words = [word for word in content_words(rest) if word not in TIME_WORDS]
     if not words:
         return False
-    wants_place = neighbour is not None and any(s.kind == "place" for s in neighbour.required)
-    if wants_place and len(words) == 1 and not REQUEST.match(text):
+    if any(slot.kind == "place" for slot in slots) and len(words) == 1 and not REQUEST.match(text):
         return False  # a place that nobody knows, at the end of a list
     return bool(REQUEST.match(rest.strip() + " "))
 
 
 def asks(text: str) -> bool:
     """True for a piece that wants something, and is no greeting or remark."""
-    words = content_words(text)
+    words = set(content_words(text)) - _CALCULATING
     if _STATEMENT.match(text) or DENIAL.match(text):
         return False
     return bool(words) and bool(REQUEST.match(text))

@@ -1,0 +1,58 @@
+"""A lab of its own for a test: a state folder, free ports, and nothing of a user's server."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from workshop_lib.lab import server
+from workshop_lib.settings import reload_settings
+
+
+def free_port() -> int:
+    """A port that nobody holds at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def listening(port: int = 0, host: str = "127.0.0.1") -> Iterator[int]:
+    """This process listens on a port and never answers."""
+    with socket.socket() as held:
+        held.bind((host, port))
+        held.listen()
+        yield int(held.getsockname()[1])
+
+
+def set_env(patch: pytest.MonkeyPatch, **values: object) -> None:
+    """Set environment variables (None removes one) and read the settings again."""
+    for name, value in values.items():
+        if value is None:
+            patch.delenv(name, raising=False)
+        else:
+            patch.setenv(name, str(value))
+    reload_settings()
+
+
+@contextmanager
+def lab(folder: Path) -> Iterator[pytest.MonkeyPatch]:
+    """The environment of a lab whose state is in `folder`; its server is stopped at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TEMPORAL_")]:
+            patch.delenv(name)
+        set_env(
+            patch,
+            WORKSHOP_STATE_DIR=folder,
+            WORKSHOP_TEMPORAL_PORT=free_port(),
+            WORKSHOP_UI_PORT=free_port(),
+            TEMPORAL_CONFIG_FILE=folder / "no-profile.toml",
+        )
+        try:
+            yield patch
+        finally:
+            server.stop(folder)
+    reload_settings()

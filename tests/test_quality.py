@@ -1,0 +1,53 @@
+"""The house rules that tools can keep: lint, format, types, walls, and what may be imported when."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=" ".join,
+)
+def test_tools_find_nothing(command: list[str]) -> None:
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    "module", ["workshop_lib.connect", "workshop_lib.cli", "workshop_lib.agents.manual_loop"]
+)
+def test_heavy_libraries_are_not_imported_before_they_are_needed(module: str) -> None:
+    code = (
+        f"import sys, {module}\n"
+        "print([name for name in ('litellm', 'openai', 'agents', 'fastmcp') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_help_does_not_even_import_temporal() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom workshop_lib.cli import app\n"
+        "result = CliRunner().invoke(app, ['--help'])\n"
+        "print(result.exit_code, 'temporalio' in sys.modules, 'doctor' in result.output)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "0 False True", done.stderr

@@ -1,0 +1,300 @@
+"""Awaiting a workflow never hangs a cell: each way of being stuck is explained, and nothing is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from temporalio.client import Client, WorkflowHandle
+
+from workshop_lib.connect import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import workers
+from workshop_lib.lab.registry import identity_alive
+from workshop_lib.lab.waiting import (
+    NobodyPolls,
+    StuckWorkflow,
+    WorkflowFailed,
+    result,
+    watch,
+    within,
+)
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.workers import start_worker
+from workshop_lib.worker_spec import WorkerSpec
+
+SOON = 5.0  # seconds within which a cell is told what is wrong
+
+# The bug is in line 5 of the cell: the magic is line 1.
+WITH_BUG = """\
+from temporalio import workflow
+@workflow.defn
+class Sum:
+    @workflow.run
+    async def run(self, numbers: list[int]) -> int: return sum(numbers) / none_of_these
+"""
+WAITING = """\
+import asyncio
+from datetime import timedelta
+from temporalio import activity, workflow
+
+@activity.defn
+async def count() -> int:
+    return 1
+
+@workflow.defn
+class Waiting:
+    def __init__(self) -> None:
+        self.go_on = False
+
+    @workflow.run
+    async def run(self) -> str:
+        await workflow.wait_condition(lambda: self.go_on)
+        return "done"
+
+    @workflow.signal
+    def go(self) -> None:
+        self.go_on = True
+
+    @workflow.update
+    async def ask(self, question: str) -> str:
+        return question.upper()
+"""
+FAILING = """\
+from datetime import timedelta
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+
+@activity.defn
+async def shaky(name: str) -> str:
+    raise ValueError("the disk is full")
+
+@workflow.defn
+class Shaky:
+    @workflow.run
+    async def run(self, attempts: int) -> str:
+        retry = RetryPolicy(initial_interval=timedelta(milliseconds=50), maximum_attempts=attempts)
+        return await workflow.execute_activity(
+            shaky, "Ada", start_to_close_timeout=timedelta(seconds=5), retry_policy=retry
+        )
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with dev_server(tmp_path_factory.mktemp("waiting")) as address:
+        yield address
+
+
+@pytest.fixture
+def nb() -> Iterator[Notebook]:
+    yield notebook()
+    workers.stop_all()
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[Client]:
+    yield await connect()
+
+
+async def start(
+    client: Client, spec: WorkerSpec, workflow: str, *args: Any, **options: Any
+) -> WorkflowHandle[Any, Any]:
+    """A run of a workflow type on a worker's queue."""
+    return await client.start_workflow(
+        workflow, args=args, id=fresh("run"), task_queue=spec.task_queue, **options
+    )
+
+
+async def seen_soon(handle: WorkflowHandle[Any, Any]) -> WorkshopError:
+    """What is said about a run within the promised time."""
+    with pytest.raises(WorkshopError) as raised:
+        await result(handle, timeout=SOON)
+    return raised.value
+
+
+async def test_a_bug_is_explained_by_its_line_and_the_same_run_goes_on(
+    nb: Notebook, client: Client
+) -> None:
+    nb.workflow("sums", WITH_BUG)
+    spec = spec_of(nb["Sum"])
+    await start_worker(spec)
+    handle = await start(client, spec, "Sum", [1, 2], result_type=int)
+    error = await seen_soon(handle)
+    assert isinstance(error, StuckWorkflow)
+    assert "NameError: name 'none_of_these' is not defined" in error.what
+    assert "In cell `sums`, line 6: async def run" in error.what
+    assert error.fix and "sees no variable of the notebook" in error.fix
+
+    # A second bug is not on the server: the SDK reports the first failed attempt only.
+    nb.workflow("sums", WITH_BUG.replace("none_of_these", "0"))
+    error = await result_error(handle, timeout=20)
+    assert isinstance(error, StuckWorkflow) and "ZeroDivisionError" in error.what
+
+    nb.workflow("sums", WITH_BUG.replace(" / none_of_these", ""))
+    assert await result(handle, timeout=30) == 3
+    assert (await handle.describe()).run_id == handle.result_run_id
+
+
+async def result_error(handle: WorkflowHandle[Any, Any], timeout: float) -> WorkshopError:
+    with pytest.raises(WorkshopError) as raised:
+        await result(handle, timeout=timeout)
+    return raised.value
+
+
+async def test_a_bug_in_another_process_is_explained_too(nb: Notebook, client: Client) -> None:
+    nb.workflow("far", WITH_BUG)
+    spec = spec_of(nb["Sum"])
+    await start_process(spec)
+    error = await seen_soon(await start(client, spec, "Sum", [1]))
+    assert isinstance(error, StuckWorkflow) and "In cell `far`, line 6" in error.what
+
+
+async def test_a_sandbox_violation_is_explained_with_the_alternative(
+    nb: Notebook, client: Client
+) -> None:
+    code = WITH_BUG.replace("return sum(numbers) / none_of_these", "return random.random()")
+    nb.workflow("dice", "import random\n" + code)
+    spec = spec_of(nb["Sum"])
+    await start_worker(spec)
+    error = await seen_soon(await start(client, spec, "Sum", [1]))
+    assert isinstance(error, StuckWorkflow)
+    assert "In cell `dice`, line 7: async def run" in error.what
+    assert error.fix and "`workflow.random()`" in error.fix
+
+
+async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client: Client) -> None:
+    nb.workflow("steps", WAITING)
+    spec = spec_of(nb["Waiting"], nb["count"])
+    await start_worker(spec)
+    handle = await start(client, spec, "Waiting", result_type=str)
+    assert await watch(handle.execute_update("ask", "hm", result_type=str), handle) == "HM"
+    call = "await workflow.execute_activity(count, start_to_close_timeout=timedelta(seconds=5))"
+    changed = WAITING.replace("        await workflow.wait", f"        {call}\n        await workflow.wait")
+    nb.workflow("steps", changed)
+    await handle.signal("go")
+    error = await seen_soon(handle)
+    assert isinstance(error, StuckWorkflow) and "TMPRL1100" in error.what
+    assert error.fix and "workflow.patched" in error.fix
+    patched = changed.replace(call, f"if workflow.patched('count'): {call}")
+    nb.workflow("steps", patched)
+    assert await result(handle, timeout=30) == "done"
+
+
+async def test_nobody_polls(nb: Notebook, client: Client) -> None:
+    nb.workflow("alone", GREETING)
+    spec = spec_of(nb["Greeting"], nb["say_hello"])
+    handle = await start(client, spec, "Greeting", "Ada", result_type=str)
+    error = await seen_soon(handle)
+    assert isinstance(error, NobodyPolls)
+    assert f"Nobody polls task queue {spec.task_queue} in namespace default" in error.what
+    await start_worker(spec)
+    assert await result(handle, timeout=20) == "Hello, Ada!"
+
+
+async def test_a_worker_that_was_killed_does_not_count_as_polling(
+    nb: Notebook, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb.workflow("killed", WAITING)
+    spec = spec_of(nb["Waiting"])
+    process = await start_process(spec)
+    handle = await start(client, spec, "Waiting", result_type=str)
+    assert await watch(handle.execute_update("ask", "hm", result_type=str), handle) == "HM"
+    process.kill()
+    await handle.signal("go")
+    with pytest.raises(WorkshopError) as raised:
+        await watch(handle.result(), handle, timeout=SOON, expect_no_worker=True)
+    assert not isinstance(raised.value, NobodyPolls) and "gave no answer" in raised.value.what
+    assert capsys.readouterr().out.count("Nobody polls") == 1
+    assert isinstance(await seen_soon(handle), NobodyPolls)
+    await start_process(spec)
+    assert await result(handle, timeout=20) == "done"
+
+
+async def test_an_activity_without_a_worker(nb: Notebook, client: Client) -> None:
+    code = GREETING.replace("say_hello, name,", "say_hello, name, task_queue='nobody-here',")
+    nb.workflow("halves", code)
+    spec = spec_of(nb["Greeting"])
+    await start_worker(spec)
+    error = await seen_soon(await start(client, spec, "Greeting", "Ada"))
+    assert isinstance(error, NobodyPolls) and "task queue nobody-here" in error.what
+
+
+async def test_an_activity_that_keeps_failing_is_said_once(
+    nb: Notebook, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb.workflow("shaky", FAILING)
+    spec = spec_of(nb["Shaky"], nb["shaky"])
+    await start_worker(spec, announce=False)
+    handle = await start(client, spec, "Shaky", 0)
+    error = await seen_soon(handle)
+    printed = capsys.readouterr().out
+    assert printed.count("activity shaky keeps failing") == 1
+    assert "ValueError: the disk is full" in printed
+    assert "In cell `shaky`, line 8: raise ValueError" in printed
+    assert "gave no answer" in error.what and "activity shaky, attempt" in error.what
+    assert error.fix and "nothing is lost" in error.fix
+
+
+async def test_a_failed_workflow_is_told_by_its_root_cause(nb: Notebook, client: Client) -> None:
+    nb.workflow("given_up", FAILING)
+    spec = spec_of(nb["Shaky"], nb["shaky"])
+    await start_worker(spec)
+    handle = await start(client, spec, "Shaky", 1)
+    error = await seen_soon(handle)
+    assert isinstance(error, WorkflowFailed)
+    assert f"Workflow {handle.id} failed: activity shaky, ValueError: the disk is full" in error.what
+    assert "In cell `given_up`, line 8" in error.what
+
+
+async def test_a_run_that_waits_for_people_is_no_trouble(
+    nb: Notebook, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb.workflow("patient", WAITING)
+    spec = spec_of(nb["Waiting"])
+    await start_worker(spec, announce=False)
+    handle = await start(client, spec, "Waiting")
+    error = await result_error(handle, timeout=3)
+    assert "It waits for a signal, an update or a timer" in error.what
+    assert capsys.readouterr().out == ""
+    await handle.signal("go")
+    assert await result(handle, timeout=10) == "done"
+
+
+async def test_the_loop_wakes_often_enough_for_the_stop_button(
+    nb: Notebook, client: Client
+) -> None:
+    nb.workflow("awake", WAITING)
+    spec = spec_of(nb["Waiting"])
+    await start_worker(spec)
+    handle = await start(client, spec, "Waiting")
+    loop = asyncio.get_running_loop()
+    wakes = 0
+    select = loop._selector.select  # type: ignore[attr-defined]
+
+    def counted(timeout: float | None = None) -> Any:
+        nonlocal wakes
+        wakes += 1
+        assert timeout is not None and timeout <= 0.25
+        return select(timeout)
+
+    loop._selector.select = counted  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(WorkshopError):
+            await result(handle, timeout=2)
+    finally:
+        loop._selector.select = select  # type: ignore[attr-defined]
+    assert wakes >= 8
+
+
+async def test_within_names_what_did_not_come() -> None:
+    assert await within(asyncio.sleep(0, "here"), 1, "the answer") == "here"
+    with pytest.raises(WorkshopError, match=r"the answer did not come within 0\.1 s"):
+        await within(asyncio.sleep(60), 0.1, "the answer")
+
+
+def test_identities_of_others_count_as_alive() -> None:
+    assert identity_alive("lab@1@another-host.example")
+    assert identity_alive("4711@some-host")

@@ -1,0 +1,154 @@
+"""What a run that is not done is waiting for, and whether anybody is there to do it.
+
+One look at a run gives a `Situation`: what is pending, in words, and what is wrong. Left out: waiting
+(`lab.waiting`).
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import (
+    PendingActivityState,
+    PendingNexusOperationState,
+    PendingWorkflowTaskState,
+    TaskQueueType,
+)
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import PendingActivityInfo, PendingNexusOperationInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
+    DescribeWorkflowExecutionRequest,
+    DescribeWorkflowExecutionResponse,
+)
+from temporalio.client import Client
+
+from workshop_lib.lab.explaining import root_failure
+from workshop_lib.lab.registry import identity_alive
+from workshop_lib.lab.task_failures import TaskFailure, last_task_failure
+
+UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it
+SETTLED = 0.5  # seconds after which an attempt that began has failed rather than not yet succeeded
+MANY_ATTEMPTS = 3  # an activity that has come to this attempt "keeps failing"
+LONG_PAUSE = 3.0  # and so does one whose next attempt is further off than this many seconds
+
+
+@dataclass
+class Situation:
+    """One look at a run.
+
+    Attributes:
+        waits_for: what is pending, a phrase each.
+        stuck: why its workflow task fails, if it does.
+        unserved: namespace and queue that hold a task and that nobody polls.
+        troubles: things that fail and are tried again: a stable key and what to say about it.
+    """
+
+    waits_for: list[str] = field(default_factory=list)
+    stuck: TaskFailure | None = None
+    unserved: tuple[str, str] | None = None
+    troubles: dict[str, str] = field(default_factory=dict)
+
+
+async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 1) -> Situation:
+    """Look at a run, and at its children.
+
+    Raises:
+        RPCError: the server does not answer, or has no such run.
+    """
+    run = WorkflowExecution(workflow_id=workflow_id, run_id=run_id)
+    described = await client.workflow_service.describe_workflow_execution(
+        DescribeWorkflowExecutionRequest(namespace=client.namespace, execution=run)
+    )
+    situation = Situation()
+    await _look_at_workflow_task(client, described, situation)
+    for activity in described.pending_activities:
+        await _look_at_activity(client, activity, situation)
+    for operation in described.pending_nexus_operations:
+        _look_at_operation(operation, situation)
+    for child in described.pending_children if depth else ():
+        situation.waits_for.append(f"child workflow {child.workflow_id}")
+        below = await look(client, child.workflow_id, child.run_id, depth - 1)
+        situation.stuck = situation.stuck or below.stuck
+        situation.unserved = situation.unserved or below.unserved
+        situation.troubles |= below.troubles
+        situation.waits_for += below.waits_for
+    return situation
+
+
+async def _look_at_workflow_task(
+    client: Client, described: DescribeWorkflowExecutionResponse, situation: Situation
+) -> None:
+    if not described.HasField("pending_workflow_task"):
+        return
+    task = described.pending_workflow_task
+    situation.waits_for.append(f"a workflow task, attempt {task.attempt}")
+    info = described.workflow_execution_info
+    started = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
+    if not started and _age(task.scheduled_time) > UNSERVED_AFTER:
+        kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+        if not await _served(client, info.task_queue, kind):
+            situation.unserved = client.namespace, info.task_queue
+    if task.attempt > 1 and started and _age(task.started_time) > SETTLED:
+        failure = await last_task_failure(client, info.execution.workflow_id, info.execution.run_id)
+        situation.stuck = failure
+
+
+async def _look_at_activity(
+    client: Client, activity: PendingActivityInfo, situation: Situation
+) -> None:
+    name, queue = activity.activity_type.name, activity.activity_options.task_queue.name
+    situation.waits_for.append(f"activity {name}, attempt {activity.attempt}")
+    started = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+    lost = started and not identity_alive(activity.last_worker_identity)
+    next_in = -_age(activity.next_attempt_schedule_time) if not started else 0.0
+    if lost:
+        situation.troubles[f"{activity.activity_id} lost"] = (
+            f"activity {name} was begun by worker {activity.last_worker_identity}, which is gone; the "
+            "server gives it to another one when its timeout is over"
+        )
+    if queue and (lost or (not started and _age(activity.scheduled_time) > UNSERVED_AFTER)):
+        kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+        if not await _served(client, queue, kind):
+            situation.unserved = client.namespace, queue
+    keeps_failing = activity.attempt >= MANY_ATTEMPTS or next_in > LONG_PAUSE
+    if activity.HasField("last_failure") and activity.attempt > 1 and keeps_failing:
+        kind_of_error, message, line = root_failure(activity.last_failure)
+        most = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ", no limit"
+        soon = f"again in {next_in:.0f} s" if next_in >= 1 else "again now"
+        said = f"{kind_of_error}: {message}" if kind_of_error else message
+        situation.troubles[activity.activity_id] = (
+            f"activity {name} keeps failing ({activity.attempt - 1} failed attempts{most}, {soon}): {said}"
+            + (f"\nIn {line}" if line else "")
+        )
+
+
+def _look_at_operation(operation: PendingNexusOperationInfo, situation: Situation) -> None:
+    name = f"Nexus operation {operation.operation} of endpoint {operation.endpoint}"
+    situation.waits_for.append(f"{name}, attempt {operation.attempt}")
+    if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_BLOCKED:
+        situation.troubles[f"{operation.operation_id} blocked"] = (
+            f"{name} is held back by the server: {operation.blocked_reason}"
+        )
+    elif operation.HasField("last_attempt_failure") and operation.attempt > 1:
+        _, message, _ = root_failure(operation.last_attempt_failure)
+        situation.troubles[f"{operation.scheduled_event_id} failing"] = (
+            f"{name} keeps failing ({operation.attempt - 1} failed attempts): {message}"
+        )
+
+
+async def _served(client: Client, queue: str, kind: TaskQueueType.ValueType) -> bool:
+    """Whether a living worker polls a queue. The server remembers pollers for minutes after their end."""
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+        )
+    )
+    place = client.namespace, queue
+    return any(identity_alive(poller.identity, place=place) for poller in answer.pollers)
+
+
+def _age(moment: Timestamp) -> float:
+    """Seconds since a moment; 0 for one that is not set, negative for one to come."""
+    return time.time() - moment.ToNanoseconds() / 1e9 if moment.seconds else 0.0

@@ -1,0 +1,121 @@
+"""Which workers this process has started, by name, and whether a worker seen on the server still lives.
+
+One worker a name: whoever takes a name stops the one that had it, so old and new code never both poll.
+Left out: how a worker is started (`lab.workers` for threads, `lab.worker_process` for processes).
+"""
+
+import os
+import socket
+import threading
+from typing import Protocol
+
+import psutil
+
+from workshop_lib.worker_spec import WorkerSpec
+
+THREAD_PREFIX = "worker "  # what the names of worker threads begin with
+
+
+class StartedWorker(Protocol):
+    """What the registry keeps: a worker in a thread or in a process."""
+
+    @property
+    def alive(self) -> bool:
+        """True while it can poll."""
+
+    @property
+    def name(self) -> str:
+        """The name it goes by."""
+
+    @property
+    def spec(self) -> WorkerSpec:
+        """What it serves."""
+
+    @property
+    def started_at(self) -> float:
+        """Unix seconds when it began to poll."""
+
+    @property
+    def pid(self) -> int:
+        """The process that it runs in."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and task queue."""
+
+    def stop(self) -> None:
+        """Let it finish what it has and wait until it is gone. Harmless when it is gone already."""
+
+
+_registry: dict[str, StartedWorker] = {}
+_lock = threading.Lock()
+
+
+def stop_worker(name: str) -> None:
+    """Stop the worker of this name, thread or process. No error if there is none."""
+    with _lock:
+        worker = _registry.pop(name, None)
+    if worker:
+        worker.stop()
+
+
+def stop_all() -> None:
+    """Stop every worker that this process has started, in threads and in processes."""
+    with _lock:
+        workers = list(_registry.values())
+        _registry.clear()
+    for worker in workers:
+        worker.stop()
+
+
+def registered() -> dict[str, StartedWorker]:
+    """All living workers that this process has started, by name: threads and processes."""
+    with _lock:
+        return {name: worker for name, worker in _registry.items() if worker.alive}
+
+
+def register(name: str, worker: StartedWorker) -> StartedWorker | None:
+    """Take a name in the registry. Returns who had it, for the caller to stop before it polls."""
+    with _lock:
+        old = _registry.get(name)
+        _registry[name] = worker
+    return old
+
+
+def unregister(name: str, worker: StartedWorker) -> None:
+    """Give a name back, if this worker still has it."""
+    with _lock:
+        if _registry.get(name) is worker:
+            del _registry[name]
+
+
+def identity(name: str) -> str:
+    """How a worker of this process is called on the server: "name@pid@host"."""
+    return f"{name}@{os.getpid()}@{socket.gethostname()}"
+
+
+def identity_alive(
+    worker_identity: str, *, since: float | None = None, place: tuple[str, str] | None = None
+) -> bool:
+    """Whether a worker "name@pid@host" may still be there.
+
+    Args:
+        since: Unix seconds; a worker of this process that was started later counts as another one.
+        place: namespace and queue; a worker that this process has started elsewhere does not count.
+
+    Identities of another form, and of other hosts, count as alive: nothing is known of them.
+    """
+    name, _, rest = worker_identity.partition("@")
+    pid, _, host = rest.partition("@")
+    if host != socket.gethostname() or not pid.isdigit():
+        return True
+    worker = registered().get(name)
+    if worker and worker.pid == int(pid):
+        elsewhere = place is not None and worker.place != place
+        return not elsewhere and (since is None or worker.started_at <= since)
+    if int(pid) == os.getpid():
+        return False
+    try:
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

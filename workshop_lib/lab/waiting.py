@@ -1,0 +1,176 @@
+"""Waiting for a workflow without ever hanging a cell.
+
+The server retries for ever what can still succeed: a workflow task whose code has a bug, an activity that
+keeps failing, a task in a queue that nobody polls. So while a cell waits, this module looks at the run once
+a second and says what is wrong, with the line of the cell. Giving up loses nothing: the run goes on.
+
+Left out: what is looked at (`lab.pending`) and what the advice is (`lab.explaining`).
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.cell_files import locate_in_stack
+from workshop_lib.lab.explaining import advice, failed_for_good, plain
+from workshop_lib.lab.pending import Situation, look
+from workshop_lib.lab.task_failures import TaskFailure
+
+T = TypeVar("T")
+
+# A running cell is interrupted only when its loop wakes: five times a second makes the stop button work.
+TICK = 0.2
+LOOK_EVERY = 1.0  # seconds
+
+
+class StuckWorkflow(WorkshopError):
+    """A workflow task fails again and again: the workflow's code has a bug."""
+
+
+class NobodyPolls(WorkshopError):
+    """A task lies in a queue, and no worker is there to take it."""
+
+
+class WorkflowFailed(WorkshopError):
+    """The workflow, or an update of it, ended with a failure. `__cause__` is Temporal's own error."""
+
+
+async def result(handle: WorkflowHandle[Any, T], *, timeout: float = 60) -> T:
+    """The result of a workflow, or what keeps it from having one.
+
+    Args:
+        handle: of the run.
+        timeout: seconds to wait at most; the run goes on after that.
+
+    Raises:
+        WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
+        WorkshopError: there is no result within `timeout`; it says what is pending.
+    """
+    return await watch(handle.result(), handle, timeout=timeout)
+
+
+async def watch(
+    awaitable: Awaitable[T],
+    handle: WorkflowHandle[Any, Any],
+    *,
+    timeout: float = 60,
+    expect_no_worker: bool = False,
+) -> T:
+    """Await something that a workflow has to do: an update, a query, a result.
+
+    Args:
+        awaitable: what is awaited; it is cancelled when this gives up.
+        handle: of the run that has to do it.
+        timeout: seconds to wait at most.
+        expect_no_worker: a lesson has killed the worker; that nobody polls is said and not raised.
+
+    Raises:
+        WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
+        WorkshopError: no answer within `timeout`; it says what is pending.
+    """
+    awaited = asyncio.ensure_future(awaitable)
+    looking: asyncio.Task[Situation] | None = None
+    now = asyncio.get_running_loop().time
+    end, next_look = now() + timeout, now() + LOOK_EVERY / 2
+    said: set[str] = set()
+    latest = Situation()
+    try:
+        while not awaited.done():
+            if now() >= end:
+                raise _no_answer(handle, timeout, latest)
+            # There is no event for "it is stuck": the server is asked, once a second.
+            if looking is None and now() >= next_look:
+                looking = asyncio.create_task(look(handle._client, handle.id, handle.run_id or ""))
+                next_look = now() + LOOK_EVERY
+            waited: set[asyncio.Future[Any]] = {awaited, *([looking] if looking else [])}
+            await asyncio.wait(waited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+            if looking and looking.done() and not awaited.done():
+                latest = _seen(looking, said)
+                looking = None
+                _judge(handle, latest, expect_no_worker, said)
+        return awaited.result()
+    except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
+        title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
+        raise WorkflowFailed(f"Workflow {handle.id} {title}: {failed_for_good(error)}") from error
+    finally:
+        awaited.cancel()
+        if looking:
+            looking.cancel()
+
+
+async def within(awaitable: Awaitable[T], timeout: float, what: str) -> T:
+    """Await anything for at most `timeout` seconds. `what` is what did not come: "the model's answer".
+
+    Raises:
+        WorkshopError: it did not come in time.
+    """
+    awaited = asyncio.ensure_future(awaitable)
+    now = asyncio.get_running_loop().time
+    end = now() + timeout
+    try:
+        while not awaited.done() and now() < end:
+            await asyncio.wait({awaited}, timeout=min(TICK, max(0.0, end - now())))
+        if awaited.done():
+            return awaited.result()
+    finally:
+        awaited.cancel()
+    raise WorkshopError(f"{what} did not come within {timeout:g} s.", fix="run `workshop doctor`.")
+
+
+def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:
+    """What a look has found. A server that is away for a moment is said once, and waited for."""
+    try:
+        return looking.result()
+    except RPCError as error:
+        _say_once(f"the server does not answer: {error.message}", "server", said)
+        return Situation(waits_for=["the server, which does not answer"])
+
+
+def _judge(
+    handle: WorkflowHandle[Any, Any], found: Situation, expect_no_worker: bool, said: set[str]
+) -> None:
+    """Raise what needs a person; print, once each, what may mend itself."""
+    if found.stuck:
+        raise _stuck(handle, found.stuck) from None
+    for key, text in found.troubles.items():
+        _say_once(text, key, said)
+    if found.unserved:
+        namespace, queue = found.unserved
+        what = f"Nobody polls task queue {queue} in namespace {namespace}."
+        if not expect_no_worker:
+            raise NobodyPolls(
+                f"{what} Workflow {handle.id} waits there, and nothing is lost.",
+                fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
+                "then wait again.",
+            )
+        _say_once(f"{what} The run waits on the server.", "unserved", said)
+
+
+def _stuck(handle: WorkflowHandle[Any, Any], failure: TaskFailure) -> StuckWorkflow:
+    line = locate_in_stack(failure.stack)
+    kind = f"{failure.kind}: " if failure.kind else ""
+    what = f"Workflow {handle.id} is stuck, not failed: {kind}{plain(failure.message)}"
+    return StuckWorkflow(
+        f"{what}\nIn {line}" if line else what, fix=advice(failure.kind, failure.message)
+    )
+
+
+def _no_answer(
+    handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation
+) -> WorkshopError:
+    pending = "; ".join(latest.waits_for) or "a signal, an update or a timer"
+    troubles = "".join(f"\n{text}" for text in latest.troubles.values())
+    return WorkshopError(
+        f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
+        fix="run the cell again to wait longer: the run goes on on the server, and nothing is lost.",
+    )
+
+
+def _say_once(text: str, key: str, said: set[str]) -> None:
+    if key not in said:
+        said.add(key)
+        print(text)
