@@ -53,6 +53,8 @@ client = await lab.start()
 #
 # The line above says which model answers. Without a key it is the **offline model**: rules, not a language
 # model. It takes the same road through LiteLLM as a paid one, and it is honest about what it cannot do.
+#
+# The first call takes some seconds: LiteLLM is a large library and is loaded now.
 
 # %%
 from workshop_lib.llm.gateway import complete
@@ -150,7 +152,7 @@ died = await run_naked(talk, kill_at_call=6)
 died
 
 # %% [markdown]
-# Two replies arrived. What the agent knew was in a list, and the list is gone. There is no going on, only
+# Replies to two of the four messages arrived. What the agent knew was in a list, and the list is gone. There is no going on, only
 # starting over:
 
 # %%
@@ -244,6 +246,8 @@ await check.durable_loop(client, Agent)
 # run, the final words are being paid for.
 
 # %%
+from workshop_lib.agents.local_tools import execute_tool
+
 activities = [planner.plan_next_action, execute_tool]
 agent_worker = lab.spec("agent", workflows=[Agent], activities=activities)
 agent_worker.banner()

@@ -1,5 +1,6 @@
 """The lab's server: found, adopted, started, mended and stopped, always a real one."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,8 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 from lab_environment import free_port, lab, listening, set_env
+from temporalio import workflow
 from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import WorkflowUpdateStage
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
@@ -334,6 +338,47 @@ async def test_a_server_that_is_gone(state: Path) -> None:
     stop()
     with pytest.raises(WorkshopError, match="does not answer any more"):
         await ensure_namespaces(found)
+
+
+# The flags
+
+
+@workflow.defn
+class Busy:
+    """Holds every update until it is told to end."""
+
+    def __init__(self) -> None:
+        self.released = False
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: self.released and workflow.all_handlers_finished())
+
+    @workflow.update
+    async def wait(self, number: int) -> int:
+        await workflow.wait_condition(lambda: self.released)
+        return number
+
+    @workflow.signal
+    def release(self) -> None:
+        self.released = True
+
+
+async def test_more_than_ten_updates_may_wait_in_one_workflow(state: Path) -> None:
+    ensure_server(in_memory=True)
+    client = await connect.connect()
+    async with Worker(
+        client, task_queue="busy", workflows=[Busy], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        handle = await client.start_workflow(Busy.run, id="busy", task_queue="busy")
+        accepted = WorkflowUpdateStage.ACCEPTED
+        starts = [
+            handle.start_update(Busy.wait, number, wait_for_stage=accepted) for number in range(25)
+        ]
+        async with asyncio.timeout(30):
+            updates = await asyncio.gather(*starts)
+            await handle.signal(Busy.release)
+            assert [await update.result() for update in updates] == list(range(25))
 
 
 # Small things

@@ -27,7 +27,7 @@ from workshop_lib.worker_spec import WorkerSpec
 
 SOON = 5.0  # seconds within which a cell is told what is wrong
 
-# The bug is in line 5 of the cell: the magic is line 1.
+# The bug is in line 6 of the cell: the magic is line 1.
 WITH_BUG = """\
 from temporalio import workflow
 @workflow.defn
@@ -172,7 +172,9 @@ async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client
     handle = await start(client, spec, "Waiting", result_type=str)
     assert await watch(handle.execute_update("ask", "hm", result_type=str), handle) == "HM"
     call = "await workflow.execute_activity(count, start_to_close_timeout=timedelta(seconds=5))"
-    changed = WAITING.replace("        await workflow.wait", f"        {call}\n        await workflow.wait")
+    changed = WAITING.replace(
+        "        await workflow.wait", f"        {call}\n        await workflow.wait"
+    )
     nb.workflow("steps", changed)
     await handle.signal("go")
     error = await seen_soon(handle)
@@ -245,7 +247,9 @@ async def test_a_failed_workflow_is_told_by_its_root_cause(nb: Notebook, client:
     handle = await start(client, spec, "Shaky", 1)
     error = await seen_soon(handle)
     assert isinstance(error, WorkflowFailed)
-    assert f"Workflow {handle.id} failed: activity shaky, ValueError: the disk is full" in error.what
+    assert (
+        f"Workflow {handle.id} failed: activity shaky, ValueError: the disk is full" in error.what
+    )
     assert "In cell `given_up`, line 8" in error.what
 
 

@@ -68,9 +68,10 @@ def calculator(args: CalculatorInput) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ToolInputError(f"the result of {args.expression!r} is not a finite number")
-        # 0.1 + 0.2 is 0.3 to the person who asked.
-        value = float(f"{value:.12g}")
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)
+        if value.is_integer() and abs(value) < 1e16:
+            return str(int(value))
+        # Fifteen digits are what a float is sure of: 0.1 + 0.2 is 0.3 to the person who asked.
+        return f"{value:.15g}"
     return str(value)
 
 
@@ -140,15 +141,14 @@ async def execute_tool(request: ToolRequest) -> str:
     Raises:
         ApplicationError: type `ToolInputError`, not retried: only the model can correct its arguments.
     """
+    tool = LOCAL_TOOLS.get(request.name)
+    if tool is None:
+        raise ApplicationError(
+            f"there is no local tool {request.name!r}", type="ToolInputError", non_retryable=True
+        )
     async with heartbeating():
         try:
-            return LOCAL_TOOLS[request.name].run(request.arguments)
-        except KeyError:
-            raise ApplicationError(
-                f"there is no local tool {request.name!r}",
-                type="ToolInputError",
-                non_retryable=True,
-            ) from None
+            return tool.run(request.arguments)
         except ToolInputError as error:
             raise ApplicationError(str(error), type="ToolInputError", non_retryable=True) from None
 
@@ -159,7 +159,8 @@ def explain_validation(error: ValidationError) -> str:
         f"{'.'.join(str(part) for part in e['loc']) or 'arguments'}: {e['msg']}"
         for e in error.errors(include_input=False, include_url=False)
     )
-    return "wrong arguments: " + "; ".join(parts)
+    # The names are the model's: they may hold line breaks.
+    return " ".join(f"wrong arguments: {'; '.join(parts)}".split())
 
 
 @lru_cache(maxsize=1)

@@ -91,9 +91,10 @@ def problem_with(call: ToolCall, tools: list[ToolSpec]) -> str | None:
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """A call's arguments, or None where the model did not write a JSON object."""
+    """A call's arguments, or None where the model did not write a JSON object that can be sent on."""
     try:
         arguments = json.loads(call.arguments or "{}")
-    except ValueError:
+        json.dumps(arguments, ensure_ascii=False).encode()  # half a character cannot be sent on
+    except (ValueError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None

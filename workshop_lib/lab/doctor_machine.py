@@ -84,7 +84,7 @@ def temporal_cli() -> list[Finding]:
 
 
 def dotenv_file() -> list[Finding]:
-    """`.env` can be read, and is not where others can read the keys in it."""
+    """`.env` can be read, where there is one."""
     path = environment.env_file()
     if not path.exists():
         return [ok(".env", "none, which is fine: defaults and the offline model")]

@@ -1,0 +1,102 @@
+"""One dev server for all tests of a run, and clients, queues and workers on it.
+
+The server starts when the first test asks for it, whichever test worker that is, and the controller stops
+it at the end. Its address is in `TEMPORAL_ADDRESS` only while a test that uses it runs: notebooks and the
+tests of the lab's own server start theirs. Left out: a lab of its own for a test (`lab_environment`).
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from lab_environment import free_port, set_env
+from temporalio.client import Client
+
+from workshop_lib.agents.worker import orchestrator
+from workshop_lib.connect import connect
+from workshop_lib.lab import server
+from workshop_lib.lab.namespaces import ensure_namespaces
+from workshop_lib.lab.server_process import run_sync
+from workshop_lib.llm import faults
+from workshop_lib.settings import reload_settings
+from workshop_lib.worker_spec import WorkerSpec
+
+SERVER_FOLDER = "WORKSHOP_TEST_SERVER"  # names the folder; test workers inherit it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the folder of the server, which test workers then share."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SERVER_FOLDER] = tempfile.mkdtemp(prefix="wt-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server, if a test has started it."""
+    if not hasattr(config, "workerinput"):
+        folder = Path(os.environ.pop(SERVER_FOLDER))
+        server.stop(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> str:
+    """The address of the server, with the workshop's namespaces and endpoints."""
+    folder = Path(os.environ[SERVER_FOLDER])
+    with pytest.MonkeyPatch.context() as patch:
+        set_env(
+            patch,
+            # Else it would count as a leftover of the test worker that happened to start it.
+            WORKSHOP_STATE_DIR=folder,
+            WORKSHOP_TEMPORAL_PORT=free_port(),
+            WORKSHOP_UI_PORT=free_port(),
+        )
+        found = server.ensure_server(in_memory=True, state_dir=folder)
+        run_sync(ensure_namespaces(found))
+    reload_settings()
+    return found.address
+
+
+@pytest_asyncio.fixture
+async def client(temporal_server: str, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client of the orchestrator's namespace; code that connects by itself finds the same server."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server)
+    return await connect()
+
+
+@pytest.fixture
+def queue() -> str:
+    """The name of a task queue that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def spec(queue: str) -> WorkerSpec:
+    """The orchestrator's worker on a queue of its own."""
+    return orchestrator().with_queue(queue)
+
+
+@pytest_asyncio.fixture
+async def worker(client: Client, spec: WorkerSpec) -> AsyncIterator[WorkerSpec]:
+    """A running worker of `spec`, in this process."""
+    async with asyncio.timeout(170), spec.build(client):
+        yield spec
+
+
+@pytest.fixture
+def settings_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Set environment variables for this test, as in `settings_env(OFFLINE_FAULTS="…")`."""
+
+    def change(**values: object) -> None:
+        set_env(monkeypatch, **values)
+        faults.restart()
+
+    yield change
+    monkeypatch.undo()
+    reload_settings()
+    faults.restart()

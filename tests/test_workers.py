@@ -1,0 +1,352 @@
+"""Workers of the lab: in threads and in processes, one a name, gone when they should be."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowHandle
+
+from workshop_lib.connect import connect
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import workers
+from workshop_lib.lab.registry import registered
+from workshop_lib.lab.waiting import result, watch
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.workers import running, start_worker, stop_all, stop_worker
+from workshop_lib.worker_spec import WorkerSpec
+
+BLOCKING = """\
+import os, time
+from datetime import timedelta
+from temporalio import activity, workflow
+
+@activity.defn
+def slow(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+@workflow.defn
+class Slow:
+    @workflow.run
+    async def run(self, seconds: float) -> int:
+        return await workflow.execute_activity(
+            slow, seconds, start_to_close_timeout=timedelta(seconds=3)
+        )
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with dev_server(tmp_path_factory.mktemp("workers")) as address:
+        yield address
+
+
+@pytest.fixture
+def nb() -> Iterator[Notebook]:
+    yield notebook()
+    stop_all()
+
+
+@pytest.fixture
+def spec(nb: Notebook) -> WorkerSpec:
+    """A worker that greets."""
+    nb.workflow("greeting", GREETING)
+    return spec_of(nb["Greeting"], nb["say_hello"])
+
+
+async def greet(spec: WorkerSpec, name: str = "Ada") -> str:
+    return str(await result(await greeting(spec, name), timeout=30))
+
+
+async def greeting(spec: WorkerSpec, name: str = "Ada") -> WorkflowHandle[Any, Any]:
+    client = await connect(spec.namespace)
+    return await client.start_workflow(
+        "Greeting", name, id=fresh("run"), task_queue=spec.task_queue, result_type=str
+    )
+
+
+async def served_by(handle: WorkflowHandle[Any, Any]) -> set[str]:
+    """Identities of the workers that the history names."""
+    kinds = (EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED, EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED)
+    events = (await handle.fetch_history()).events
+    started = [event for event in events if event.event_type in kinds]
+    return {
+        event.workflow_task_started_event_attributes.identity
+        or event.activity_task_started_event_attributes.identity
+        for event in started
+    }
+
+
+async def test_it_says_what_it_serves_and_serves_it(
+    spec: WorkerSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = await start_worker(spec)
+    assert capsys.readouterr().out == spec.banner() + "\n"
+    assert running() == {spec.name: worker} and worker.alive
+    handle = await greeting(spec)
+    assert await result(handle, timeout=20) == "Hello, Ada!"
+    assert await served_by(handle) == {worker.identity}
+    stop_worker(spec.name)
+    assert not worker.alive and running() == {}
+    stop_worker(spec.name)  # nothing to stop is no error
+
+
+async def test_a_name_started_again_leaves_one_worker(nb: Notebook, spec: WorkerSpec) -> None:
+    old = await start_worker(spec)
+    nb.workflow("newer", GREETING.replace("Hello", "Good day"))
+    new = await start_worker(
+        replace(spec, workflows=[nb["Greeting"]], activities=[nb["say_hello"]])
+    )
+    assert not old.alive and running() == {spec.name: new}
+    # Were the old one still polling, half of these would be its own.
+    assert {await greet(spec) for _ in range(8)} == {"Good day, Ada!"}
+
+
+async def test_a_process_takes_the_name_of_a_thread_and_back(spec: WorkerSpec) -> None:
+    thread = await start_worker(spec)
+    process = await start_process(spec)
+    assert not thread.alive and registered() == {spec.name: process}
+    again = await start_worker(spec)
+    assert not process.alive and registered() == {spec.name: again}
+
+
+async def test_a_busy_cell_does_not_stall_it(spec: WorkerSpec) -> None:
+    await start_worker(spec)
+    handle = await greeting(spec)
+    done: list[str] = []
+
+    async def ask() -> None:  # a second client, on a loop of its own
+        client = await connect()
+        done.append(await client.get_workflow_handle(handle.id, result_type=str).result())
+
+    other = threading.Thread(target=lambda: asyncio.run(ask()), daemon=True)
+    other.start()
+    other.join(20)  # this loop does nothing meanwhile, like that of a cell that computes
+    assert done == ["Hello, Ada!"]
+
+
+async def test_the_interrupt_button_does_not_stop_it(spec: WorkerSpec) -> None:
+    worker = await start_worker(spec)
+    process = await start_process(replace(spec, name=fresh("other")))
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    assert await greet(spec) == "Hello, Ada!"
+    assert worker.alive and process.alive
+
+
+async def test_a_plain_function_can_be_an_activity(nb: Notebook) -> None:
+    nb.workflow("slow", BLOCKING)
+    spec = spec_of(nb["Slow"], nb["slow"])
+    await start_worker(spec)
+    client = await connect()
+    handle = await client.start_workflow(
+        "Slow", 0.0, id=fresh("run"), task_queue=spec.task_queue, result_type=int
+    )
+    assert await result(handle, timeout=20) == os.getpid()
+
+
+async def test_a_namespace_that_is_not_there_is_said(spec: WorkerSpec) -> None:
+    elsewhere = replace(spec, namespace="nowhere")
+    for start in (start_worker, start_process):
+        with pytest.raises(WorkshopError, match="there is no namespace nowhere"):
+            await start(elsewhere)
+    assert registered() == {}
+
+
+async def test_no_server_is_said(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:9")
+    for start in (start_worker, start_process):
+        with pytest.raises(WorkshopError):
+            await start(spec)
+    assert registered() == {}
+
+
+async def test_a_class_without_a_decorator_is_said(nb: Notebook) -> None:
+    nb.workflow("plain", "class NoWorkflow:\n    pass\n")
+    for start in (start_worker, start_process):
+        with pytest.raises(WorkshopError, match=r"NoWorkflow.*lacks its @workflow\.defn"):
+            await start(spec_of(nb["NoWorkflow"]))
+
+
+# --- processes ---------------------------------------------------------------------------------------
+
+
+async def test_a_killed_process_is_followed_by_another(spec: WorkerSpec) -> None:
+    first = await start_process(spec)
+    handle = await greeting(spec)
+    assert await result(handle, timeout=20) == "Hello, Ada!"
+    assert {identity.split("@")[1] for identity in await served_by(handle)} == {str(first.pid)}
+    first.kill()
+    assert not first.alive and not psutil.pid_exists(first.pid)
+    assert await first.exited(1) == -signal.SIGKILL
+    handle = await greeting(spec)
+    second = await start_process(spec)
+    assert await result(handle, timeout=20) == "Hello, Ada!"
+    assert {identity.split("@")[1] for identity in await served_by(handle)} == {str(second.pid)}
+
+
+async def test_a_kill_point_ends_it_and_another_finishes(spec: WorkerSpec) -> None:
+    victim = await start_process(spec, kill_at="activity-report@say_hello#1")
+    handle = await greeting(spec)
+    assert await victim.exited(20) == -signal.SIGKILL
+    assert registered() == {}
+    await start_process(spec)
+    answer = await watch(handle.result(), handle, timeout=30, expect_no_worker=True)
+    assert answer == "Hello, Ada!"
+
+
+async def test_one_that_runs_on_is_said(spec: WorkerSpec) -> None:
+    process = await start_process(spec)
+    with pytest.raises(WorkshopError, match=f"Worker process {spec.name} still runs"):
+        await process.exited(0.2)
+
+
+async def test_an_unknown_kill_point_starts_nothing(spec: WorkerSpec) -> None:
+    with pytest.raises(WorkshopError, match="is not a kill point"):
+        await start_process(spec, kill_at="somewhere")
+    assert registered() == {}
+
+
+async def test_stop_is_gentle(nb: Notebook) -> None:
+    nb.workflow("gentle", BLOCKING)
+    spec = spec_of(nb["Slow"], nb["slow"])
+    process = await start_process(spec)
+    client = await connect()
+    handle = await client.start_workflow(
+        "Slow", 1.0, id=fresh("run"), task_queue=spec.task_queue, result_type=int
+    )
+    async with asyncio.timeout(20):
+        while not (await handle.describe()).raw_description.pending_activities:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(process.stop)
+    assert await process.exited(1) == 0
+    kinds = [event.event_type for event in (await handle.fetch_history()).events]
+    assert EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED in kinds
+
+
+async def test_what_a_plain_cell_defines_is_refused(nb: Notebook) -> None:
+    nb.run("from temporalio import activity\n@activity.defn\nasync def here() -> None: ...")
+    here = nb["here"]
+    here.__module__ = "__main__"  # as in a kernel
+    with pytest.raises(WorkshopError) as raised:
+        await start_process(spec_of(here))
+    assert "cannot import here" in raised.value.what
+    assert raised.value.fix and "%%workflow" in raised.value.fix
+    with pytest.raises(WorkshopError, match="cannot import"):
+        await start_process(replace(spec_of(), client_plugins=[lambda: None]))  # type: ignore[list-item, return-value]
+
+
+async def test_environment_and_log_are_its_own(nb: Notebook) -> None:
+    code = GREETING.replace(
+        'return f"Hello, {name}!"', "print('in the log'); return os.environ[name]"
+    )
+    nb.workflow("environ", "import os\n" + code)
+    spec = spec_of(nb["Greeting"], nb["say_hello"])
+    process = await start_process(spec, env={"COLOUR": "green"})
+    assert await greet(spec, "COLOUR") == "green"
+    assert process.log.name == f"worker-{spec.name}-{process.pid}.log"
+    assert "in the log" in process.log.read_text()
+
+
+async def test_stop_all_ends_threads_and_processes(spec: WorkerSpec) -> None:
+    thread = await start_worker(spec)
+    process = await start_process(replace(spec, name=fresh("other")))
+    stop_all()
+    assert not thread.alive and not process.alive and registered() == {}
+
+
+PARENT = """
+import asyncio, os, sys
+sys.path[:0] = {path!r}
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.workers import start_worker
+from workshop_lib.worker_spec import WorkerSpec
+import {module} as cell
+
+async def main():
+    spec = dict(namespace="default", task_queue="orphans", activities=[cell.say_hello])
+    process = await start_process(WorkerSpec(name="child", **spec), outlive={outlive})
+    await start_worker(WorkerSpec(name="thread", **spec), announce=False)
+    print(process.pid, flush=True)
+    {end}
+
+asyncio.run(main())
+"""
+
+
+def parent(nb: Notebook, end: str, outlive: bool = False) -> "subprocess.Popen[str]":
+    """A process that starts workers and then ends in some way."""
+    nb.workflow("orphans", GREETING)
+    module = nb["say_hello"].__module__
+    folder = str(Path(sys.modules[module].__file__ or "").parent)
+    code = PARENT.format(path=[folder], module=module, outlive=outlive, end=end)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "return"])
+def test_a_child_leaves_with_its_parent(nb: Notebook, end: str) -> None:
+    with parent(nb, end) as process:
+        said, errors = process.communicate(timeout=60)
+    child = int(said)
+    psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=10)
+    assert not psutil.pid_exists(child)
+    if end == "return":  # an orderly end is a quiet one: no abort, no stack trace
+        assert (process.returncode, errors) == (0, "")
+
+
+def test_a_child_that_is_to_outlive_its_parent_does(nb: Notebook) -> None:
+    with parent(nb, "return", outlive=True) as process:
+        said, _ = process.communicate(timeout=60)
+    child = psutil.Process(int(said))
+    try:
+        with pytest.raises(psutil.TimeoutExpired):
+            child.wait(2)  # longer than its look at the parent takes
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def test_names_are_public() -> None:
+    for name in workers.__all__:
+        assert getattr(workers, name)
+
+
+async def test_two_clients_of_two_namespaces(spec: WorkerSpec) -> None:
+    client: Client = await connect()
+    from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+
+    other = fresh("namespace")
+    retention = RegisterNamespaceRequest(namespace=other)
+    retention.workflow_execution_retention_period.FromSeconds(86400)
+    await client.workflow_service.register_namespace(retention)
+    await start_worker(spec)
+    elsewhere = replace(spec, name=fresh("elsewhere"), namespace=other)
+    async with asyncio.timeout(20):
+        while True:  # a new namespace reaches the server's cache after a moment
+            try:
+                await start_worker(elsewhere)
+                break
+            except WorkshopError:
+                await asyncio.sleep(0.2)
+    assert await greet(spec) == await greet(elsewhere) == "Hello, Ada!"
+    assert len(running()) == 2
