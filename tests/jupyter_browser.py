@@ -185,8 +185,10 @@ def run_all_cells(page: Page) -> NotebookNode:
             .sessionContext.session.kernel.status === 'idle'""",
         timeout=RUN_SECONDS * 1000,
     )
-    model = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.model.toJSON()")
-    return nbformat.from_dict(model)
+    model = page.evaluate(
+        "() => JSON.stringify(window.jupyterapp.shell.currentWidget.content.model.toJSON())"
+    )
+    return nbformat.reads(model, as_version=4)
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:

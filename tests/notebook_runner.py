@@ -126,12 +126,17 @@ def _stop_server(folder: Path) -> None:
 
 def _stop_processes(folder: Path) -> None:
     """End what still runs with this state folder: a worker whose kernel is gone, for one."""
-    left = [process for process in psutil.process_iter() if _lives_in(process, folder)]
+    left = processes_of(folder)
     for process in left:
         process.terminate()
     _, alive = psutil.wait_procs(left, timeout=5)
     for process in alive:
         process.kill()
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process, but this one, that was started with this state folder."""
+    return [process for process in psutil.process_iter() if _lives_in(process, folder)]
 
 
 def _lives_in(process: psutil.Process, folder: Path) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from workshop_lib.llm.rules import reply
+from workshop_lib.llm.rules.reply import reply
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from workshop_lib.llm.rules import Reply, reply
+from workshop_lib.llm.rules.reply import Reply, reply
 
 TEXT, NUMBER, INTEGER = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 

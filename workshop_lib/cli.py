@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -71,6 +72,7 @@ def lab(
         return
     from workshop_lib.lab import doctor, jupyter
 
+    leave_in_order()
     server = start_server()
     try:
         run(prepare(server))
@@ -82,6 +84,7 @@ def lab(
         if server.started:
             from workshop_lib.lab.server import stop
 
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C too many must not leave it
             stop()
             say("Dev server stopped. Its data stays in the state folder.")
     raise typer.Exit(1 if status else 0)
@@ -261,8 +264,9 @@ def progress(as_json: Json = False) -> None:
 def reset(number: Annotated[str, typer.Argument(help="Its number, such as 01.")]) -> None:
     """Replace your copy of one notebook by a fresh one; the old one is kept as a backup."""
     from workshop_lib.lab.notebooks import reset_notebook
+    from workshop_lib.settings import get_settings
 
-    backup = reset_notebook(number)
+    backup = reset_notebook(number, get_settings().workspace)
     say(f"Notebook {number} is fresh." + (f" Your copy is kept as {backup}." if backup else ""))
 
 
@@ -287,6 +291,18 @@ def clean(
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run one coroutine to its end."""
     return asyncio.run(work)
+
+
+def leave_in_order() -> None:
+    """From here on SIGTERM and a closed terminal end the command by way of its clean-up."""
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), leave)
 
 
 def start_server() -> "Server":

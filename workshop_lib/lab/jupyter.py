@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workshop_lib.lab.notebooks import prepare_workspace
-from workshop_lib.settings import PROJECT_ROOT
+from workshop_lib.settings import get_settings
 
-WORKSPACE = PROJECT_ROOT / "workspace"
+STOP_LIMIT = 10.0  # seconds that JupyterLab gets to end its kernels
 
 
 def run_jupyter(
@@ -22,17 +22,19 @@ def run_jupyter(
         say: called with each thing that a person should know.
         arguments: further options for `jupyter lab`.
     """
-    copied = prepare_workspace()
+    workspace = get_settings().workspace.absolute()
+    copied = prepare_workspace(workspace)
     if copied:
-        say(f"{len(copied)} notebooks copied to {WORKSPACE.relative_to(PROJECT_ROOT)}/")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={WORKSPACE}"]
+        say(f"{len(copied)} notebooks copied to {workspace}")
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={workspace}"]
+    command.append("--log-level=WARN")  # the address is what a person looks for; it is always shown
     if os.name == "posix" and os.geteuid() == 0:
         say("You are root: JupyterLab is started with --allow-root.")
         command.append("--allow-root")
     if browser and not _has_display():
         say("No display found: open the address below in a browser.")
         browser = False
-    first = first_notebook()
+    first = first_notebook(workspace)
     if first is not None:
         command.append(f"--LabApp.default_url=/lab/tree/{first.name}")
     if not browser:
@@ -40,16 +42,30 @@ def run_jupyter(
     # The project's own kernel wins over one of the same name in the user's home.
     env = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
     process = subprocess.Popen([*command, *(arguments or [])], env=env)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # JupyterLab got the same signal and asks whether it is meant
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # JupyterLab got the same signal and asks whether it is meant
+    finally:
+        _end(process)
 
 
-def first_notebook() -> Path | None:
+def first_notebook(workspace: Path) -> Path | None:
     """The notebook that opens first."""
-    return next(iter(sorted(WORKSPACE.glob("[0-9][0-9]_*.ipynb"))), None)
+    return next(iter(sorted(workspace.glob("[0-9][0-9]_*.ipynb"))), None)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End JupyterLab where this process has been told to leave before it."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _has_display() -> bool:

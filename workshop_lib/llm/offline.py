@@ -19,7 +19,7 @@ from litellm.utils import custom_llm_setup
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm import faults
 from workshop_lib.llm.journal import record_request, request_hash
-from workshop_lib.llm.rules import Reply, reply
+from workshop_lib.llm.rules.reply import Reply, reply
 from workshop_lib.settings import OFFLINE_MODEL, get_settings
 
 PROVIDER, _MODEL = OFFLINE_MODEL.split("/")

@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from workshop_lib.llm.lexicon import DESCRIPTION_NOISE, words_in
-from workshop_lib.llm.wording import plain_signs, terms_of, words_of
+from workshop_lib.llm.rules.lexicon import DESCRIPTION_NOISE, words_in
+from workshop_lib.llm.rules.wording import plain_signs, terms_of, words_of
 
 
 class Slot(NamedTuple):

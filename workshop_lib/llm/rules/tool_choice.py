@@ -10,10 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from workshop_lib.llm.entities import Amount, Entity, amounts, find, quoted
-from workshop_lib.llm.lexicon import CHANGE, CREATIVE, FUNCTION_WORDS, OPINION, TIME_WORDS, words_in
-from workshop_lib.llm.tool_schema import ENTITY_KINDS, Slot, Tool
-from workshop_lib.llm.wording import plain, terms_of, words_of
+from workshop_lib.llm.rules.entities import Amount, Entity, amounts, find, quoted
+from workshop_lib.llm.rules.lexicon import (
+    CHANGE,
+    CREATIVE,
+    FUNCTION_WORDS,
+    OPINION,
+    TIME_WORDS,
+    words_in,
+)
+from workshop_lib.llm.rules.tool_schema import ENTITY_KINDS, Slot, Tool
+from workshop_lib.llm.rules.wording import plain, terms_of, words_of
 
 ENOUGH = 2.0  # of evidence, to think of a tool at all
 NAME_MATCH, DESCRIPTION_MATCH, SHAPE_MATCH, UNIT_MATCH = 3.0, 1.0, 2.0, 1.0

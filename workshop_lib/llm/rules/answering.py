@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from workshop_lib.llm.conversation import Record
-from workshop_lib.llm.lexicon import words_in
-from workshop_lib.llm.results import Result, read_result
-from workshop_lib.llm.tool_schema import Tool
+from workshop_lib.llm.rules.conversation import Record
+from workshop_lib.llm.rules.lexicon import words_in
+from workshop_lib.llm.rules.results import Result, read_result
+from workshop_lib.llm.rules.tool_schema import Tool
 
 LONGEST_QUOTE = 1500  # characters of one result that an answer repeats
 

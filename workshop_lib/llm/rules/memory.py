@@ -6,12 +6,12 @@ began with: …"). What a context window has dropped is said to be out of sight,
 
 import re
 
-from workshop_lib.llm.answering import describe_record
-from workshop_lib.llm.conversation import Conversation, Turn
-from workshop_lib.llm.facts import stated_facts
-from workshop_lib.llm.lexicon import ORDINALS
-from workshop_lib.llm.tool_schema import Tool
-from workshop_lib.llm.wording import plain_signs
+from workshop_lib.llm.rules.answering import describe_record
+from workshop_lib.llm.rules.conversation import Conversation, Turn
+from workshop_lib.llm.rules.facts import stated_facts
+from workshop_lib.llm.rules.lexicon import ORDINALS
+from workshop_lib.llm.rules.tool_schema import Tool
+from workshop_lib.llm.rules.wording import plain_signs
 
 _ME = r"(?:did i|i|have i|had i|i've|was my|is my|were my)"
 _ASKED = (

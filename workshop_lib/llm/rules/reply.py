@@ -10,24 +10,24 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from workshop_lib.llm.answering import (
+from workshop_lib.llm.rules.answering import (
     compare,
     describe_record,
     label_of,
     list_tools,
     say_what_is_missing,
 )
-from workshop_lib.llm.calculation import calculator, spell
-from workshop_lib.llm.conversation import Conversation, Record, call_key, read_conversation
-from workshop_lib.llm.memory import recall
-from workshop_lib.llm.pieces import DENIAL
-from workshop_lib.llm.results import Result, number_in, read_result
-from workshop_lib.llm.small_talk import small_talk
-from workshop_lib.llm.tool_choice import call_with
-from workshop_lib.llm.tool_schema import Tool, read_tool
-from workshop_lib.llm.understanding import LONGEST, understand
-from workshop_lib.llm.wants import Understanding, Want
-from workshop_lib.llm.wording import plain_signs
+from workshop_lib.llm.rules.calculation import calculator, spell
+from workshop_lib.llm.rules.conversation import Conversation, Record, call_key, read_conversation
+from workshop_lib.llm.rules.memory import recall
+from workshop_lib.llm.rules.pieces import DENIAL
+from workshop_lib.llm.rules.results import Result, number_in, read_result
+from workshop_lib.llm.rules.small_talk import small_talk
+from workshop_lib.llm.rules.tool_choice import call_with
+from workshop_lib.llm.rules.tool_schema import Tool, read_tool
+from workshop_lib.llm.rules.understanding import LONGEST, understand
+from workshop_lib.llm.rules.wants import Understanding, Want
+from workshop_lib.llm.rules.wording import plain_signs
 
 MOST_CALLS = 8  # tool calls in one reply
 MOST_STRAY_CALLS = 4  # calls in a turn that came to nothing, after which the rules give up

@@ -7,12 +7,12 @@ the arithmetic, and doing it.
 import re
 from collections.abc import Sequence
 
-from workshop_lib.llm.arithmetic import Expression
-from workshop_lib.llm.conversation import Conversation
-from workshop_lib.llm.results import number_in, read_result
-from workshop_lib.llm.tool_choice import call_with, operation_call
-from workshop_lib.llm.tool_schema import Tool
-from workshop_lib.llm.wants import Understanding, Want
+from workshop_lib.llm.rules.arithmetic import Expression
+from workshop_lib.llm.rules.conversation import Conversation
+from workshop_lib.llm.rules.results import number_in, read_result
+from workshop_lib.llm.rules.tool_choice import call_with, operation_call
+from workshop_lib.llm.rules.tool_schema import Tool
+from workshop_lib.llm.rules.wants import Understanding, Want
 
 _RAW = re.compile(
     r"^\W*(?:calculate|compute|evaluate|solve|what is|"

@@ -8,15 +8,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from workshop_lib.llm.chains import Chain, find_chain
-from workshop_lib.llm.conversation import Conversation
-from workshop_lib.llm.lexicon import TIME_WORDS, words_in
-from workshop_lib.llm.pieces import DENIAL
-from workshop_lib.llm.references import compared
-from workshop_lib.llm.tool_choice import content_words, fill
-from workshop_lib.llm.tool_schema import Tool
-from workshop_lib.llm.wants import Understanding, Want, with_value
-from workshop_lib.llm.wording import terms_of, words_of
+from workshop_lib.llm.rules.chains import Chain, find_chain
+from workshop_lib.llm.rules.conversation import Conversation
+from workshop_lib.llm.rules.lexicon import TIME_WORDS, words_in
+from workshop_lib.llm.rules.pieces import DENIAL
+from workshop_lib.llm.rules.references import compared
+from workshop_lib.llm.rules.tool_choice import content_words, fill
+from workshop_lib.llm.rules.tool_schema import Tool
+from workshop_lib.llm.rules.wants import Understanding, Want, with_value
+from workshop_lib.llm.rules.wording import terms_of, words_of
 
 # Understands an earlier turn: its place, and how many turns may still be looked back.
 Reader = Callable[[int, int], Understanding]

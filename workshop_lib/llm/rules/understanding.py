@@ -8,18 +8,18 @@ tools answered, and the words of the reply.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workshop_lib.llm.arithmetic import Expression, find_expressions
-from workshop_lib.llm.calculation import add_arithmetic
-from workshop_lib.llm.chains import find_chain
-from workshop_lib.llm.conversation import Conversation
-from workshop_lib.llm.entities import quoted
-from workshop_lib.llm.follow_ups import AGAIN, Reader, follow_up
-from workshop_lib.llm.pieces import REQUEST, Piece, asks, cut, feeder, grouped, second_tool
-from workshop_lib.llm.references import compared, completed, with_facts
-from workshop_lib.llm.tool_choice import content_words, fill
-from workshop_lib.llm.tool_schema import Tool
-from workshop_lib.llm.wants import Understanding, Want
-from workshop_lib.llm.wording import plain_signs
+from workshop_lib.llm.rules.arithmetic import Expression, find_expressions
+from workshop_lib.llm.rules.calculation import add_arithmetic
+from workshop_lib.llm.rules.chains import find_chain
+from workshop_lib.llm.rules.conversation import Conversation
+from workshop_lib.llm.rules.entities import quoted
+from workshop_lib.llm.rules.follow_ups import AGAIN, Reader, follow_up
+from workshop_lib.llm.rules.pieces import REQUEST, Piece, asks, cut, feeder, grouped, second_tool
+from workshop_lib.llm.rules.references import compared, completed, with_facts
+from workshop_lib.llm.rules.tool_choice import content_words, fill
+from workshop_lib.llm.rules.tool_schema import Tool
+from workshop_lib.llm.rules.wants import Understanding, Want
+from workshop_lib.llm.rules.wording import plain_signs
 
 LONGEST = 2000  # characters of a message that rules can be expected to understand
 _LOOK_BACK = 8  # turns that a follow-up may lean on

@@ -7,13 +7,13 @@ messages that repeat a whole question about something else, which `follow_ups` r
 import re
 from typing import Any
 
-from workshop_lib.llm.conversation import Conversation
-from workshop_lib.llm.entities import find
-from workshop_lib.llm.facts import stated_facts
-from workshop_lib.llm.pieces import Piece
-from workshop_lib.llm.tool_choice import Filled, call_with, fill
-from workshop_lib.llm.tool_schema import ENTITY_KINDS, Slot, Tool
-from workshop_lib.llm.wants import with_value
+from workshop_lib.llm.rules.conversation import Conversation
+from workshop_lib.llm.rules.entities import find
+from workshop_lib.llm.rules.facts import stated_facts
+from workshop_lib.llm.rules.pieces import Piece
+from workshop_lib.llm.rules.tool_choice import Filled, call_with, fill
+from workshop_lib.llm.rules.tool_schema import ENTITY_KINDS, Slot, Tool
+from workshop_lib.llm.rules.wants import with_value
 
 _OWN = re.compile(r"\bmy\b|\bi live\b|\bi am from\b|\bat home\b", re.IGNORECASE)
 _COMPARED = re.compile(r"\b(than|compare[ds]?|comparison|versus|vs)\b", re.IGNORECASE)

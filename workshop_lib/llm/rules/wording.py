@@ -7,7 +7,7 @@ They meet in terms. Left out: grammar.
 import re
 from functools import lru_cache
 
-from workshop_lib.llm.lexicon import CONCEPTS
+from workshop_lib.llm.rules.lexicon import CONCEPTS
 
 _PLAIN_SIGNS = str.maketrans(
     "\u2018\u2019\u201c\u201d\u2212\u2013\u00d7\u00b7\u00f7", "''\"\"--**/"

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workshop_lib.llm.lexicon import NUMBER_WORDS, SCALES, TENS, words_in
+from workshop_lib.llm.rules.lexicon import NUMBER_WORDS, SCALES, TENS, words_in
 
 
 class Expression(NamedTuple):

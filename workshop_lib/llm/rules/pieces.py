@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workshop_lib.llm.arithmetic import Expression
-from workshop_lib.llm.chains import find_chain
-from workshop_lib.llm.entities import find
-from workshop_lib.llm.lexicon import TIME_WORDS, words_in
-from workshop_lib.llm.tool_choice import (
+from workshop_lib.llm.rules.arithmetic import Expression
+from workshop_lib.llm.rules.chains import find_chain
+from workshop_lib.llm.rules.entities import find
+from workshop_lib.llm.rules.lexicon import TIME_WORDS, words_in
+from workshop_lib.llm.rules.tool_choice import (
     ENOUGH,
     NAME_MATCH,
     Filled,
@@ -21,9 +21,9 @@ from workshop_lib.llm.tool_choice import (
     fill,
     is_blocked,
 )
-from workshop_lib.llm.tool_schema import Tool
-from workshop_lib.llm.wants import Want
-from workshop_lib.llm.wording import words_of
+from workshop_lib.llm.rules.tool_schema import Tool
+from workshop_lib.llm.rules.wants import Want
+from workshop_lib.llm.rules.wording import words_of
 
 _CUT = re.compile(
     r"[?!;\n]+|\.(?=\s|$)|,(?=\s)|\b(?:and|then|also|as well as|plus|but)\b|&", re.IGNORECASE

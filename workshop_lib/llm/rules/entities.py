@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from workshop_lib.llm import lexicon
-from workshop_lib.llm.arithmetic import plain_number
-from workshop_lib.llm.lexicon import CITY_BY_LOWER, NOT_PLACES
-from workshop_lib.llm.tool_schema import Slot
-from workshop_lib.llm.wording import plain
+from workshop_lib.llm.rules import lexicon
+from workshop_lib.llm.rules.arithmetic import plain_number
+from workshop_lib.llm.rules.lexicon import CITY_BY_LOWER, NOT_PLACES
+from workshop_lib.llm.rules.tool_schema import Slot
+from workshop_lib.llm.rules.wording import plain
 
 
 class Entity(NamedTuple):

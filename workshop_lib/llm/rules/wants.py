@@ -6,9 +6,9 @@ Left out: how a message is understood, and how a want is served.
 from dataclasses import dataclass, field
 from typing import Any
 
-from workshop_lib.llm.chains import Chain
-from workshop_lib.llm.tool_choice import Filled
-from workshop_lib.llm.tool_schema import Slot, Tool
+from workshop_lib.llm.rules.chains import Chain
+from workshop_lib.llm.rules.tool_choice import Filled
+from workshop_lib.llm.rules.tool_schema import Slot, Tool
 
 
 @dataclass

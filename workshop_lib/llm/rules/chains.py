@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from workshop_lib.llm.entities import Amount
-from workshop_lib.llm.tool_choice import Filled
-from workshop_lib.llm.tool_schema import Tool
+from workshop_lib.llm.rules.entities import Amount
+from workshop_lib.llm.rules.tool_choice import Filled
+from workshop_lib.llm.rules.tool_schema import Tool
 
 _SUM = re.compile(
     r"\b(total|sum|combined|together|altogether|portfolio|in all|add(ed)? up|both)\b", re.IGNORECASE

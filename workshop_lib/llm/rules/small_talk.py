@@ -6,9 +6,9 @@ It says what it is: rules, not a language model. Left out: conversation for its 
 import re
 from collections.abc import Sequence
 
-from workshop_lib.llm.answering import list_tools
-from workshop_lib.llm.facts import stated_facts
-from workshop_lib.llm.tool_schema import Tool
+from workshop_lib.llm.rules.answering import list_tools
+from workshop_lib.llm.rules.facts import stated_facts
+from workshop_lib.llm.rules.tool_schema import Tool
 
 WHO = "I am the workshop's offline model: a set of rules, not a language model."
 
