@@ -82,7 +82,9 @@ class RunningLab:
 
 
 @contextmanager
-def running_lab(folder: Path, prepare: Callable[[Path], object] | None = None) -> Iterator[RunningLab]:
+def running_lab(
+    folder: Path, prepare: Callable[[Path], object] | None = None
+) -> Iterator[RunningLab]:
     """`workshop --no-browser --port N` with a state folder and a workspace of its own.
 
     Whatever still runs at the end is ended. The user's Jupyter, an empty folder in `folder`, offers a

@@ -273,7 +273,8 @@ def _bare_awaits(tree: ast.Module) -> Iterator[ast.Call]:
             and isinstance(node.value, ast.Call)
             and isinstance(node.value.func, ast.Attribute)
             and node.value.func.attr in ("result", "execute_workflow")
-            and getattr(node.value.func.value, "id", None) != "lab"  # the lab's own waits are bounded
+            # The lab's own waits are bounded.
+            and getattr(node.value.func.value, "id", None) != "lab"
             and not any("timeout" in (keyword.arg or "") for keyword in node.value.keywords)
         ):
             yield node.value

@@ -12,14 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workshop_lib.lab.bill import show_bill as show_bill
     from workshop_lib.lab.bill import run_durable as run_durable
+    from workshop_lib.lab.bill import show_bill as show_bill
     from workshop_lib.lab.classroom import events as events
     from workshop_lib.lab.classroom import new_id as new_id
     from workshop_lib.lab.classroom import seconds as seconds
+    from workshop_lib.lab.classroom import show_timeline as show_timeline
     from workshop_lib.lab.classroom import spec as spec
     from workshop_lib.lab.classroom import start as start
-    from workshop_lib.lab.classroom import show_timeline as show_timeline
     from workshop_lib.lab.waiting import result as result
     from workshop_lib.lab.waiting import watch as watch
     from workshop_lib.lab.worker_process import start_process as start_process

@@ -70,8 +70,7 @@ async def _serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
 def _leave_with(parent: int) -> None:
     """End this process once its parent is gone. A thread: the loop may be busy with code of a learner."""
     stdin = sys.stdin.buffer
-    while True:
-        threading.Event().wait()
+    while os.getppid() == parent:
         # The end of the input is the event; a copy of the parent's end may be open elsewhere.
         if select.select([stdin], [], [], 1.0)[0] and not stdin.read(1):
             break

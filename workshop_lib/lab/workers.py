@@ -223,4 +223,4 @@ def _at_exit() -> None:
 
 
 # `atexit` is too late: by then no executor takes work, and a worker cannot finish what it has.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+__import__("atexit").register(_at_exit)  # type: ignore[attr-defined]

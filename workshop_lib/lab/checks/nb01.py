@@ -41,7 +41,7 @@ async def naked_loop(turn: Callable[[str], Awaitable[str]]) -> str:
 
 @check(
     expects="two completed `execute_tool` and two completed `plan_next_action` activities.",
-    hint="`await workflow.execute_activity(execute_tool, request, **planner.TOOL_OPTIONS)` returns the answer.",
+    hint="`await workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)` returns the answer.",
     timeout=25,
 )
 async def durable_loop(client: Client, workflow: type) -> str:

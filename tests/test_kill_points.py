@@ -1,0 +1,238 @@
+"""A worker is killed at every place of a turn, and the turn ends as if nothing had been.
+
+Each case is a real process that kills itself with SIGKILL at the named place, and a second one that
+finishes what the first began. The journal of model calls, written by the processes, says what was paid for;
+the history says what is known to have been answered.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client
+
+from workshop_lib.agents.chat import Reply
+from workshop_lib.agents.planner import PlanRequest
+from workshop_lib.agents.sessions import LOOPS, ChatClient
+from workshop_lib.agents.worker import orchestrator
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.worker_process import WorkerProcess, start_process
+from workshop_lib.llm.journal import read_journal, request_hash
+from workshop_lib.worker_spec import WorkerSpec
+
+SPEC = orchestrator()
+MODEL, TOOL = "plan_next_action", "execute_tool"
+QUESTION = "What is 15 * 23?"  # one call of the model, one of a tool, one of the model
+ANSWER = "15 * 23 = 345."
+FIRST = kill_points(SPEC.workflow_names, SPEC.activity_names)
+SECOND = [replace(point, occurrence=2) for point in FIRST if point.name in (MODEL, "ManualChat")]
+LIMIT = 60  # seconds for each thing that is waited for
+
+
+class Kills:
+    """Worker processes of one test, the journal that they share, and who is to be ended afterwards."""
+
+    def __init__(self, spec: WorkerSpec, journal: Path) -> None:
+        self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}")
+        self.journal = journal
+        self.workers: list[WorkerProcess] = []
+
+    async def start(
+        self, kill_at: KillPoint | None = None, latency_ms: int = 100, second: bool = False
+    ) -> WorkerProcess:
+        """A worker process; `second` lets the first one live."""
+        spec = replace(self.spec, name=f"{self.spec.name}-b") if second else self.spec
+        env = {
+            "WORKSHOP_MODEL_JOURNAL": str(self.journal),
+            "OFFLINE_LATENCY_MS": str(latency_ms),
+        }
+        worker = await start_process(spec, kill_at=kill_at, env=env)
+        self.workers.append(worker)
+        return worker
+
+    def calls(self) -> Counter[str]:
+        """How often each request was made of the model."""
+        return Counter(entry.request for entry in read_journal(self.journal))
+
+
+@pytest_asyncio.fixture
+async def kills(client: Client, spec: WorkerSpec, tmp_path: Path) -> AsyncIterator[Kills]:
+    started = Kills(spec, tmp_path / "model_calls.jsonl")
+    yield started
+    for worker in started.workers:
+        if worker.alive:
+            worker.kill()
+
+
+async def answered_requests(chat: ChatClient) -> Counter[str]:
+    """The requests whose answers are in the history, by their hash."""
+    plans = [run for run in (await evidence(chat.handle)).named(MODEL) if run.completed]
+    requests = [PlanRequest.model_validate(run.input) for run in plans]
+    return Counter(
+        request_hash([m.to_openai() for m in r.messages], [t.to_openai() for t in r.tools])
+        for r in requests
+    )
+
+
+async def reply_of(sending: "asyncio.Task[Reply]") -> Reply:
+    async with asyncio.timeout(LIMIT):
+        return await sending
+
+
+def loop_of(point: KillPoint) -> str:
+    """The loop whose turns pass a place."""
+    return next((loop for loop, workflow in LOOPS.items() if workflow == point.name), "manual")
+
+
+def test_every_step_of_the_worker_has_every_kill_point() -> None:
+    tasks = {"workflow-task-before", "workflow-task-after"}
+    steps = {"activity-before", "activity-inside", "activity-result", "activity-report"}
+    assert set(Where) == tasks | steps
+    assert SPEC.workflows and SPEC.activities
+    wanted = {*itertools.product(tasks, SPEC.workflow_names)}
+    wanted |= {*itertools.product(steps, SPEC.activity_names)}
+    assert {(str(point.where), point.name) for point in FIRST} == wanted
+    assert len(FIRST) == len(wanted)
+    assert {point.name for point in SECOND} == {MODEL, "ManualChat"}
+
+
+@pytest.mark.parametrize("point", [*FIRST, *SECOND], ids=str)
+async def test_a_turn_survives_a_kill_anywhere(
+    point: KillPoint, client: Client, kills: Kills
+) -> None:
+    doomed = await kills.start(kill_at=point)
+    chat = ChatClient(client, loop_of(point), task_queue=kills.spec.task_queue)
+    sending = asyncio.create_task(chat.send(QUESTION))
+    assert await doomed.exited(LIMIT) == -signal.SIGKILL
+    assert not sending.done()
+    before = await answered_requests(chat)
+    await kills.start()
+
+    assert await reply_of(sending) == Reply(
+        text=ANSWER, turn=1, model_calls=2, tool_calls=["calculator"]
+    )
+    # One call of the model for each answer in the history, and none twice but the one that was lost.
+    answered, paid = await answered_requests(chat), kills.calls()
+    assert len(answered) == answered.total() == 2
+    assert set(paid) == set(answered)
+    again = {request for request, times in paid.items() if times > 1}
+    assert not again & set(before)
+    lost = paid.total() - answered.total()
+    if point.name != MODEL or point.where is Where.ACTIVITY_BEFORE:
+        assert lost == 0
+    elif point.where is Where.ACTIVITY_INSIDE:
+        assert lost <= 1  # killed before or after the request went out
+    else:
+        assert lost == 1  # the answer was there, and not yet in the history
+    transcript = await chat.transcript()
+    assert [line.text for line in transcript] == [QUESTION, ANSWER]
+    # The session goes on in the worker that took over.
+    assert (await chat.send("What did I ask first?")).text.endswith(f"“{QUESTION}”")
+
+
+async def test_of_two_workers_the_one_at_work_is_killed_and_the_other_finishes(
+    client: Client, kills: Kills
+) -> None:
+    both = [await kills.start(latency_ms=800), await kills.start(latency_ms=800, second=True)]
+    chat = ChatClient(client, task_queue=kills.spec.task_queue)
+    sending = asyncio.create_task(chat.send(QUESTION))
+    at_work = await who_is_calling_the_model(chat)
+    victim = next(worker for worker in both if at_work.startswith(f"{worker.name}@"))
+    victim.kill()
+    assert (await reply_of(sending)).text == ANSWER
+    assert [worker.alive for worker in both].count(True) == 1
+    assert (await evidence(chat.handle)).worker_died
+    answered, paid = await answered_requests(chat), kills.calls()
+    assert paid.total() <= answered.total() + 1
+
+
+async def who_is_calling_the_model(chat: ChatClient) -> str:
+    """Identity of the worker that has a model call under way."""
+    started = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+    async with asyncio.timeout(LIMIT):
+        while True:
+            with contextlib.suppress(Exception):  # the session may not have begun yet
+                description = await chat.handle.describe()
+                for pending in description.raw_description.pending_activities:
+                    if pending.state == started:
+                        return pending.last_worker_identity
+            await asyncio.sleep(0.02)
+
+
+async def test_three_kills_in_one_turn(client: Client, kills: Kills) -> None:
+    chat = ChatClient(client, task_queue=kills.spec.task_queue)
+    points = [
+        KillPoint(Where.ACTIVITY_REPORT, MODEL),
+        KillPoint(Where.ACTIVITY_RESULT, TOOL),
+        KillPoint(Where.ACTIVITY_REPORT, MODEL),
+    ]
+    sending = None
+    for number, point in enumerate(points):
+        # The second one serves the first model call again before it comes to the tool.
+        doomed = await kills.start(kill_at=point)
+        sending = sending or asyncio.create_task(chat.send(QUESTION))
+        assert await doomed.exited(LIMIT) == -signal.SIGKILL, number
+    await kills.start()
+    assert sending and (await reply_of(sending)).text == ANSWER
+    # Each of the two model calls was lost once, and none was made again once it was in the history.
+    assert sorted(kills.calls().values()) == [2, 2]
+
+
+@pytest.mark.parametrize("point", [*FIRST, *SECOND], ids=str)
+def test_a_kill_point_is_read_as_it_is_written(point: KillPoint) -> None:
+    assert KillPoint.parse(str(point)) == point
+
+
+def test_short_forms_of_a_kill_point() -> None:
+    inside = KillPoint(Where.ACTIVITY_INSIDE)
+    assert KillPoint.parse(" activity-inside ") == KillPoint.parse("activity-inside@") == inside
+    assert KillPoint.parse("activity-inside#3") == replace(inside, occurrence=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "@",
+        "#1",
+        "nowhere",
+        "activity-inside@x#0",
+        "activity-inside@x#-1",
+        "activity-inside#two",
+    ],
+)
+def test_what_is_no_kill_point_is_refused_with_the_places(text: str) -> None:
+    with pytest.raises(WorkshopError) as refused:
+        KillPoint.parse(text)
+    assert all(where in str(refused.value) for where in Where)
+
+
+def passes(point: KillPoint, steps: Sequence[tuple[Where, str]]) -> list[int]:
+    """After which of these steps the executioner strikes."""
+    struck: list[int] = []
+    step = 0
+    executioner = Executioner(point, kill=lambda: struck.append(step))
+    for step, (where, name) in enumerate(steps, 1):  # noqa: B007 - the kill reads it
+        executioner.pass_by(where, name)
+    return struck
+
+
+def test_the_executioner_strikes_once_at_its_place_and_occurrence() -> None:
+    here, elsewhere = (Where.ACTIVITY_INSIDE, "a"), (Where.ACTIVITY_INSIDE, "b")
+    other = (Where.ACTIVITY_RESULT, "a")
+    walk = [other, here, elsewhere, here, other, here]
+    assert passes(KillPoint(Where.ACTIVITY_INSIDE, "a"), walk) == [2]
+    assert passes(KillPoint(Where.ACTIVITY_INSIDE, "a", 2), walk) == [4]
+    assert passes(KillPoint(Where.ACTIVITY_INSIDE, "*", 2), walk) == [3]
+    assert passes(KillPoint(Where.ACTIVITY_INSIDE, "c"), walk) == []
