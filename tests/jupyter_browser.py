@@ -82,30 +82,25 @@ class RunningLab:
 
 
 @contextmanager
-def running_lab(
-    folder: Path, prepare: Callable[[Path], object] | None = None
-) -> Iterator[RunningLab]:
+def running_lab(folder: Path) -> Iterator[RunningLab]:
     """`workshop --no-browser --port N` with a state folder and a workspace of its own.
 
-    Whatever still runs at the end is ended. The user's Jupyter, an empty folder in `folder`, offers a
-    kernel with the usual name that cannot start: the project's has to win over it.
+    Whatever still runs at the end is ended. The user's Jupyter has a kernel of the usual name, one that
+    cannot start: the project's has to win over it.
 
     Args:
-        folder: an empty one, for all that is not state.
-        prepare: called with the workspace before the start.
+        folder: for the workspace and all else that is not state.
     """
     workspace, log = folder / "workspace", folder / "workshop.log"
-    workspace.mkdir()
-    if prepare:
-        prepare(workspace)
     with isolated_state() as state:
         env = os.environ | _users_jupyter(folder) | {"WORKSHOP_WORKSPACE": str(workspace)}
+        env["PYTHONUNBUFFERED"] = "1"  # a question on a terminal is there at once
         env |= {name: str(free_port()) for name in ("WORKSHOP_TEMPORAL_PORT", "WORKSHOP_UI_PORT")}
         command = [Path(sys.executable).parent / "workshop", "--no-browser", "--port"]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, str(free_port())],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # a terminal at which nobody types
                 stdout=output,
                 stderr=output,
                 env=env,
@@ -121,9 +116,8 @@ def running_lab(
             assert found, f"workshop ended with status {process.poll()}:\n{log.read_text()}"
             yield RunningLab(process, state, workspace, log, found[0])
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
+            process.terminate()
+            process.communicate(timeout=30)
 
 
 def _users_jupyter(folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from lab_environment import set_env
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
 
@@ -28,7 +29,9 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.worker_process import WorkerProcess, start_process
-from workshop_lib.llm.journal import read_journal, request_hash
+from workshop_lib.llm import gateway
+from workshop_lib.llm.journal import read_journal
+from workshop_lib.settings import reload_settings
 from workshop_lib.worker_spec import WorkerSpec
 
 SPEC = orchestrator()
@@ -46,6 +49,7 @@ class Kills:
     def __init__(self, spec: WorkerSpec, journal: Path) -> None:
         self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}")
         self.journal = journal
+        self.known = journal.with_name("known_calls.jsonl")
         self.workers: list[WorkerProcess] = []
 
     async def start(
@@ -75,14 +79,21 @@ async def kills(client: Client, spec: WorkerSpec, tmp_path: Path) -> AsyncIterat
             worker.kill()
 
 
-async def answered_requests(chat: ChatClient) -> Counter[str]:
-    """The requests whose answers are in the history, by their hash."""
+async def answered_requests(chat: ChatClient, journal: Path) -> Counter[str]:
+    """The requests whose answers are in the history, by their hash: the one they have when made here.
+
+    Args:
+        journal: a file for the requests made here, apart from the ones that are counted.
+    """
     plans = [run for run in (await evidence(chat.handle)).named(MODEL) if run.completed]
-    requests = [PlanRequest.model_validate(run.input) for run in plans]
-    return Counter(
-        request_hash([m.to_openai() for m in r.messages], [t.to_openai() for t in r.tools])
-        for r in requests
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        set_env(patch, WORKSHOP_MODEL_JOURNAL=journal)
+        known = len(read_journal(journal))
+        for plan in plans:
+            request = PlanRequest.model_validate(plan.input)
+            await gateway.complete(request.messages, request.tools)
+    reload_settings()
+    return Counter(entry.request for entry in read_journal(journal)[known:])
 
 
 async def reply_of(sending: "asyncio.Task[Reply]") -> Reply:
@@ -116,14 +127,14 @@ async def test_a_turn_survives_a_kill_anywhere(
     sending = asyncio.create_task(chat.send(QUESTION))
     assert await doomed.exited(LIMIT) == -signal.SIGKILL
     assert not sending.done()
-    before = await answered_requests(chat)
+    before = await answered_requests(chat, kills.known)
     await kills.start()
 
     assert await reply_of(sending) == Reply(
         text=ANSWER, turn=1, model_calls=2, tool_calls=["calculator"]
     )
     # One call of the model for each answer in the history, and none twice but the one that was lost.
-    answered, paid = await answered_requests(chat), kills.calls()
+    answered, paid = await answered_requests(chat, kills.known), kills.calls()
     assert len(answered) == answered.total() == 2
     assert set(paid) == set(answered)
     again = {request for request, times in paid.items() if times > 1}
@@ -153,7 +164,7 @@ async def test_of_two_workers_the_one_at_work_is_killed_and_the_other_finishes(
     assert (await reply_of(sending)).text == ANSWER
     assert [worker.alive for worker in both].count(True) == 1
     assert (await evidence(chat.handle)).worker_died
-    answered, paid = await answered_requests(chat), kills.calls()
+    answered, paid = await answered_requests(chat, kills.known), kills.calls()
     assert paid.total() <= answered.total() + 1
 
 

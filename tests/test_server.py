@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -21,7 +23,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server, namespaces, server
+from workshop_lib.lab import database, dev_server, namespaces, server
 from workshop_lib.lab.server import Server, ensure_namespaces, ensure_server, status, stop
 from workshop_lib.settings import get_settings
 
@@ -227,6 +229,25 @@ def test_a_database_of_a_newer_server(state: Path) -> None:
     assert (state / "temporal.db.version").read_text() == version
 
 
+async def test_a_database_of_an_older_server_goes_on_or_says_what_to_do(state: Path) -> None:
+    ensure_server()
+    client = await connect.connect()
+    await client.start_workflow("Waiting", id="kept", task_queue="nobody")
+    stop()
+    (state / "temporal.db.version").write_text("1.0.0")  # laid out as today's
+    ensure_server()
+    client = await connect.connect()
+    assert (await client.get_workflow_handle("kept").describe()).workflow_type == "Waiting"
+    stop()
+    (state / "temporal.db.version").unlink()
+    with closing(sqlite3.connect(state / "temporal.db")) as connection:
+        connection.execute("DROP TABLE chasm_node_maps")
+    with pytest.raises(WorkshopError, match="chasm_node_maps is missing") as caught:
+        ensure_server()
+    assert "workshop clean" in str(caught.value.fix)
+    assert not any(name.startswith("layout-") for name in os.listdir(state))  # noqa: PTH208
+
+
 def test_a_file_that_is_no_database(state: Path) -> None:
     state.mkdir()
     (state / "temporal.db").write_text("this was never a database")
@@ -234,9 +255,21 @@ def test_a_file_that_is_no_database(state: Path) -> None:
         ensure_server()
 
 
+DAMAGED = b"SQLite format 3\0" + b"and then nothing of the kind" * 99
+
+
+def test_a_damaged_database_is_said_to_be_so(state: Path) -> None:
+    state.mkdir()
+    (state / "temporal.db").write_bytes(DAMAGED)
+    with pytest.raises(WorkshopError, match="is damaged"):
+        ensure_server()
+
+
 def test_a_server_that_leaves_at_once_says_why(state: Path) -> None:
     state.mkdir()
-    (state / "temporal.db").write_bytes(b"SQLite format 3\0" + b"and then nothing of the kind" * 99)
+    (state / "temporal.db").write_bytes(DAMAGED)
+    version = dev_server.server_version(dev_server.find_cli())
+    (state / "temporal.db.version").write_text(str(version))
     with pytest.raises(WorkshopError, match="did not start: failed starting server") as caught:
         ensure_server()
     assert "server.log" in str(caught.value.fix)
@@ -394,8 +427,8 @@ def test_every_flag_says_why_and_the_server_knows_it() -> None:
 
 
 def test_a_folder_without_write_ahead_logging(tmp_path: Path) -> None:
-    assert dev_server.supports_wal(tmp_path)
-    assert not dev_server.supports_wal(tmp_path / "missing")
+    assert database.supports_wal(tmp_path)
+    assert not database.supports_wal(tmp_path / "missing")
     here = dev_server.command("temporal", port=1, ui_port=2, database=tmp_path / "t.db", wal=False)
     assert not any("WAL" in argument for argument in here)
 

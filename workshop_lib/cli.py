@@ -334,7 +334,7 @@ async def chat_worker() -> AsyncIterator["Client"]:
     get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of a chat
     # What fails is told to the user by the agent; a log line for each attempt would be noise here.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
-    # The model library takes seconds to load; do it while the server starts.
+    # The model library takes seconds to load; do it while the server starts. The worker would begin later.
     loading = asyncio.create_task(warm_up())
     server = await asyncio.to_thread(start_server)
     if server.started:

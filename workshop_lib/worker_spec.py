@@ -7,14 +7,17 @@ that a lesson kills, and in a service that has never heard of notebooks.
 Left out: how the worker runs. `lab.workers` does that in a classroom, `run_worker` in a service.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
+from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ class WorkerSpec:
         workflows, activities, nexus_handlers: importable classes and functions, so that another process
             can be told about them by name. Nexus handlers are classes, made anew for each worker.
         client_plugins: factories of the plugins its client is connected with.
+        warm_ups: run in the background when the worker starts, such as the import of a large library
+            that its first activity would otherwise wait for.
     """
 
     name: str
@@ -37,7 +42,8 @@ class WorkerSpec:
     workflows: Sequence[type] = ()
     activities: Sequence[Callable[..., Any]] = ()
     nexus_handlers: Sequence[type] = ()
-    client_plugins: Sequence[Callable[[], Plugin]] = field(default=())
+    client_plugins: Sequence[Callable[[], Plugin]] = ()
+    warm_ups: Sequence[Callable[[], Awaitable[None]]] = ()
 
     def with_queue(self, task_queue: str) -> "WorkerSpec":
         """The same worker on another task queue."""
@@ -93,6 +99,11 @@ class WorkerSpec:
             "workflow_task_poller_behavior": PollerBehaviorAutoscaling(),
             "activity_task_poller_behavior": PollerBehaviorAutoscaling(),
         }
+        if self.warm_ups:
+            options["plugins"] = [
+                *options.get("plugins", ()),
+                SimplePlugin("warm-up", run_context=self._warming_up),
+            ]
         return Worker(
             client,
             task_queue=self.task_queue,
@@ -102,6 +113,17 @@ class WorkerSpec:
             interceptors=list(interceptors),
             **(chosen | options),
         )
+
+    @contextlib.asynccontextmanager
+    async def _warming_up(self) -> AsyncIterator[None]:
+        """Run the warm-ups beside the worker; one that fails is the first activity's business."""
+        tasks = [asyncio.ensure_future(warm_up()) for warm_up in self.warm_ups]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_worker(spec: WorkerSpec, client: Client) -> None:

@@ -9,6 +9,7 @@ import logging
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.manual_loop import ManualChat
 from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.llm.gateway import warm_up
 from workshop_lib.settings import get_settings
 from workshop_lib.worker_spec import WorkerSpec, run_worker
 
@@ -22,6 +23,7 @@ def orchestrator() -> WorkerSpec:
         task_queue=settings.orchestrator_queue,
         workflows=[ManualChat],
         activities=[plan_next_action, execute_tool],
+        warm_ups=[warm_up],
     )
 
 

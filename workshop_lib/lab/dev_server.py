@@ -7,12 +7,9 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +20,6 @@ from workshop_lib.settings import get_settings
 
 DEFAULT_PORT = 7233
 DEFAULT_UI_PORT = 8233
-DATABASE = "temporal.db"
-VERSION_FILE = "temporal.db.version"
 
 
 class Flag(NamedTuple):
@@ -135,22 +130,6 @@ def child_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("TEMPORAL_")}
 
 
-def supports_wal(folder: Path) -> bool:
-    """Whether SQLite's write-ahead log works there: not on network and Windows-mounted file systems."""
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix="probe-") as probe:
-            file = Path(probe, "probe.db")
-            with closing(sqlite3.connect(file)) as writer, closing(sqlite3.connect(file)) as reader:
-                mode = writer.execute("PRAGMA journal_mode=WAL").fetchone()
-                writer.execute("CREATE TABLE probe (n)")
-                writer.execute("INSERT INTO probe VALUES (1)")
-                writer.commit()
-                seen = reader.execute("SELECT n FROM probe").fetchone()
-                return bool(mode == ("wal",) and seen == (1,))
-    except (OSError, sqlite3.Error):
-        return False
-
-
 def choose_ports(folder: Path) -> tuple[int, int, str | None]:
     """gRPC port, UI port and what to say about them.
 
@@ -196,31 +175,6 @@ def _port_before(folder: Path, key: str) -> int | None:
         return None
 
 
-def check_database(state_dir: Path, version: str | None) -> None:
-    """Refuse a database that a newer server has written: an older one may not understand it.
-
-    Raises:
-        WorkshopError: it was last used by a newer server, or it is no database.
-    """
-    database = state_dir / DATABASE
-    if not database.exists() or database.stat().st_size == 0:
-        return
-    clean = "`workshop clean` to begin with an empty one"
-    with database.open("rb") as file:
-        if not file.read(16).startswith(b"SQLite format 3"):
-            raise WorkshopError(f"{database} is not a database.", fix=f"run {clean}.")
-    try:
-        last = (state_dir / VERSION_FILE).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return  # not recorded: let the server try
-    if version and _numbers(last) > _numbers(version):
-        raise WorkshopError(
-            f"{database} was last used by Temporal server {last}, and this one is {version}.",
-            expected="the same version or a newer one.",
-            fix=f"run `uv sync` to update, or {clean}.",
-        )
-
-
 def why_it_ended(log: str) -> str:
     """The line of a server's log that says why it left."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -231,7 +185,3 @@ def why_it_ended(log: str) -> str:
         if re.search(r"level=(ERROR|FATAL)|panic:", line):
             return line
     return lines[-1] if lines else "it wrote nothing to its log"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))

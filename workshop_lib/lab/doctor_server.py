@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server, namespaces, ports
+from workshop_lib.lab import database, dev_server, namespaces, ports
 from workshop_lib.lab import server as lab_server
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
@@ -59,7 +59,7 @@ def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
     try:
         if not connect.address_is_users() and not connect.live_record(folder):
             cli = dev_server.find_cli()
-            dev_server.check_database(folder, dev_server.server_version(cli))
+            database.check_version(folder, dev_server.server_version(cli))
         if fix or connect.address_is_users():
             server: Server | None = lab_server.ensure_server()
         else:

@@ -9,6 +9,8 @@ from pathlib import Path
 from workshop_lib.lab.notebooks import prepare_workspace
 from workshop_lib.settings import get_settings
 
+# JupyterLab's defaults for this project: no question about news, no look for updates on the network.
+CONFIG = Path(__file__).resolve().parent / "jupyter_config"
 STOP_LIMIT = 10.0  # seconds that JupyterLab gets to end its kernels
 
 
@@ -28,6 +30,8 @@ def run_jupyter(
         say(f"{len(copied)} notebooks copied to {workspace}")
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={workspace}"]
     command.append("--log-level=WARN")  # the address is what a person looks for; it is always shown
+    # Cells and outputs do not travel in the clear between JupyterLab and kernel on a shared machine.
+    command.append("--KernelManager.transport_encryption=auto")
     if os.name == "posix" and os.geteuid() == 0:
         say("You are root: JupyterLab is started with --allow-root.")
         command.append("--allow-root")
@@ -39,8 +43,13 @@ def run_jupyter(
         command.append(f"--LabApp.default_url=/lab/tree/{first.name}")
     if not browser:
         command.append("--no-browser")
-    # The project's own kernel wins over one of the same name in the user's home.
-    env = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+    configs = [str(CONFIG), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    env = os.environ | {
+        # The project's own kernel wins over one of the same name in the user's home.
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(configs),
+    }
+    say("Ctrl-C twice ends the lab.")
     process = subprocess.Popen([*command, *(arguments or [])], env=env)
     try:
         while True:

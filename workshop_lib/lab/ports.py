@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import sys
-from itertools import chain
 from typing import Any
 
 import psutil
@@ -37,11 +36,13 @@ def is_free(port: int) -> bool:
 
 def next_free(port: int) -> int:
     """The first free port from this one upwards: the same answer as long as the same ones are taken."""
-    candidates = chain(range(port, min(port + 200, 65536)), [0])
-    found = next(candidate for candidate in candidates if candidate == 0 or is_free(candidate))
-    if found:
-        return found
-    with socket.socket() as probe:  # all 200 are taken: whatever the system gives
+    candidates = range(port, min(port + 200, 65536))
+    return next((port for port in candidates if is_free(port)), None) or any_free()
+
+
+def any_free() -> int:
+    """A free port that the system chooses."""
+    with socket.socket() as probe:
         probe.bind((LOCALHOST, 0))
         return int(probe.getsockname()[1])
 

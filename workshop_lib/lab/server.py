@@ -8,6 +8,7 @@ Left out: namespaces and endpoints (`lab.namespaces`) and workers (`lab.workers`
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server, ports
+from workshop_lib.lab import database, dev_server, ports
 from workshop_lib.lab.namespaces import ensure_namespaces, wanted_namespaces
 from workshop_lib.lab.server_process import (
     START_TIMEOUT,
@@ -130,17 +131,17 @@ def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
     """Start a dev server on the database of this folder; the lock is held."""
     cli = dev_server.find_cli()
     version = dev_server.server_version(cli)
-    database = None if in_memory else folder / dev_server.DATABASE
-    if database:
-        dev_server.check_database(folder, version)
-    wal = database is not None and dev_server.supports_wal(folder)
+    path = None if in_memory else folder / database.DATABASE
+    if path and not database.check_version(folder, version):
+        database.check_layout(path, _fresh_layout(cli, folder), version)
+    wal = path is not None and database.supports_wal(folder)
     for attempt in range(5):
         port, ui_port, note = dev_server.choose_ports(folder)
         arguments = dev_server.command(
             cli,
             port=port,
             ui_port=ui_port,
-            database=database,
+            database=path,
             wal=wal,
             namespaces=wanted_namespaces(),
         )
@@ -164,9 +165,20 @@ def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
         "owner_pid": owner_pid,
     }
     _write(folder / connect.RECORD_NAME, json.dumps(record, indent=1))
-    if database and version:
-        _write(folder / dev_server.VERSION_FILE, version)
+    if path and version:
+        _write(folder / database.VERSION_FILE, version)
     return Server(address, ui_url, process.pid, started=True, adopted=None, note=note)
+
+
+def _fresh_layout(cli: str, folder: Path) -> database.Layout:
+    """How this version lays out a database: it makes one, once after each update."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="layout-") as name:
+        probe = Path(name)
+        port, ui_port = ports.any_free(), ports.any_free()
+        path = probe / database.DATABASE
+        arguments = dev_server.command(cli, port=port, ui_port=ui_port, database=path, wal=False)
+        end(launch(arguments, probe).pid)
+        return database.layout(path)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str
             stderr=subprocess.STDOUT,
             pass_fds=[child_end],
             env={**os.environ, "WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1", **env},
-            start_new_session=True,  # the Interrupt button reaches the whole group of the kernel
+            start_new_session=True,  # the Interrupt button reaches the kernel's whole group
         )
     # The file is open in the child; only its name waited for the process id.
     log = Path(name).rename(logs / f"worker-{spec.name}-{process.pid}.log")

@@ -9,6 +9,7 @@ same registry.
 """
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -222,5 +223,4 @@ def _at_exit() -> None:
     stop_all()
 
 
-# `atexit` is too late: by then no executor takes work, and a worker cannot finish what it has.
-__import__("atexit").register(_at_exit)  # type: ignore[attr-defined]
+atexit.register(_at_exit)
