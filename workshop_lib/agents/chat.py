@@ -77,14 +77,9 @@ class ChatSession:
         """Refuse before anything is recorded: a refused message leaves no event in the history."""
         if self._ended:
             raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
-        if not message.strip():
-            raise _refusal("EmptyMessage", "The message is empty. Type a question.")
-        if len(message) > MAX_MESSAGE_CHARS:
-            raise _refusal(
-                "MessageTooLong",
-                f"The message has {len(message):,} characters; {MAX_MESSAGE_CHARS:,} is the most."
-                " Send a shorter one, or the part that matters.",
-            )
+        problem = problem_with_message(message)
+        if problem is not None:
+            raise _refusal(*problem)
 
     @workflow.signal
     def end_chat(self) -> None:
@@ -108,6 +103,24 @@ class ChatSession:
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
         self._transcript.append(TranscriptLine(turn=self._turns, speaker=speaker, text=text))
+
+
+def problem_with_message(message: str) -> tuple[str, str] | None:
+    """Why a message cannot be taken, as error type and text, or None.
+
+    Clients ask first: what is too large or cannot be encoded never reaches the session's validator.
+    """
+    if not message.strip():
+        return "EmptyMessage", "The message is empty. Type a question."
+    if len(message) > MAX_MESSAGE_CHARS:
+        return (
+            "MessageTooLong",
+            f"The message has {len(message):,} characters; {MAX_MESSAGE_CHARS:,} is the most."
+            " Send a shorter one, or the part that matters.",
+        )
+    if any("\ud800" <= character <= "\udfff" for character in message):
+        return "NotText", "The message holds half a character. Type it again."
+    return None
 
 
 def _refusal(kind: str, text: str) -> ApplicationError:

@@ -21,7 +21,13 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.agents.chat import ChatSession, ChatStart, Reply, TranscriptLine
+from workshop_lib.agents.chat import (
+    ChatSession,
+    ChatStart,
+    Reply,
+    TranscriptLine,
+    problem_with_message,
+)
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
@@ -30,7 +36,7 @@ LOOPS = {"manual": "ManualChat"}
 
 
 class MessageRefused(WorkshopError):
-    """The session's validator refused a message; nothing was recorded."""
+    """The message cannot be taken; nothing was recorded."""
 
 
 class SessionInfo(BaseModel):
@@ -82,6 +88,8 @@ class ChatClient:
             MessageRefused: the session has ended, or the message is empty or too long.
             WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
         """
+        if problem := problem_with_message(message):
+            raise MessageRefused(problem[1])
         try:
             if not self._begun:
                 reply = await self._start_and_send(message, timeout)

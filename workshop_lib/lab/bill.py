@@ -65,9 +65,13 @@ async def run_durable(
         try:
             async with asyncio.timeout(timeout):
                 if kill_at_call:
-                    await worker.exited(timeout)
-                    kills = 1
-                    worker = await start_process(spec, env=env)
+                    dying = asyncio.create_task(worker.exited(timeout))
+                    # A conversation that is over before that call is not killed.
+                    await asyncio.wait([dying, talking], return_when=asyncio.FIRST_COMPLETED)
+                    if dying.done():
+                        kills = 1
+                        worker = await start_process(spec, env=env)
+                    dying.cancel()
                 replies = await talking
                 await chat.end()
                 await chat.handle.result()

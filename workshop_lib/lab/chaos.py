@@ -172,7 +172,11 @@ class _ActivityPlaces(ActivityInboundInterceptor):
         name = activity.info().activity_type
         if self._first is Where.ACTIVITY_INSIDE and self._executioner.awaits(self._first, name):
             running = asyncio.ensure_future(self.next.execute_activity(input))
-            await asyncio.wait([running], timeout=INSIDE_AFTER)
+            try:
+                await asyncio.wait([running], timeout=INSIDE_AFTER)
+            except asyncio.CancelledError:
+                running.cancel()
+                raise
             self._executioner.pass_by(self._first, name)
             result = await running
         else:

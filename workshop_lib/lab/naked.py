@@ -78,10 +78,14 @@ async def run_naked(
         messages: what the user says, in order.
         kill_at_call: the process dies by SIGKILL when it makes this call to the model, counted from 1.
         timeout: seconds the whole conversation may take.
+
+    Raises:
+        WorkshopError: it was not over in time, or it ended by an error of its own.
     """
-    command = [sys.executable, "-m", "workshop_lib.lab.naked", *messages]
+    command = [sys.executable, "-m", "workshop_lib.lab.naked"]
     if kill_at_call is not None:
         command.append(f"--kill-at-call={kill_at_call}")
+    command += ["--", *messages]  # a message may begin with a dash
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )
@@ -96,6 +100,12 @@ async def run_naked(
         if process.returncode is None:
             process.kill()
             await process.wait()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise WorkshopError(
+            f"The conversation ended with status {process.returncode}.",
+            expected="one message at least, and a model that answers.",
+            fix="read what the process wrote above, or run `workshop doctor`.",
+        )
     steps = [json.loads(line) for line in output.decode().splitlines()]
     counted = Counter(step["step"] for step in steps)
     return NakedRun(

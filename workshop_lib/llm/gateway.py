@@ -22,7 +22,7 @@ from typing import Any
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
-from workshop_lib.settings import get_settings, provider_key, provider_of
+from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of
 
 __all__ = [
     "ModelRefused",
@@ -120,7 +120,14 @@ async def stream(
 
 async def warm_up() -> None:
     """Load LiteLLM, off the event loop, so that the first call does not wait seconds for it."""
-    await asyncio.to_thread(_litellm)
+    litellm = await asyncio.to_thread(_litellm)
+    # A call that reaches no model: LiteLLM loads much of itself only when the first call is made.
+    await asyncio.to_thread(
+        litellm.completion,
+        model=OFFLINE_MODEL,
+        messages=[Message.user("warm-up").to_openai()],
+        mock_response="warm",
+    )
 
 
 def register_offline_provider() -> None:

@@ -1,0 +1,90 @@
+"""The bill: the same conversation, killed at the same call, without durability and with it."""
+
+import pytest
+from rich.console import Console
+from temporalio.client import Client
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.bill import run_durable, show_bill
+from workshop_lib.lab.naked import run_naked
+
+TALK = [
+    "What is 125 * 8?",
+    "And the weather in Seattle?",
+    "And in Portland?",
+    "What did I ask first?",
+]
+ANSWERS = ["125 * 8 = 1000.", "Seattle: 14 °C", "Portland: 17 °C", "What is 125 * 8?"]
+CALLS = 7  # two for each question that needs a tool, one for the last
+
+
+def assert_answered(replies: list[str], count: int = len(TALK)) -> None:
+    assert len(replies) == count
+    for answer, reply in zip(ANSWERS, replies, strict=False):
+        assert answer in reply
+
+
+async def test_what_a_kill_costs_with_and_without_durability(client: Client) -> None:
+    died = await run_naked(TALK, kill_at_call=6)
+    assert died.killed
+    assert_answered(died.replies, 2)
+    assert (died.model_calls, died.tool_runs) == (6, 3)
+
+    again = await run_naked(TALK)
+    assert not again.killed
+    assert_answered(again.replies)
+    assert (again.model_calls, again.tool_runs) == (CALLS, 3)
+
+    durable = await run_durable(client, TALK, kill_at_call=6)
+    assert_answered(durable.replies)
+    assert durable.kills == 1
+    # The call that was under way is paid for again, unless the kill came before it went out.
+    assert CALLS <= durable.model_calls <= CALLS + 1
+    assert durable.model_calls < died.model_calls + again.model_calls
+    assert durable.tool_runs == 3 < died.tool_runs + again.tool_runs
+    assert durable.replies == again.replies
+
+    console = Console(width=100, record=True, quiet=True)
+    console.print(show_bill([died, again], durable))
+    rows = {
+        cells[0].strip(): [cell.strip() for cell in cells[1:]]
+        for line in console.export_text().splitlines()
+        if len(cells := line.strip("│┃ ").replace("┃", "│").split("│")) == 3
+    }
+    assert rows["model calls paid"] == ["13", str(durable.model_calls)]
+    assert rows["tools run"] == ["6", "3"]
+    assert rows["replies in the end"] == ["4", "4"]
+    assert rows["times started from zero"] == ["2", "1"]
+
+
+async def test_a_durable_conversation_without_a_kill_pays_for_every_call_once(
+    client: Client,
+) -> None:
+    durable = await run_durable(client, TALK[:1], kill_at_call=5)  # it has two calls only
+    assert_answered(durable.replies, 1)
+    assert (durable.kills, durable.model_calls, durable.tool_runs) == (0, 2, 1)
+
+
+async def test_a_bill_of_a_conversation_that_only_died_has_no_replies(client: Client) -> None:
+    died = await run_naked(TALK[:1], kill_at_call=1)
+    assert died.killed and died.replies == []
+    durable = await run_durable(client, TALK[:1])
+    console = Console(width=100, record=True, quiet=True)
+    console.print(show_bill([died], durable))
+    assert "replies in the end │ 0     │ 1" in " ".join(console.export_text().split("\n"))
+
+
+async def test_a_message_may_begin_with_a_dash() -> None:
+    run = await run_naked(["-5 + 8", "--help"])
+    assert not run.killed
+    assert len(run.replies) == 2 and "= 3" in run.replies[0]
+
+
+async def test_a_conversation_that_fails_by_itself_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OFFLINE_FAULTS", "sequence=server_error")
+    with pytest.raises(WorkshopError, match="ended with status 1"):
+        await run_naked(["What is 125 * 8?"])
+    with pytest.raises(WorkshopError, match="ended with status 2"):
+        await run_naked([])
