@@ -29,7 +29,8 @@ def run_jupyter(
     if copied:
         say(f"{len(copied)} notebooks copied to {workspace}")
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={workspace}"]
-    command.append("--log-level=WARN")  # the address is what a person looks for; it is always shown
+    # The address is what a person looks for. It is shown at every level; harmless warnings are not.
+    command.append("--Application.log_level=ERROR")
     # Cells and outputs do not travel in the clear between JupyterLab and kernel on a shared machine.
     command.append("--KernelManager.transport_encryption=auto")
     if os.name == "posix" and os.geteuid() == 0:

@@ -10,9 +10,9 @@ from workshop_lib.lab import classroom
 from workshop_lib.lab.chaos import KillPoint
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.waiting import result
 from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import start_worker
 from workshop_lib.worker_spec import WorkerSpec
 
 NAMES = ["Grace", "Edsger"]
@@ -26,15 +26,7 @@ RESTART_LIMIT = 20.0  # seconds: the activity's limit of two, and the start of a
 )
 async def two_greetings(client: Client, workflow: type, compose: Callable[..., Any]) -> str:
     """The workflow greets each of two people with an activity of its own."""
-    spec = classroom.spec("check-greetings", workflows=[workflow], activities=[compose])
-    worker = await start_worker(spec, announce=False)
-    try:
-        handle = await client.start_workflow(
-            workflow.__name__, NAMES, id=classroom.new_id("check-pair"), task_queue=spec.task_queue
-        )
-        greetings = await result(handle, timeout=10)
-    finally:
-        await asyncio.to_thread(worker.stop)
+    handle, greetings = await trial(client, workflow, NAMES, [compose])
     done = [run for run in (await evidence(handle)).named("compose") if run.completed]
     if len(done) != len(NAMES):
         raise NotYet(saw=f"{len(done)} completed `compose` activities")

@@ -1,6 +1,5 @@
 """Checks of notebook 01: the loop, naked and durable, and what is left of it after a kill."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,11 +7,10 @@ from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, execute_tool
 from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.lab import classroom
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.waiting import result
-from workshop_lib.lab.workers import start_worker
 
 TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
 
@@ -46,20 +44,7 @@ async def naked_loop(turn: Callable[[str], Awaitable[str]]) -> str:
 )
 async def durable_loop(client: Client, workflow: type) -> str:
     """Model calls and tool calls are activities, so their results are in the history."""
-    spec = classroom.spec(
-        "check-agent", workflows=[workflow], activities=[plan_next_action, execute_tool]
-    )
-    worker = await start_worker(spec, announce=False)
-    try:
-        handle = await client.start_workflow(
-            workflow.__name__,
-            TWO_TOOLS,
-            id=classroom.new_id("check-agent"),
-            task_queue=spec.task_queue,
-        )
-        reply = await result(handle, timeout=15)
-    finally:
-        await asyncio.to_thread(worker.stop)
+    handle, reply = await trial(client, workflow, TWO_TOOLS, [plan_next_action, execute_tool])
     found = await evidence(handle)
     for name in ("execute_tool", "plan_next_action"):
         done = sum(run.completed for run in found.named(name))
