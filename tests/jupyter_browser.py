@@ -7,6 +7,7 @@ to the page; notebooks are opened, run and read through that. Left out: what a r
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -97,10 +98,12 @@ def running_lab(folder: Path) -> Iterator[RunningLab]:
         env["PYTHONUNBUFFERED"] = "1"  # a question on a terminal is there at once
         env |= {name: str(free_port()) for name in ("WORKSHOP_TEMPORAL_PORT", "WORKSHOP_UI_PORT")}
         command = [Path(sys.executable).parent / "workshop", "--no-browser", "--port"]
+        # JupyterLab asks what a Ctrl-C means where it finds a terminal. At this one nobody types.
+        screen, terminal = pty.openpty()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, str(free_port())],
-                stdin=subprocess.PIPE,  # a terminal at which nobody types
+                stdin=terminal,
                 stdout=output,
                 stderr=output,
                 env=env,
@@ -117,7 +120,9 @@ def running_lab(folder: Path) -> Iterator[RunningLab]:
             yield RunningLab(process, state, workspace, log, found[0])
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.wait(30)
+            os.close(screen)
+            os.close(terminal)
 
 
 def _users_jupyter(folder: Path) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """The bill: the same conversation, killed at the same call, without durability and with it."""
 
+import io
+
 import pytest
 from rich.console import Console
+from rich.table import Table
 from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
@@ -24,6 +27,14 @@ def assert_answered(replies: list[str], count: int = len(TALK)) -> None:
         assert answer in reply
 
 
+def rows_of(table: Table) -> dict[str, list[str]]:
+    """The table as a terminal shows it: what stands before a row, and its cells."""
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(table)
+    lines = [line.strip("│┃ ").split("│") for line in console.export_text().splitlines()]
+    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines if cells}
+
+
 async def test_what_a_kill_costs_with_and_without_durability(client: Client) -> None:
     died = await run_naked(TALK, kill_at_call=6)
     assert died.killed
@@ -44,13 +55,7 @@ async def test_what_a_kill_costs_with_and_without_durability(client: Client) -> 
     assert durable.tool_runs == 3 < died.tool_runs + again.tool_runs
     assert durable.replies == again.replies
 
-    console = Console(width=100, record=True, quiet=True)
-    console.print(show_bill([died, again], durable))
-    rows = {
-        cells[0].strip(): [cell.strip() for cell in cells[1:]]
-        for line in console.export_text().splitlines()
-        if len(cells := line.strip("│┃ ").replace("┃", "│").split("│")) == 3
-    }
+    rows = rows_of(show_bill([died, again], durable))
     assert rows["model calls paid"] == ["13", str(durable.model_calls)]
     assert rows["tools run"] == ["6", "3"]
     assert rows["replies in the end"] == ["4", "4"]
@@ -69,9 +74,7 @@ async def test_a_bill_of_a_conversation_that_only_died_has_no_replies(client: Cl
     died = await run_naked(TALK[:1], kill_at_call=1)
     assert died.killed and died.replies == []
     durable = await run_durable(client, TALK[:1])
-    console = Console(width=100, record=True, quiet=True)
-    console.print(show_bill([died], durable))
-    assert "replies in the end │ 0     │ 1" in " ".join(console.export_text().split("\n"))
+    assert rows_of(show_bill([died], durable))["replies in the end"] == ["0", "1"]
 
 
 async def test_a_message_may_begin_with_a_dash() -> None:

@@ -15,7 +15,7 @@ from jupyter_browser import RunningLab, browser_page, open_notebook, run_all_cel
 from nbformat import NotebookNode
 from notebook_rules import checks_in
 
-ASKS = "Shutdown this Jupyter server"
+ASKS = "this Jupyter server (y/[n])?"
 
 
 def ctrl_c_twice(lab: RunningLab) -> None:

@@ -166,22 +166,23 @@ async def test_a_sandbox_violation_is_explained_with_the_alternative(
 
 
 async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client: Client) -> None:
-    nb.workflow("steps", WAITING)
+    call = "await workflow.execute_activity(count, start_to_close_timeout=timedelta(seconds=5))"
+    wait = "await workflow.wait_condition"
+    counting = WAITING.replace(wait, f"{call}\n        {wait}")
+    nb.workflow("steps", counting)
     spec = spec_of(nb["Waiting"], nb["count"])
     await start_worker(spec)
     handle = await start(client, spec, "Waiting", result_type=str)
     assert await watch(handle.execute_update("ask", "hm", result_type=str), handle) == "HM"
-    call = "await workflow.execute_activity(count, start_to_close_timeout=timedelta(seconds=5))"
-    changed = WAITING.replace(
-        "        await workflow.wait", f"        {call}\n        await workflow.wait"
-    )
-    nb.workflow("steps", changed)
+    # The activity is in this run's history; the changed code has a timer in its place.
+    timer = "await asyncio.sleep(0.01)"
+    nb.workflow("steps", counting.replace(call, timer))
     await handle.signal("go")
     error = await seen_soon(handle)
     assert isinstance(error, StuckWorkflow) and "TMPRL1100" in error.what
     assert error.fix and "workflow.patched" in error.fix
-    patched = changed.replace(call, f"if workflow.patched('count'): {call}")
-    nb.workflow("steps", patched)
+    both = f"if workflow.patched('timer'): {timer}\n        else: {call}"
+    nb.workflow("steps", counting.replace(call, both))
     assert await result(handle, timeout=30) == "done"
 
 
