@@ -11,6 +11,9 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.bill import run_durable, show_bill
 from workshop_lib.lab.naked import run_naked
 
+# The durable conversations share a task queue: one after the other.
+pytestmark = pytest.mark.xdist_group("bill")
+
 TALK = [
     "What is 125 * 8?",
     "And the weather in Seattle?",

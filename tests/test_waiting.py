@@ -115,6 +115,16 @@ async def seen_soon(handle: WorkflowHandle[Any, Any]) -> WorkshopError:
     return raised.value
 
 
+async def idle(handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait until a run has nothing pending: a worker that is stopped now takes no task with it."""
+    async with asyncio.timeout(20):
+        while True:
+            now = (await handle.describe()).raw_description
+            if not (now.HasField("pending_workflow_task") or now.pending_activities):
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_a_bug_is_explained_by_its_line_and_the_same_run_goes_on(
     nb: Notebook, client: Client
 ) -> None:
@@ -174,6 +184,7 @@ async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client
     await start_worker(spec)
     handle = await start(client, spec, "Waiting", result_type=str)
     assert await watch(handle.execute_update("ask", "hm", result_type=str), handle) == "HM"
+    await idle(handle)
     # The activity is in this run's history; the changed code has a timer in its place.
     timer = "await asyncio.sleep(0.01)"
     nb.workflow("steps", counting.replace(call, timer))
@@ -184,6 +195,20 @@ async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client
     both = f"if workflow.patched('timer'): {timer}\n        else: {call}"
     nb.workflow("steps", counting.replace(call, both))
     assert await result(handle, timeout=30) == "done"
+
+
+async def test_a_task_that_a_stopped_worker_took_along_is_explained(
+    nb: Notebook, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb.workflow("taken", WAITING)
+    spec = spec_of(nb["Waiting"])
+    process = await start_process(spec, kill_at="workflow-task-after@Waiting#1")
+    handle = await start(client, spec, "Waiting", result_type=str)
+    await process.exited(20)
+    await start_process(spec)
+    await handle.signal("go")
+    assert await result(handle, timeout=30) == "done"
+    assert capsys.readouterr().out.count("a worker took the workflow task") == 1
 
 
 async def test_nobody_polls(nb: Notebook, client: Client) -> None:

@@ -31,6 +31,9 @@ from workshop_lib.agents.chat import (
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
+# How long a worker may hold a workflow task before another gets it; the default is ten seconds. A chat's tasks
+# take milliseconds, and one that is lost with its worker should not keep a person waiting.
+TASK_TIMEOUT = timedelta(seconds=2)
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat"}
 
@@ -122,6 +125,7 @@ class ChatClient:
             # A session that has ended stays ended; its name is not used twice.
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             memo={"loop": self._loop, "session": self.session},
+            task_timeout=TASK_TIMEOUT,
         )
         try:
             reply: Reply = await self._client.execute_update_with_start_workflow(

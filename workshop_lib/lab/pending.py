@@ -31,6 +31,7 @@ from workshop_lib.lab.task_failures import TaskFailure, last_task_failure
 UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it
 SETTLED = 0.5  # seconds after which an attempt that began has failed rather than not yet succeeded
 MANY_ATTEMPTS = 3  # an activity that has come to this attempt "keeps failing"
+UNANSWERED_AFTER = 3.0  # seconds after which the worker that took a workflow task may be gone
 LONG_PAUSE = 3.0  # and so does one whose next attempt is further off than this many seconds
 
 
@@ -93,6 +94,12 @@ async def _look_at_workflow_task(
     if task.attempt > 1 and started and _age(task.started_time) > SETTLED:
         failure = await last_task_failure(client, info.execution.workflow_id, info.execution.run_id)
         situation.stuck = failure
+    if started and not situation.stuck and _age(task.started_time) > UNANSWERED_AFTER:
+        # Who took it is not known; one that was stopped or killed in that moment never answers.
+        situation.troubles[f"task of {info.execution.run_id} unanswered"] = (
+            "a worker took the workflow task and has not answered; if it was stopped or killed meanwhile, "
+            "the server gives the task to another one, ten seconds after the first took it"
+        )
 
 
 async def _look_at_activity(

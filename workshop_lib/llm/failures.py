@@ -94,7 +94,8 @@ def explain_failure(error: BaseException, model: str) -> ModelUnavailable | Mode
             f"No connection to the model {model}" + (f" at {base}." if base else "."),
             fix="see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`.",
         )
-    if _CUT_JSON.search(said):
+    if _CUT_JSON.search(said) or "Traceback (most recent call last)" in said:
+        # LiteLLM could not read the answer and puts its own traceback into the message.
         return _cut_answer(model)
     if status >= 500 or status in (408, 409, 425):
         return ModelUnavailable(
