@@ -71,7 +71,7 @@ question = [Message.user("What is 125 * 8?")]
 from workshop_lib.agents.local_tools import LOCAL_TOOLS
 
 tools = [tool.spec for tool in LOCAL_TOOLS.values()]
-tools[0]
+print(tools[0].model_dump_json(indent=1))
 
 # %% [markdown]
 # Ask again, with tools on offer. The answer holds no words now, but a wish:
@@ -250,7 +250,7 @@ from workshop_lib.agents.local_tools import execute_tool
 
 activities = [planner.plan_next_action, execute_tool]
 agent_worker = lab.spec("agent", workflows=[Agent], activities=activities)
-agent_worker.banner()
+print(agent_worker.banner())
 
 # %% [markdown]
 # > **Predict.** The first model call and the tool are done and recorded. The second model call is on its way

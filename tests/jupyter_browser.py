@@ -97,7 +97,7 @@ def running_lab(folder: Path) -> Iterator[RunningLab]:
         env = os.environ | _users_jupyter(folder) | {"WORKSHOP_WORKSPACE": str(workspace)}
         env["PYTHONUNBUFFERED"] = "1"  # a question on a terminal is there at once
         env |= {name: str(free_port()) for name in ("WORKSHOP_TEMPORAL_PORT", "WORKSHOP_UI_PORT")}
-        command = [Path(sys.executable).parent / "workshop", "--no-browser", "--port"]
+        command = [str(Path(sys.executable).parent / "workshop"), "--no-browser", "--port"]
         # JupyterLab asks what a Ctrl-C means where it finds a terminal. At this one nobody types.
         screen, terminal = pty.openpty()
         with log.open("wb") as output:
@@ -189,7 +189,8 @@ def run_all_cells(page: Page) -> NotebookNode:
     model = page.evaluate(
         "() => JSON.stringify(window.jupyterapp.shell.currentWidget.content.model.toJSON())"
     )
-    return nbformat.reads(model, as_version=4)
+    notebook: NotebookNode = nbformat.reads(model, as_version=4)
+    return notebook
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
