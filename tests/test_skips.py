@@ -23,8 +23,9 @@ def run(folder: Path, ci: str) -> str:
         (folder / f"test_{name}.py").write_text(text)
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     options = ["-p", "conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    options += [f"--rootdir={folder}", "--continue-on-collection-errors"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, f"--rootdir={folder}", "-rA", str(folder)],
+        [sys.executable, "-m", "pytest", *options, "-rA", str(folder)],
         cwd=folder,
         env=os.environ | {"CI": ci, "PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""},
         capture_output=True,

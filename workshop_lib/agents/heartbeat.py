@@ -23,15 +23,18 @@ async def heartbeating(every: float = 0.4) -> AsyncIterator[None]:
         every: seconds between heartbeats; well below `HEARTBEAT_TIMEOUT`.
     """
 
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(every)
-            activity.heartbeat()
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
 
-    task = asyncio.create_task(beat())
+    # A timer and no task: most activities are over before the first heartbeat, and a task for each
+    # would be a measurable part of a turn.
+    def beat() -> None:
+        nonlocal timer
+        activity.heartbeat()
+        timer = loop.call_later(every, beat)
+
+    timer = loop.call_later(every, beat)
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        timer.cancel()

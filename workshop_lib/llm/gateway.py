@@ -167,7 +167,10 @@ def _request(
     if tools:
         request["tools"] = [tool.to_openai() for tool in tools]
     base = get_settings().llm_api_base
-    if base and provider_of(model) != OFFLINE_PROVIDER:
+    if provider_of(model) == OFFLINE_PROVIDER:
+        # Said outright: LiteLLM would work both out anew, several times a call.
+        request |= {"custom_llm_provider": OFFLINE_PROVIDER, "api_base": OFFLINE_PROVIDER}
+    elif base:
         request["api_base"] = base
         if provider_of(model) == "openai" and provider_key("OPENAI_API_KEY") is None:
             request["api_key"] = "no-key-needed"  # the client insists on one, the server does not
