@@ -313,9 +313,9 @@ durable.replies
 lab.show_bill([died, again], durable)
 
 # %% [markdown]
-# The difference is not the one call. It is that the naked bill grows with everything that came *before* the
-# crash, and the durable one never does. Durability has a price too: each step is a round trip to the server,
-# some ten milliseconds.
+# The five calls are not the point. The naked bill grows with everything that came *before* the crash; the durable
+# bill grows by the one call that was under way. Durability has a price too: each step is a round trip to the
+# server, some ten milliseconds.
 
 # %% [markdown]
 # ## The loop of the library

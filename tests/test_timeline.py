@@ -315,8 +315,8 @@ async def test_a_stopped_worker_leaves_a_gap_and_the_next_one_is_new(
     assert gap.end <= second.scheduled
     assert [mark.name for mark in drawn.run.newcomers] == ["new worker second"]
     assert drawn.run.newcomers[0].time == pytest.approx(gap.end)
-    assert f"no worker for {duration(gap.end - gap.start)}" in str(drawn)
-    assert any("no worker for" in word for word in words_of(svg_of(drawn)))
+    assert f"nobody at work for {duration(gap.end - gap.start)}" in str(drawn)
+    assert any("nobody at work for" in word for word in words_of(svg_of(drawn)))
 
 
 async def test_a_worker_restarted_in_the_same_process_is_new_too(

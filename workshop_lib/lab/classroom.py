@@ -12,10 +12,12 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
+from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
 from workshop_lib.lab import cells
 from workshop_lib.lab.server import ensure_namespaces, ensure_server
 from workshop_lib.lab.timeline import Timeline, timeline
+from workshop_lib.llm.gateway import warm_up
 from workshop_lib.settings import get_settings
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -46,13 +48,17 @@ def spec(
     workflows: Sequence[type] = (),
     activities: Sequence[Callable[..., Any]] = (),
 ) -> WorkerSpec:
-    """A worker of the orchestrator's namespace, with a task queue of its own name."""
+    """A worker of the orchestrator's namespace, with a task queue of its own name.
+
+    One that calls models loads the model library when it starts, not in its first call.
+    """
     return WorkerSpec(
         name=name,
         namespace=get_settings().orchestrator_namespace,
         task_queue=f"{name}-task-queue",
         workflows=tuple(workflows),
         activities=tuple(activities),
+        warm_ups=(warm_up,) if plan_next_action in activities else (),
     )
 
 

@@ -77,7 +77,9 @@ def _failed_activation(record: logging.LogRecord, error: BaseException) -> bool:
     news = _note(str(run.get("run_id")), kind, message, stack, next(serving, ""))
     line = locate_in_stack(stack)
     where = f", in {line}" if line else ""
-    record.msg = f"A workflow task of {run.get('workflow_id')} failed: {kind}: {message}{where}"
+    record.msg = (
+        f"A workflow task of {run.get('workflow_id')} failed: {kind}: {message.rstrip('.')}{where}"
+    )
     record.args, record.exc_info = (), None
     return news
 
@@ -88,6 +90,8 @@ def listen() -> None:
         sdk = logging.getLogger(name)
         if not any(isinstance(known, _Listener) for known in sdk.filters):
             sdk.addFilter(_Listener())
+    # It says the same as the failure that follows, without the line.
+    logging.getLogger("temporalio.worker.workflow_sandbox._restrictions").setLevel(logging.ERROR)
     # Evictions are told at this level; the filter lets none of that through.
     logging.getLogger("temporalio.worker._workflow").setLevel(logging.DEBUG)
 

@@ -113,7 +113,7 @@ def summary(run: Run) -> str:
 
 def gap_text(gap: Gap) -> str:
     """What is written into a gap."""
-    return f"no worker for {duration(gap.end - gap.start)}{' so far' if gap.open else ''}"
+    return f"nobody at work for {duration(gap.end - gap.start)}{' so far' if gap.open else ''}"
 
 
 def outcome(bar: Bar, end: float) -> str:

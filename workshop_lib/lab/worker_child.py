@@ -63,6 +63,10 @@ async def _serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
         options["interceptors"] = interceptors_for(point, executioner)
         options["workflow_runner"] = runner_for(point, executioner)
     options |= STOP_GENTLY
+    for warm_up in spec.warm_ups:
+        await (
+            warm_up()
+        )  # before it says that it is ready, so that a lesson sees the work and not the import
     worker = spec.build(client, activity_executor=ThreadPoolExecutor(100), **options)
     await run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
 
