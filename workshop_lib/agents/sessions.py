@@ -4,6 +4,7 @@ A session's workflow id is `chat-<loop>-<name>`, so a name that is used again fi
 what stands at the other end (`chat`).
 """
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ from workshop_lib.settings import get_settings
 
 # How long a worker may hold a workflow task before another gets it; the default is ten seconds. A chat's
 # tasks take milliseconds, and one that is lost with its worker should not keep a person waiting.
-TASK_TIMEOUT = timedelta(seconds=2)
+TASK_TIMEOUT = timedelta(seconds=4)
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat"}
 
@@ -93,13 +94,31 @@ class ChatClient:
         """
         if problem := problem_with_message(message):
             raise MessageRefused(problem[1])
+        update_id = uuid.uuid4().hex  # sent again under the same id, a message is still one message
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        while True:
+            left = timedelta(seconds=max(0.1, end - loop.time()))
+            try:
+                return await self._send(message, update_id, left)
+            except RPCError as error:
+                if error.status != RPCStatusCode.FAILED_PRECONDITION:
+                    raise
+                if loop.time() >= end:
+                    raise _no_reply(self.workflow_id, timeout) from None
+            # The session's last task was lost with its worker. The server takes messages again when
+            # another worker has done it, and has no event for that.
+            await asyncio.sleep(0.2)
+
+    async def _send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
+        """One attempt to send; errors that a person can act on are said as such."""
         try:
             if not self._begun:
-                reply = await self._start_and_send(message, timeout)
+                reply = await self._start_and_send(message, update_id, timeout)
                 self._begun = True
                 return reply
             return await self.handle.execute_update(
-                ChatSession.send_message, message, rpc_timeout=timeout
+                ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
             )
         except WorkflowUpdateFailedError as error:
             raise _refused(error) from None
@@ -114,7 +133,7 @@ class ChatClient:
                 raise _no_reply(self.workflow_id, timeout) from None
             raise
 
-    async def _start_and_send(self, message: str, timeout: timedelta) -> Reply:
+    async def _start_and_send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
         """Start the session where it does not run yet, and send, in one request."""
         start = WithStartWorkflowOperation[ChatSession, int](
             LOOPS[self._loop],
@@ -132,13 +151,14 @@ class ChatClient:
                 "send_message",
                 message,
                 start_workflow_operation=start,
+                id=update_id,
                 result_type=Reply,
                 rpc_timeout=timeout,
             )
             return reply
-        except WorkflowAlreadyStartedError:
+        except Exception:
             # The failure is also kept for whoever asks for the handle; fetch it, or asyncio complains.
-            with contextlib.suppress(WorkflowAlreadyStartedError):
+            with contextlib.suppress(Exception):
                 await start.workflow_handle()
             raise
 
