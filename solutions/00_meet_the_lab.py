@@ -54,8 +54,10 @@ client = await lab.start()
 # ## A workflow and an activity
 #
 # An **activity** is an ordinary function: it may call the network, read files, fail. A **workflow** is the
-# plan that calls activities. The first line, `%%workflow`, makes a module of the cell, so that workers can
-# import it. That is why the cell brings its own imports.
+# plan that calls activities, and says for each how long one attempt may take (`start_to_close_timeout`).
+#
+# The first line, `%%workflow`, makes a module of the cell, so that workers can import it. That is why the cell
+# brings its own imports.
 
 # %%
 # %%workflow greeting
@@ -78,8 +80,8 @@ class Greeting:
 
 
 # %% [markdown]
-# A **worker** polls a task queue and runs what it finds there. This one runs in a background thread of the
-# notebook, so the cell comes back at once.
+# A **worker** polls a **task queue** and runs what it finds there. The lab names the queue after the worker:
+# `greeter-task-queue`. This worker runs in a background thread of the notebook, so the cell comes back at once.
 
 # %%
 greeter = await lab.start_worker(lab.spec("greeter", workflows=[Greeting], activities=[compose]))
@@ -98,14 +100,14 @@ await lab.result(handle)
 # ## The history is the evidence
 #
 # The answer alone proves little. The server kept an **event history** of the run. Everything in it happened;
-# nothing else did.
+# nothing else did. A *workflow task* is a moment in which your workflow code ran.
 
 # %%
 print("\n".join(await lab.events(handle)))
 
 # %% [markdown]
 # Find the three lines about the activity: *scheduled* by the workflow, *started* by a worker, *completed*
-# with a result. The lines about workflow tasks are the moments in which your workflow code ran.
+# with a result.
 #
 # The same history as a picture, with a link to this very run in the Web UI:
 
@@ -194,8 +196,8 @@ class Packing:
 
 # %% [markdown]
 # We want to kill the worker, and a thread cannot be killed. So this worker is a process of its own. It kills
-# itself with SIGKILL, in the middle of the second `pack`. SIGKILL cannot be caught: there is no goodbye and
-# no clean-up.
+# itself with SIGKILL in the middle of the second `pack`: the kill point `activity-inside@pack#2`. SIGKILL cannot
+# be caught: there is no goodbye and no clean-up.
 
 # %%
 packer = lab.spec("packer", workflows=[Packing], activities=[pack])
@@ -221,7 +223,8 @@ print("The process ended with status", await doomed.exited())
 print((await handle.describe(rpc_timeout=lab.seconds(10))).status.name)
 
 # %% [markdown]
-# A second process with the same code. It has never heard of boxes.
+# A second process with the same code. It has never heard of boxes. Give it some seconds: the server first has to
+# find out that the other one is gone.
 
 # %%
 helper = await lab.start_process(packer)
@@ -235,13 +238,16 @@ await lab.show_timeline(handle)
 #
 # Box 1 was not packed again, box 2 was tried twice, box 3 once.
 #
-# *"All three again."* Box 1's result is in the history. The new worker replays the workflow code, and
-# `execute_activity` for box 1 returns the recorded result without running anything.
+# *"All three again."* Box 1's result is in the history. The new worker runs the workflow code from its first line,
+# a **replay**: `execute_activity` for box 1 returns the recorded result without running anything.
 #
-# *"Only 3."* The worker died before it could report box 2. The server cannot know how far it got, so after the
-# two-second limit it hands the activity out again: attempt 2.
+# *"Only 3."* The worker died before it could report box 2. The server cannot know how far it got. It waits for the
+# limit of two seconds and a pause of one, and hands the activity out again: attempt 2.
 #
 # *"None, the run failed."* A worker's death is not a failure of the workflow. The run waits for a worker.
+#
+# And the second, short gap? For one second the server keeps the next step for the worker that had the run in its
+# memory. That one is dead, so the step goes to anybody.
 # </details>
 
 # %% [markdown]
@@ -271,9 +277,9 @@ await check.kill_third(client, packer, Packing, kill_at)
 # %% [markdown]
 # ## When a cell is wrong
 #
-# Bugs do not fail a workflow. The server asks the worker to try again until the code is right. The lab tells
-# you, with the line of your cell. This workflow reads the clock of the machine, which a replay could not
-# repeat:
+# A bug in workflow code does not fail the run. The server asks the worker to try again until the code is right.
+# The lab tells you, with the line of your cell. This workflow reads the clock of the machine, which a replay could
+# not repeat. **The second cell fails on purpose.**
 
 # %%
 # %%workflow clock
@@ -296,7 +302,7 @@ handle = await client.start_workflow(Clock.run, id=clock_id, task_queue="clock-t
 await lab.result(handle)
 
 # %% [markdown]
-# Nothing failed: the run is still waiting. Mend the code, and **the same run** goes on.
+# Nothing failed: the run is still waiting. Mend the code, and **the same run** goes on, after ten seconds at most.
 
 # %%
 # %%workflow clock
@@ -333,7 +339,7 @@ await lab.result(handle)
 # 1. It replays them: same code, recorded results, nothing is run again.
 # 2. The server cannot see whether a dead worker had finished, so it hands the step out again. The place in the
 #    plan is the history itself, which is on the server.
-# 3. Nowhere but in the history. The code gives it meaning when a worker comes back.
+# 3. The history is on the server, the code is with you. A worker brings them together.
 # </details>
 
 # %% [markdown]

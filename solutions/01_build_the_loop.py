@@ -137,7 +137,8 @@ await check.naked_loop(turn)
 # ## Lose everything
 #
 # An agent like this runs in some process, and processes die: a deployment, a crash, a laptop that is closed.
-# Here is a conversation of four messages, seven model calls. Its process is killed at the sixth.
+# Here is a conversation of four messages, seven model calls. Its process is killed at the sixth. It takes some
+# seconds, because a fresh process loads LiteLLM again.
 
 # %%
 from workshop_lib.lab.naked import run_naked
@@ -164,7 +165,7 @@ print("Model calls paid in all:", died.model_calls + again.model_calls)
 #
 # The loop itself is a plan, so it becomes the workflow. Everything that reaches out becomes an activity:
 # `plan_next_action` calls the model, `execute_tool` runs a tool. Both are in the library, and so are their
-# options: time limits, heartbeats, retries.
+# options: time limits, retries, and **heartbeats**, by which the server notices a dead worker within two seconds.
 
 # %%
 from workshop_lib.agents import planner
@@ -177,9 +178,12 @@ print(planner.__doc__)
 # The model call below is an activity already. The tool still runs *inside* the workflow: on every replay it
 # would run again, and nothing of it is in the history. Make it an activity too.
 #
+# `imports_passed_through` tells the sandbox that these modules need not be loaded afresh for each run. This small
+# loop does not hand a tool's error back to the model yet, and does not count its rounds; the library's does both.
+#
 # The check looks at the history: two completed `execute_tool` activities.
 #
-# *Hint: the input of `execute_tool` is a `ToolRequest`; its options are `planner.TOOL_OPTIONS`.*
+# *Hint: `execute_tool` takes one `ToolRequest`, and `tool` is one; its options are `planner.TOOL_OPTIONS`.*
 
 # %% exercise="durable_loop" minutes=8
 # %%workflow agent
@@ -262,8 +266,8 @@ my_guess = ""
 # %% [markdown]
 # ### Exercise · Survive (6 min)
 #
-# Let a worker die in mid-turn, then let another finish the run. The check refuses to pass unless the history
-# shows that a worker died.
+# Let a worker die in mid-turn, in a model call or in a tool, then let another finish the run. The check refuses to
+# pass unless the history shows that a step was lost with its worker. The cell takes some seconds: processes start.
 #
 # *Hint: `doomed = await lab.start_process(agent_worker, kill_at=...)` before the run starts, then
 # `await doomed.exited()`.*
@@ -304,6 +308,8 @@ await lab.show_timeline(handle)
 #
 # Now the conversation of four messages again, as a durable chat session. Its worker dies at the same sixth
 # model call, and another takes over. This takes some seconds: two processes have to start.
+#
+# > **Predict.** The naked agent paid for 13 model calls. How many will the durable one pay for?
 
 # %%
 durable = await lab.run_durable(client, talk, kill_at_call=6)
@@ -313,15 +319,15 @@ durable.replies
 lab.show_bill([died, again], durable)
 
 # %% [markdown]
-# The five calls are not the point. The naked bill grows with everything that came *before* the crash; the durable
-# bill grows by the one call that was under way. Durability has a price too: each step is a round trip to the
-# server, some ten milliseconds.
+# Here it is 13 against 8. A later kill would cost the naked agent more, because it pays again for everything that
+# came *before*. It would cost the durable one a single call, the one under way. Durability has a price too: each
+# step is a round trip to the server, about ten milliseconds on a laptop.
 
 # %% [markdown]
 # ## The loop of the library
 #
 # `workshop_lib.agents.manual_loop` is your loop, grown up. It is a **chat session**: one run that takes message
-# after message as **updates**, remembers, and refuses what it cannot use.
+# after message as **updates** (requests that a run answers), remembers, and refuses what it cannot use.
 
 # %%
 from workshop_lib.agents.sessions import ChatClient
@@ -335,13 +341,15 @@ await chat.send("What is 125 * 8, and what's the weather in Tokyo?")
 await chat.send("What did I ask first?")
 
 # %% [markdown]
-# A bad message is refused by a **validator** before anything is recorded. It leaves no trace in the history.
+# A bad message is refused by a **validator** before anything is recorded. It leaves no trace in the history. **This
+# cell fails on purpose.**
 
 # %% tags=["raises-exception"]
 await chat.send("   ")
 
 # %% [markdown]
-# The session is only its history. This query is answered by replaying it, on whichever worker is alive:
+# A **query** asks a run what it knows and changes nothing. Any living worker can answer it, by replaying the
+# history:
 
 # %%
 await chat.transcript()
@@ -369,7 +377,7 @@ asyncio.run(main())
 #
 # No checks here. In a terminal: `uv run workshop chat --session mine`, and in the middle of it close the
 # terminal. Rejoin with the same command. Or send two messages at once with `asyncio.gather` and look at the
-# transcript.
+# transcript: they are answered one after the other, in the order in which they arrived.
 
 # %% [markdown]
 # ## Recap

@@ -62,7 +62,7 @@ async def test_what_a_kill_costs_with_and_without_durability(client: Client) -> 
     assert rows["model calls paid"] == ["13", str(durable.model_calls)]
     assert rows["tools run"] == ["6", "3"]
     assert rows["replies in the end"] == ["4", "4"]
-    assert rows["times started from zero"] == ["2", "1"]
+    assert rows["starts from the first message"] == ["2", "1"]
 
 
 async def test_a_durable_conversation_without_a_kill_pays_for_every_call_once(

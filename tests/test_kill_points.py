@@ -163,7 +163,7 @@ async def test_of_two_workers_the_one_at_work_is_killed_and_the_other_finishes(
     victim.kill()
     assert (await reply_of(sending)).text == ANSWER
     assert [worker.alive for worker in both].count(True) == 1
-    assert (await evidence(chat.handle)).worker_died
+    assert (await evidence(chat.handle)).lost
     answered, paid = await answered_requests(chat, kills.known), kills.calls()
     assert paid.total() <= answered.total() + 1
 

@@ -107,7 +107,7 @@ def show_bill(naked: Sequence[NakedRun], durable: DurableRun) -> Table:
         ("model calls paid", sum(run.model_calls for run in naked), durable.model_calls),
         ("tools run", sum(run.tool_runs for run in naked), durable.tool_runs),
         ("replies in the end", len(replies or []), len(durable.replies)),
-        ("times started from zero", len(naked), 1),
+        ("starts from the first message", len(naked), 1),
     ]
     for name, *numbers in rows:
         table.add_row(name, *(str(number) for number in numbers))

@@ -34,7 +34,10 @@ async def start() -> Client:
     if server.note:
         print(server.note)
     for message in await ensure_namespaces(server):
-        print(message)
+        if not message.startswith(
+            "created"
+        ):  # a beginner need not know yet; what was mended is told
+            print(message)
     cells.register()
     client = await connect()
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")

@@ -90,6 +90,8 @@ def listen() -> None:
         sdk = logging.getLogger(name)
         if not any(isinstance(known, _Listener) for known in sdk.filters):
             sdk.addFilter(_Listener())
+    # A failing activity is explained by whoever waits for it (`lab.waiting`), once and in a line.
+    logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
     # It says the same as the failure that follows, without the line.
     logging.getLogger("temporalio.worker.workflow_sandbox._restrictions").setLevel(logging.ERROR)
     # Evictions are told at this level; the filter lets none of that through.

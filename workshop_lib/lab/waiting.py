@@ -166,7 +166,11 @@ def _no_answer(
     troubles = "".join(f"\n{text}" for text in latest.troubles.values())
     return WorkshopError(
         f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
-        fix="run the cell again to wait longer: the run goes on on the server, and nothing is lost.",
+        fix=(
+            "mend what fails: waiting longer will not help. The run goes on on the server meanwhile."
+            if troubles
+            else "run the cell again to wait longer: the run goes on on the server, and nothing is lost."
+        ),
     )
 
 

@@ -135,9 +135,15 @@ async def start_process(
 
     Raises:
         WorkshopError: something of the spec cannot be imported by another process, the kill point does
-            not exist, or the worker did not start.
+            not exist or is in nothing that the worker serves, or the worker did not start.
     """
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
+    known = [*spec.workflow_names, *spec.activity_names]
+    if point and point.name not in ("*", *known):
+        raise WorkshopError(
+            f"{point} would kill nobody: worker {spec.name} has no {point.name!r}.",
+            expected=f"one of {', '.join(known)}.",
+        )
     order = pickle.dumps(
         {
             "name": spec.name,

@@ -17,7 +17,8 @@ class ActivityRun:
         name: its type.
         input: its first argument as plain JSON, or None.
         attempts: how often it was handed to a worker; known once the activity is over.
-        workers: identity of the worker that the last attempt was handed to.
+        worker: identity of the worker that the last attempt was handed to.
+        lost: True if the attempt before the last was lost: nobody reported in time how it ended.
         completed: True if a result is in the history.
     """
 
@@ -25,6 +26,7 @@ class ActivityRun:
     input: Any = None
     attempts: int = 0
     worker: str = ""
+    lost: bool = False
     completed: bool = False
 
 
@@ -35,13 +37,11 @@ class Evidence:
     Attributes:
         activities: in the order in which the workflow scheduled them.
         workers: identities of those who ran its workflow tasks, each once, in order.
-        lost_tasks: workflow tasks that timed out because their worker was gone.
         status: "completed", "running", "failed" …
     """
 
     activities: list[ActivityRun] = field(default_factory=list)
     workers: list[str] = field(default_factory=list)
-    lost_tasks: int = 0
     status: str = "running"
 
     def named(self, name: str) -> list[ActivityRun]:
@@ -49,9 +49,12 @@ class Evidence:
         return [run for run in self.activities if run.name == name]
 
     @property
-    def worker_died(self) -> bool:
-        """True if a step was lost with its worker: an attempt or a workflow task that had to be redone."""
-        return self.lost_tasks > 0 or any(run.attempts > 1 for run in self.activities)
+    def lost(self) -> list[ActivityRun]:
+        """The activities that were lost with their worker and had to be handed out again.
+
+        A workflow task that timed out is no such evidence: a worker that is merely replaced leaves one, too.
+        """
+        return [run for run in self.activities if run.lost]
 
 
 async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evidence:
@@ -71,6 +74,8 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
                 started = event.activity_task_started_event_attributes
                 by_event[started.scheduled_event_id].attempts = started.attempt
                 by_event[started.scheduled_event_id].worker = started.identity
+                lost = started.last_failure.HasField("timeout_failure_info")
+                by_event[started.scheduled_event_id].lost = lost
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 done = event.activity_task_completed_event_attributes
                 by_event[done.scheduled_event_id].completed = True
@@ -78,8 +83,6 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
                 identity = event.workflow_task_started_event_attributes.identity
                 if identity not in found.workers:
                     found.workers.append(identity)
-            case EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT:
-                found.lost_tasks += 1
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
                 found.status = "completed"
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:

@@ -6,6 +6,7 @@ from typing import Any
 
 from temporalio.client import Client
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import classroom
 from workshop_lib.lab.chaos import KillPoint
 from workshop_lib.lab.checks.evidence import evidence
@@ -38,14 +39,17 @@ async def two_greetings(client: Client, workflow: type, compose: Callable[..., A
 
 @check(
     expects="box 3 handed out twice, boxes 1 and 2 once, and all three packed in the end.",
-    hint='a kill point such as "activity-inside@pack#2"; which place comes last, and for which box?',
+    hint='a kill point such as "activity-inside@pack#2"; which places come after the packing?',
     timeout=60,
 )
 async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: str | None) -> str:
     """The worker dies at the learner's kill point, and another finishes the run."""
     if not kill_at:
         raise NotYet(saw="`kill_at` is not set")
-    KillPoint.parse(kill_at)  # says what is wrong with it
+    try:
+        KillPoint.parse(kill_at)
+    except WorkshopError as error:
+        raise NotYet(saw=error.what, hint=f"it is {error.expected}") from None
     doomed = await start_process(spec, kill_at=kill_at)
     handle = await client.start_workflow(
         workflow.__name__, id=classroom.new_id("check-packing"), task_queue=spec.task_queue

@@ -1,12 +1,14 @@
 """Runs a learner's workflow for a check, on a worker that exists for that one run."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 
-from workshop_lib.lab.classroom import new_id, spec
+from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.waiting import result
 from workshop_lib.lab.workers import start_worker
 
@@ -18,13 +20,22 @@ async def trial(
     activities: Sequence[Callable[..., Any]],
     timeout: float = 15,
 ) -> tuple[WorkflowHandle[Any, Any], Any]:
-    """Run the workflow once. Returns the run, for a look at its history, and its result."""
-    checked = spec(f"check-{workflow.__name__}", workflows=[workflow], activities=activities)
+    """Run the workflow once. Returns the run, for a look at its history, and its result.
+
+    The queue is new each time and a run that does not come to its end is terminated: a wrong attempt must
+    not speak up in the next one.
+    """
+    name = new_id(f"check-{workflow.__name__}")
+    checked = spec(name, workflows=[workflow], activities=activities)
     worker = await start_worker(checked, announce=False)
     try:
         handle = await client.start_workflow(
-            workflow.__name__, argument, id=new_id(checked.name), task_queue=checked.task_queue
+            workflow.__name__, argument, id=name, task_queue=checked.task_queue
         )
-        return handle, await result(handle, timeout=timeout)
+        try:
+            return handle, await result(handle, timeout=timeout)
+        finally:
+            with contextlib.suppress(RPCError):  # it has ended, as it should
+                await handle.terminate("the check is over", rpc_timeout=seconds(5))
     finally:
         await asyncio.to_thread(worker.stop)
