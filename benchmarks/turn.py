@@ -374,19 +374,18 @@ def as_json(result: Result, runs: int) -> str:
 
 def show(result: Result, runs: int, console: Console) -> None:
     """The same as tables."""
-    table = Table(title=f"Milliseconds, {runs} runs each")
-    table.add_column("what")
-    table.add_column("kept in")
-    for column in ("p50", "p95", "floor p50", "floor p95", "ratio to floor"):
+    table = Table(
+        title=f"Milliseconds, {runs} runs each; ratio: median over pairs of turn and floor"
+    )
+    table.add_column("what", no_wrap=True)
+    table.add_column("kept in", no_wrap=True)
+    for column in ("p50", "p95", "floor p50", "floor p95", "ratio"):
         table.add_column(column, justify="right")
     for trip in result.round_trips:
-        table.add_row(
-            f"empty activity, {trip.server} server", trip.storage, *_cells(trip.ms), "", "", ""
-        )
+        table.add_row(f"activity, {trip.server} server", trip.storage, *_cells(trip.ms), "", "", "")
     for turn in result.turns:
-        what = "turn with one tool" if turn.tools else "turn without a tool"
         table.add_row(
-            f"{what} ({turn.activities} activities)",
+            "turn with one tool" if turn.tools else "turn without a tool",
             turn.storage,
             *_cells(turn.turn_ms),
             *_cells(turn.floor_ms),
