@@ -343,3 +343,10 @@ async def test_two_clients_of_two_namespaces(spec: WorkerSpec) -> None:
                 await asyncio.sleep(0.2)
     assert await greet(spec) == await greet(elsewhere) == "Hello, Ada!"
     assert len(running()) == 2
+
+
+async def test_a_kill_point_in_something_that_is_not_served_is_refused() -> None:
+    from workshop_lib.agents.worker import orchestrator
+
+    with pytest.raises(WorkshopError, match="has no 'plan'"):
+        await start_process(orchestrator(), kill_at="activity-inside@plan#2")

@@ -167,7 +167,7 @@ def _no_answer(
     return WorkshopError(
         f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
         fix=(
-            "mend what fails: waiting longer will not help. The run goes on on the server meanwhile."
+            "mend what fails: waiting longer will not help. The run goes on meanwhile, and nothing is lost."
             if troubles
             else "run the cell again to wait longer: the run goes on on the server, and nothing is lost."
         ),

@@ -138,12 +138,8 @@ async def start_process(
             not exist or is in nothing that the worker serves, or the worker did not start.
     """
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
-    known = [*spec.workflow_names, *spec.activity_names]
-    if point and point.name not in ("*", *known):
-        raise WorkshopError(
-            f"{point} would kill nobody: worker {spec.name} has no {point.name!r}.",
-            expected=f"one of {', '.join(known)}.",
-        )
+    if point and point.name != "*":
+        _refuse_unknown(point, spec)
     order = pickle.dumps(
         {
             "name": spec.name,
@@ -223,6 +219,16 @@ def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str
     except BrokenPipeError:
         pass  # it ended at once; the ready pipe says so, and its log why
     return worker
+
+
+def _refuse_unknown(point: KillPoint, spec: WorkerSpec) -> None:
+    """Refuse a kill point in something that the worker does not serve: it would kill nobody."""
+    known = [*spec.workflow_names, *spec.activity_names]
+    if point.name not in known:
+        raise WorkshopError(
+            f"{point} would kill nobody: worker {spec.name} has no {point.name!r}.",
+            expected=f"one of {', '.join(known)}.",
+        )
 
 
 def _read_line(pipe: int, timeout: float) -> dict[str, Any]:
