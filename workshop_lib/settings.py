@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dotenv.parser import parse_stream
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from workshop_lib.errors import WorkshopError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 OFFLINE_MODEL = "offline/rules"
+
+DEFAULT_MCP_PORTS = {"finance": 8001, "it": 8002, "repair": 8003}  # on 127.0.0.1
 
 # The variable that holds a provider's key, and the model we call when the key is all that is set.
 PROVIDERS = {
@@ -76,6 +78,7 @@ class Settings(BaseSettings):
     it_namespace: str = "it-namespace"
     finance_namespace: str = "finance-namespace"
     orchestrator_queue: str = "orchestrator-task-queue"
+    repair_queue: str = "repair-task-queue"
     it_queue: str = "it-task-queue"
     finance_queue: str = "finance-task-queue"
     it_endpoint: str = "it-nexus-endpoint"
@@ -86,6 +89,14 @@ class Settings(BaseSettings):
         None, validation_alias="WORKSHOP_TEMPORAL_PORT", ge=1, le=65535
     )
     ui_port: int | None = Field(None, validation_alias="WORKSHOP_UI_PORT", ge=1, le=65535)
+
+    # ports of the MCP servers; same rule
+    finance_mcp_port: int | None = Field(None, ge=1, le=65535)
+    it_mcp_port: int | None = Field(None, ge=1, le=65535)
+    repair_mcp_port: int | None = Field(None, ge=1, le=65535)
+
+    # the order store, as an SQLAlchemy URL. None: an SQLite file in the state folder
+    orders_database_url: SecretStr | None = None
 
     # where state and the learner's notebooks live, and who is at the keyboard
     state_dir: Path = Field(PROJECT_ROOT / ".workshop", validation_alias="WORKSHOP_STATE_DIR")
