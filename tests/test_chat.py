@@ -16,8 +16,8 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from workshop_lib.agents import planner
-from workshop_lib.agents.chat import MAX_MESSAGE_CHARS, MODEL_DOWN, Reply
-from workshop_lib.agents.manual_loop import MAX_CORRECTIONS, MAX_TOOL_ROUNDS
+from workshop_lib.agents.chat import MAX_MESSAGE_CHARS, MAX_TOOL_ROUNDS, MODEL_DOWN, Reply
+from workshop_lib.agents.manual_loop import MAX_CORRECTIONS
 from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks.evidence import evidence

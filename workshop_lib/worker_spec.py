@@ -4,12 +4,11 @@ A `WorkerSpec` names a namespace, a task queue and the code behind them, and hol
 (no client, no thread). So the same spec runs in a notebook's background thread, in a process of its own
 that a lesson kills, and in a service that has never heard of notebooks.
 
-Left out: how the worker runs. `lab.workers` does that in a classroom, `run_worker` in a service.
+Left out: how the worker runs. `lab.workers` does that in a classroom, `service` in production.
 """
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,8 +18,6 @@ from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +121,6 @@ class WorkerSpec:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def run_worker(spec: WorkerSpec, client: Client) -> None:
-    """Run one worker until it is cancelled: what a service's main function calls."""
-    logger.info(spec.banner())
-    await spec.build(client).run()
 
 
 def _definition_name(definition: Any, attribute: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.agents.heartbeat import heartbeating
+from workshop_lib.heartbeat import heartbeating
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.settings import PROJECT_ROOT
 
@@ -97,13 +97,9 @@ class LocalTool:
     @property
     def spec(self) -> ToolSpec:
         """What the model is told."""
-        schema = self._arguments.model_json_schema()
-        schema.pop("title", None)
-        schema.pop("description", None)
-        for prop in schema.get("properties", {}).values():
-            prop.pop("title", None)
         description = " ".join((self._function.__doc__ or "").split())
-        return ToolSpec(name=self.name, description=description, parameters=schema)
+        parameters = flat_schema(self._arguments)
+        return ToolSpec(name=self.name, description=description, parameters=parameters)
 
     def run(self, arguments: dict[str, Any]) -> str:
         """Check the arguments and run the function.
@@ -151,6 +147,16 @@ async def execute_tool(request: ToolRequest) -> str:
             return tool.run(request.arguments)
         except ToolInputError as error:
             raise ApplicationError(str(error), type="ToolInputError", non_retryable=True) from None
+
+
+def flat_schema(arguments: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a tool's arguments, without the titles that tell a model nothing."""
+    schema = arguments.model_json_schema()
+    schema.pop("title", None)
+    schema.pop("description", None)
+    for prop in schema.get("properties", {}).values():
+        prop.pop("title", None)
+    return schema
 
 
 def explain_validation(error: ValidationError) -> str:

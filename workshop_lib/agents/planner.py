@@ -20,8 +20,8 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.errors import WorkshopError
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
 

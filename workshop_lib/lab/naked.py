@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel
 
+from workshop_lib.agents.chat import INSTRUCTIONS, MAX_TOOL_ROUNDS
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
-from workshop_lib.agents.manual_loop import INSTRUCTIONS, MAX_TOOL_ROUNDS
 from workshop_lib.agents.planner import arguments_of, problem_with
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm import gateway

@@ -18,7 +18,11 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
 # What `workshop up` runs besides the dev server: name and module.
-SERVICES = {"orchestrator": "workshop_lib.agents.worker"}
+SERVICES = {
+    "orchestrator": "workshop_lib.agents.worker",
+    "it": "workshop_lib.teams.it.worker",
+    "finance": "workshop_lib.teams.finance.worker",
+}
 
 
 @dataclass(frozen=True)

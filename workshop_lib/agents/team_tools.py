@@ -1,0 +1,202 @@
+"""The tools of other teams, called through Temporal Nexus.
+
+All that is known of a team is its contract. The tools are made from it: an operation's name, the docstring
+of its input and the input's JSON schema are what a model gets to read. A session asks the server once where
+each team's endpoint leads (`discover_teams`), so that a call that fails can name endpoint, namespace and
+queue, and a call to an endpoint that does not exist fails with a sentence instead of stopping the workflow.
+
+Left out: what stands behind a contract. Whether the operation takes a millisecond or a week, this side is
+the same.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import nexusrpc
+from nexusrpc import get_service_definition
+from pydantic import BaseModel, ValidationError
+from temporalio import activity, workflow
+from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import NexusOperationError
+from temporalio.exceptions import TimeoutError as OutOfTime
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.agents.local_tools import ToolInputError, explain_validation, flat_schema
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.llm.messages import ToolSpec
+from workshop_lib.settings import get_settings
+from workshop_lib.teams.finance.contract import FinanceService
+from workshop_lib.teams.it.contract import ITService
+
+CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
+
+DISCOVERY_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500)),
+)
+
+
+class TeamEndpoint(BaseModel):
+    """Where a team is reached.
+
+    Attributes:
+        exists: False where the server knows no such endpoint.
+        namespace, task_queue: where the endpoint leads; as the settings have it where the server does
+            not let us look.
+    """
+
+    team: str
+    endpoint: str
+    namespace: str
+    task_queue: str
+    exists: bool = True
+
+    def __str__(self) -> str:
+        return f"endpoint {self.endpoint}, namespace {self.namespace}, task queue {self.task_queue}"
+
+
+class TeamRequest(BaseModel):
+    """Input of `discover_teams`: names of teams, keys of `CONTRACTS`."""
+
+    teams: list[str] = list(CONTRACTS)
+
+
+@activity.defn
+async def discover_teams(request: TeamRequest) -> list[TeamEndpoint]:
+    """Ask the server where the teams' endpoints lead. Only reads, so a second run does no harm."""
+    settings = get_settings()
+    configured = {
+        "it": (settings.it_endpoint, settings.it_namespace, settings.it_queue),
+        "finance": (settings.finance_endpoint, settings.finance_namespace, settings.finance_queue),
+    }
+    found = []
+    async with heartbeating():
+        for team in request.teams:
+            endpoint, namespace, queue = configured[team]
+            found.append(
+                await _look_up(
+                    TeamEndpoint(
+                        team=team, endpoint=endpoint, namespace=namespace, task_queue=queue
+                    )
+                )
+            )
+    return found
+
+
+async def _look_up(configured: TeamEndpoint) -> TeamEndpoint:
+    """The endpoint as the server has it."""
+    try:
+        response = await activity.client().operator_service.list_nexus_endpoints(
+            ListNexusEndpointsRequest(name=configured.endpoint, page_size=1),
+            timeout=timedelta(seconds=5),
+        )
+    except RPCError as error:
+        if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):
+            return configured  # as on Temporal Cloud, where a worker may call and not look
+        raise
+    if not response.endpoints:
+        return configured.model_copy(update={"exists": False})
+    target = response.endpoints[0].spec.target.worker
+    return configured.model_copy(
+        update={"namespace": target.namespace, "task_queue": target.task_queue}
+    )
+
+
+class NexusTool:
+    """One operation of another team, as a tool. Made and called in a workflow.
+
+    Args:
+        service: the contract's service class.
+        operation: one of its operations.
+        endpoint: where the team is reached.
+        timeout: for the whole operation, tries and waiting included. Without one, a call to a team that
+            is gone would wait for ever.
+    """
+
+    def __init__(
+        self,
+        service: type,
+        operation: nexusrpc.OperationDefinition[Any, Any],
+        endpoint: TeamEndpoint,
+        timeout: timedelta,
+    ) -> None:
+        self._service = service
+        self._operation = operation
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self.spec = operation_spec(operation)
+
+    async def call(self, arguments: dict[str, Any]) -> str:
+        """Run the operation and return its output as JSON.
+
+        Raises:
+            ToolInputError: the arguments do not fit the contract; nothing was called.
+            NexusOperationError: the operation failed, or was not done in time.
+        """
+        try:
+            request = self._operation.input_type.model_validate(arguments)
+        except ValidationError as error:
+            raise ToolInputError(explain_validation(error)) from None
+        if not self._endpoint.exists:
+            # It may have been made since; a call to one that is missing would stop the workflow.
+            [self._endpoint] = await _discover([self._endpoint.team])
+            if not self._endpoint.exists:
+                raise ToolInputError(
+                    f"the {self._endpoint.team} team cannot be reached: the server has no"
+                    f" {self._endpoint}"
+                )
+        client: workflow.NexusClient[Any] = workflow.create_nexus_client(
+            service=self._service, endpoint=self._endpoint.endpoint
+        )
+        output: BaseModel = await client.execute_operation(
+            self._operation.name,
+            request,
+            output_type=self._operation.output_type,
+            schedule_to_close_timeout=self._timeout,
+        )
+        return output.model_dump_json()
+
+    def explain(self, error: NexusOperationError) -> str | None:
+        """Why a call failed where its cause does not say it: nobody answered in time."""
+        if not isinstance(error.cause, OutOfTime):
+            return None
+        seconds = self._timeout.total_seconds()
+        return f"the {self._endpoint.team} team did not answer within {seconds:.0f} s ({self._endpoint})"
+
+
+async def open_team_tools(timeout: timedelta) -> list[NexusTool]:
+    """The tools of all teams, in a fixed order: once a session."""
+    endpoints = {found.team: found for found in await _discover(list(CONTRACTS))}
+    return [
+        NexusTool(service, operation, endpoints[team], timeout)
+        for team, service in CONTRACTS.items()
+        for operation in operations_of(service)
+    ]
+
+
+def operations_of(service: type) -> list[nexusrpc.OperationDefinition[Any, Any]]:
+    """A contract's operations by name; the definition itself has them in no stable order."""
+    definition = get_service_definition(service)
+    assert definition, f"{service.__name__} lacks @nexusrpc.service"
+    found = definition.operation_definitions
+    return [found[name] for name in sorted(found)]
+
+
+def operation_spec(operation: nexusrpc.OperationDefinition[Any, Any]) -> ToolSpec:
+    """What a model is told of an operation."""
+    arguments = operation.input_type
+    return ToolSpec(
+        name=operation.name,
+        description=" ".join((arguments.__doc__ or "").split()),
+        parameters=flat_schema(arguments),
+    )
+
+
+async def _discover(teams: list[str]) -> list[TeamEndpoint]:
+    return await workflow.execute_activity(
+        discover_teams, TeamRequest(teams=teams), **DISCOVERY_OPTIONS
+    )

@@ -1,0 +1,1 @@
+"""The finance team: share prices and returns on investment."""

@@ -1,0 +1,41 @@
+"""The IT team's workflows: one for each operation of its contract, each around one activity."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityConfig
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
+    from workshop_lib.teams.it.activities import count_issues, look_up_ip
+    from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
+
+_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=5)
+    ),
+)
+
+
+@workflow.defn
+class JiraMetricsWorkflow:
+    """The figures of one Jira project."""
+
+    @workflow.run
+    async def run(self, request: JiraMetricsInput) -> JiraMetrics:
+        """Count its issues."""
+        return await workflow.execute_activity(count_issues, request, **_OPTIONS)
+
+
+@workflow.defn
+class IpWorkflow:
+    """The address of the user's machine."""
+
+    @workflow.run
+    async def run(self, request: IpInput) -> IpAddress:
+        """Look it up."""
+        return await workflow.execute_activity(look_up_ip, request, **_OPTIONS)
