@@ -6,6 +6,7 @@ and the latest messages. Left out: summaries by a model.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,29 +39,53 @@ class ContextWindow(BaseModel):
             instructions: the system message.
             messages: the whole conversation, oldest first, beginning with a user's message.
         """
-        first = self._first_kept(messages)
-        system = instructions
-        if first > 0:
-            opening = (messages[0].content or "")[: self.opening_chars]
-            system = f"{instructions}\n{OPENING_NOTE}{opening}"
+        roles = [message.role for message in messages]
+        first = self._first_kept(roles)
+        system = self._system(instructions, messages[0].content if first else None)
         return [Message.system(system), *(self._shortened(m) for m in messages[first:])]
 
-    def _first_kept(self, messages: Sequence[Message]) -> int:
+    def select_items(self, instructions: str, items: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The same for the items of the Agents SDK: the instructions and the items to send.
+
+        Args:
+            items: dicts, oldest first; those with a "role" are messages, the others tool calls and results.
+        """
+        first = self._first_kept([str(item.get("role", "tool")) for item in items])
+        system = self._system(instructions, str(items[0].get("content")) if first else None)
+        return system, [self._shortened_item(item) for item in items[first:]]
+
+    def _first_kept(self, roles: Sequence[str]) -> int:
         """Index of the first message in the window: where a user speaks."""
         users = [
             index
-            for index in range(max(0, len(messages) - self.max_messages), len(messages))
-            if messages[index].role == "user"
+            for index in range(max(0, len(roles) - self.max_messages), len(roles))
+            if roles[index] == "user"
         ]
         if users:
             return users[0]
         # The turn under way alone is longer than the window: keep it whole.
-        return max((i for i, m in enumerate(messages) if m.role == "user"), default=0)
+        return max((i for i, role in enumerate(roles) if role == "user"), default=0)
+
+    def _system(self, instructions: str, opening: str | None) -> str:
+        """The instructions, with a note of how a conversation began whose beginning is left out."""
+        if opening is None:
+            return instructions
+        return f"{instructions}\n{OPENING_NOTE}{opening[: self.opening_chars]}"
+
+    def _shortened_item(self, item: Any) -> Any:
+        output = item.get("output")
+        if item.get("type") != "function_call_output" or not isinstance(output, str):
+            return item
+        return item | {"output": self._cut(output)}
 
     def _shortened(self, message: Message) -> Message:
         text = message.content or ""
         if message.role != "tool" or len(text) <= self.max_result_chars:
             return message
-        left_out = len(text) - self.max_result_chars
-        cut = f"{text[: self.max_result_chars]} … ({left_out} characters left out)"
-        return message.model_copy(update={"content": cut})
+        return message.model_copy(update={"content": self._cut(text)})
+
+    def _cut(self, result: str) -> str:
+        left_out = len(result) - self.max_result_chars
+        if left_out <= 0:
+            return result
+        return f"{result[: self.max_result_chars]} … ({left_out} characters left out)"

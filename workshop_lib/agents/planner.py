@@ -62,15 +62,21 @@ async def plan_next_action(request: PlanRequest) -> Completion:
     async with heartbeating():
         try:
             return await gateway.complete(request.messages, request.tools)
-        except gateway.ModelUnavailable as error:
-            delay = error.retry_after
-            raise ApplicationError(
-                str(error),
-                type="ModelUnavailable",
-                next_retry_delay=timedelta(seconds=delay) if delay else None,
-            ) from None
-        except WorkshopError as error:  # ModelRefused, or settings that name no usable model
-            raise ApplicationError(str(error), type="ModelRefused", non_retryable=True) from None
+        except WorkshopError as error:
+            raise as_application_error(error) from None
+
+
+def as_application_error(error: WorkshopError) -> ApplicationError:
+    """A failed model call as what an activity raises.
+
+    Args:
+        error: `ModelUnavailable` is retried, after the pause that the provider asks for; `ModelRefused`,
+            or settings that name no usable model, are not.
+    """
+    if isinstance(error, gateway.ModelUnavailable):
+        delay = timedelta(seconds=error.retry_after) if error.retry_after else None
+        return ApplicationError(str(error), type="ModelUnavailable", next_retry_delay=delay)
+    return ApplicationError(str(error), type="ModelRefused", non_retryable=True)
 
 
 def problem_with(call: ToolCall, tools: list[ToolSpec]) -> str | None:

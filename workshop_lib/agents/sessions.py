@@ -9,6 +9,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import BaseModel
 from temporalio.client import (
@@ -36,7 +37,7 @@ from workshop_lib.settings import get_settings
 # tasks take milliseconds, and one that is lost with its worker should not keep a person waiting.
 TASK_TIMEOUT = timedelta(seconds=4)
 # The loop's name on the command line, and its workflow type.
-LOOPS = {"manual": "ManualChat"}
+LOOPS = {"manual": "ManualChat", "sdk": "SdkChat"}
 
 
 class MessageRefused(WorkshopError):
@@ -61,6 +62,7 @@ class ChatClient:
         loop: a key of `LOOPS`.
         session: its name; None for a new one.
         task_queue: where the chat's worker polls; the orchestrator's by default.
+        start: what a new session is started with; the user's name is filled in.
     """
 
     def __init__(
@@ -70,12 +72,16 @@ class ChatClient:
         session: str | None = None,
         *,
         task_queue: str | None = None,
+        start: ChatStart | None = None,
     ) -> None:
         if loop not in LOOPS:
             raise WorkshopError(f"There is no loop {loop!r}.", expected=" or ".join(LOOPS))
         self._client = client
         self._loop = loop
         self._task_queue = task_queue or get_settings().orchestrator_queue
+        self._start = start or ChatStart()
+        if not self._start.user:
+            self._start = self._start.model_copy(update={"user": get_settings().user_name})
         self.session = session or uuid.uuid4().hex[:8]
         self.workflow_id = f"chat-{loop}-{self.session}"
         self._begun = False
@@ -135,17 +141,7 @@ class ChatClient:
 
     async def _start_and_send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
         """Start the session where it does not run yet, and send, in one request."""
-        start = WithStartWorkflowOperation[ChatSession, int](
-            LOOPS[self._loop],
-            ChatStart(user=get_settings().user_name),
-            id=self.workflow_id,
-            task_queue=self._task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            # A session that has ended stays ended; its name is not used twice.
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            memo={"loop": self._loop, "session": self.session},
-            task_timeout=TASK_TIMEOUT,
-        )
+        start = WithStartWorkflowOperation[ChatSession, int](**self._start_options())
         try:
             reply: Reply = await self._client.execute_update_with_start_workflow(
                 "send_message",
@@ -161,6 +157,34 @@ class ChatClient:
             with contextlib.suppress(Exception):
                 await start.workflow_handle()
             raise
+
+    async def begin(self) -> None:
+        """Start the session without a message, where it does not run yet.
+
+        Raises:
+            MessageRefused: the session has ended.
+        """
+        if self._begun:
+            return
+        try:
+            async with asyncio.timeout(10):
+                await self._client.start_workflow(**self._start_options())
+        except WorkflowAlreadyStartedError:
+            raise self._has_ended() from None
+        self._begun = True
+
+    def _start_options(self) -> dict[str, Any]:
+        return {
+            "workflow": LOOPS[self._loop],
+            "arg": self._start,
+            "id": self.workflow_id,
+            "task_queue": self._task_queue,
+            "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+            # A session that has ended stays ended; its name is not used twice.
+            "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            "memo": {"loop": self._loop, "session": self.session},
+            "task_timeout": TASK_TIMEOUT,
+        }
 
     def _has_ended(self) -> MessageRefused:
         return MessageRefused(

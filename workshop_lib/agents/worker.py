@@ -8,6 +8,8 @@ import asyncio
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.manual_loop import ManualChat
 from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.agents.sdk_loop import SdkChat
+from workshop_lib.agents.sdk_model import agents_plugin
 from workshop_lib.agents.team_tools import discover_teams
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.service import serve
@@ -22,8 +24,9 @@ def orchestrator() -> WorkerSpec:
         name="orchestrator",
         namespace=settings.orchestrator_namespace,
         task_queue=settings.orchestrator_queue,
-        workflows=[ManualChat],
+        workflows=[ManualChat, SdkChat],
         activities=[plan_next_action, execute_tool, discover_teams],
+        client_plugins=[agents_plugin],
         warm_ups=[warm_up],
     )
 

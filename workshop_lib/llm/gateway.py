@@ -27,6 +27,7 @@ from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, pro
 __all__ = [
     "ModelRefused",
     "ModelUnavailable",
+    "call_options",
     "complete",
     "register_offline_provider",
     "stream",
@@ -160,21 +161,33 @@ def _request(
     request: dict[str, Any] = {
         "model": model,
         "messages": [_sendable(message).to_openai() for message in messages],
-        "timeout": seconds,
-        "max_retries": 0,
-        "num_retries": 0,
+        **call_options(model, seconds),
     }
     if tools:
         request["tools"] = [tool.to_openai() for tool in tools]
-    base = get_settings().llm_api_base
+    return request
+
+
+def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
+    """How LiteLLM is to call a model: where, how long, and once. For whoever calls it past `complete`.
+
+    Args:
+        seconds: how long the call may take; by default LLM_TIMEOUT.
+    """
+    settings = get_settings()
+    options: dict[str, Any] = {
+        "timeout": seconds or settings.llm_timeout,
+        "max_retries": 0,
+        "num_retries": 0,
+    }
     if provider_of(model) == OFFLINE_PROVIDER:
         # Said outright: LiteLLM would work both out anew, several times a call.
-        request |= {"custom_llm_provider": OFFLINE_PROVIDER, "api_base": OFFLINE_PROVIDER}
-    elif base:
-        request["api_base"] = base
+        options |= {"custom_llm_provider": OFFLINE_PROVIDER, "api_base": OFFLINE_PROVIDER}
+    elif settings.llm_api_base:
+        options["api_base"] = settings.llm_api_base
         if provider_of(model) == "openai" and provider_key("OPENAI_API_KEY") is None:
-            request["api_key"] = "no-key-needed"  # the client insists on one, the server does not
-    return request
+            options["api_key"] = "no-key-needed"  # the client insists on one, the server does not
+    return options
 
 
 def _sendable(message: Message) -> Message:

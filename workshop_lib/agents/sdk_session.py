@@ -1,0 +1,124 @@
+"""A chat session whose turns are runs of an OpenAI Agents SDK agent.
+
+What the loops with the SDK share. A run that ends with an exception would end, or worse, hang the whole
+conversation, so each kind of failure becomes a sentence: an unknown tool goes back to the model, too many
+rounds and a model that is down go to the user. Left out: which tools an agent has, said in a subclass, and
+how its model is called (`sdk_model`).
+"""
+
+from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
+from agents.exceptions import AgentsException, MaxTurnsExceeded, UserError
+from agents.items import ModelResponse, TResponseInputItem
+from agents.run_config import CallModelData, ModelInputData
+from agents.run_context import RunContextWrapper
+from agents.tool_context import ToolContext
+from temporalio.contrib.workflow_streams import WorkflowStream
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
+from temporalio.openai_agents.workflow import AgentsWorkflowError
+
+from workshop_lib.agents.chat import (
+    MAX_TOOL_ROUNDS,
+    MODEL_DOWN,
+    NOTHING_SAID,
+    TOO_MANY_ROUNDS,
+    ChatSession,
+    ChatStart,
+    Reply,
+)
+from workshop_lib.agents.context_window import ContextWindow
+from workshop_lib.agents.toolbox import Toolbox, reason_of
+from workshop_lib.llm.messages import ToolCall, ToolSpec
+
+
+class AgentSession(ChatSession):
+    """Base of the chat workflows that use the SDK: a subclass says in `agent` who answers."""
+
+    def __init__(self, start: ChatStart) -> None:
+        super().__init__(start)
+        self._items: list[TResponseInputItem] = []  # the SDK's form of the conversation
+        self._stream = WorkflowStream() if start.stream else None
+
+    def agent(self, tools: list[Tool]) -> Agent[Reply]:
+        """The agent for one turn, with these tools among its own."""
+        raise NotImplementedError
+
+    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+        """One turn. Whatever goes wrong with model or tools, it ends in words."""
+        asked: TResponseInputItem = {"role": "user", "content": message}
+        try:
+            tools: list[Tool] = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
+            self._items = await self._run(self.agent(tools), [*self._items, asked], reply)
+            return
+        except MaxTurnsExceeded:
+            reply.text = TOO_MANY_ROUNDS
+        except (AgentsException, AgentsWorkflowError, FailureError) as error:
+            if is_cancelled_exception(error):
+                raise
+            reply.text = f"{MODEL_DOWN} {_reason(error)}"
+        self._items += [asked, {"role": "assistant", "content": reply.text}]
+
+    async def _run(
+        self, agent: Agent[Reply], items: list[TResponseInputItem], reply: Reply
+    ) -> list[TResponseInputItem]:
+        """Run the agent to its answer; returns the conversation with what the run has added."""
+        config = RunConfig(
+            tracing_disabled=True,
+            call_model_input_filter=_select,
+            tool_not_found_behavior="return_error_to_model",
+        )
+        turns, hooks = MAX_TOOL_ROUNDS, _CountCalls()
+        if self._stream is None:
+            result = await Runner.run(
+                agent, items, context=reply, max_turns=turns, hooks=hooks, run_config=config
+            )
+            reply.text = str(result.final_output or NOTHING_SAID)
+            return result.to_input_list()
+        streamed = Runner.run_streamed(
+            agent, items, context=reply, max_turns=turns, hooks=hooks, run_config=config
+        )
+        async for _ in streamed.stream_events():
+            pass  # whoever listens gets them from the stream
+        reply.text = str(streamed.final_output or NOTHING_SAID)
+        return streamed.to_input_list()
+
+
+def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
+    """A tool of the toolbox as one of the SDK's: the schema is sent as it is, errors come back as words."""
+
+    async def call(context: ToolContext[Reply], arguments: str) -> str:
+        call = ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
+        return (await toolbox.run(call, context.context.tool_calls)).text
+
+    return FunctionTool(
+        name=spec.name,
+        description=spec.description,
+        params_json_schema=spec.parameters,
+        on_invoke_tool=call,
+        strict_json_schema=False,  # strict mode forbids what schemas of other teams may hold
+    )
+
+
+class _CountCalls(RunHooks[Reply]):
+    """Counts model calls into the reply, also those of a run that fails later."""
+
+    async def on_llm_end(
+        self, context: RunContextWrapper[Reply], agent: Agent[Reply], response: ModelResponse
+    ) -> None:
+        context.context.model_calls += 1
+
+
+def _select(data: CallModelData[Reply]) -> ModelInputData:
+    """What the model is sent, by the same policy as in the manual loop."""
+    sent = data.model_data
+    instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input)
+    return ModelInputData(input=items, instructions=instructions)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a run failed: what the failed activity said, or what the SDK says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ActivityError):
+            return reason_of(cause)
+        cause = cause.__cause__
+    return error.message if isinstance(error, UserError) else str(error)
