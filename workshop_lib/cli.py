@@ -14,7 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -41,7 +42,16 @@ T = TypeVar("T")
 LEAVE = ("quit", "exit", "bye")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Loop = Annotated[str, typer.Option(help="Which loop answers: manual.")]
+
+
+class LoopName(StrEnum):
+    """The loops that can answer."""
+
+    MANUAL = "manual"
+    SDK = "sdk"
+
+
+Loop = Annotated[LoopName, typer.Option(help="Which loop answers.")]
 Session = Annotated[str | None, typer.Option(help="Name of the session to start or to rejoin.")]
 
 
@@ -144,7 +154,7 @@ def status(as_json: Json = False) -> None:
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    loop: Loop = "manual",
+    loop: Loop = LoopName.MANUAL,
     session: Session = None,
     as_json: Json = False,
 ) -> None:
@@ -175,14 +185,17 @@ def ask(
 
 
 @app.command()
-def chat(loop: Loop = "manual", session: Session = None) -> None:
+def chat(loop: Loop = LoopName.MANUAL, session: Session = None) -> None:
     """Talk to the agent; leave with quit, exit or bye."""
 
     async def talk() -> None:
         async with chat_worker() as client:
+            from workshop_lib.agents.chat import ChatStart
             from workshop_lib.agents.sessions import ChatClient, MessageRefused
 
-            talking = ChatClient(client, loop, session)
+            # Only the SDK's loop can stream; in a session that is rejoined, how it was started counts.
+            streams = loop is LoopName.SDK and session is None
+            talking = ChatClient(client, loop, session, start=ChatStart(stream=streams))
             for line in await talking.transcript() if session else []:
                 print(f"{'You' if line.speaker == 'user' else 'Agent'}: {line.text}")
             say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
@@ -193,9 +206,12 @@ def chat(loop: Loop = "manual", session: Session = None) -> None:
                 if not message.strip():
                     continue
                 try:
-                    print(f"Agent: {(await talking.send(message)).text}", flush=True)
+                    print("Agent: ", end="", flush=True)
+                    async for piece in _pieces(client, talking, message, streams=streams):
+                        print(piece, end="", flush=True)
+                    print()
                 except MessageRefused as refusal:
-                    print(f"Agent: {refusal}", flush=True)
+                    print(refusal, flush=True)
             if session is None:
                 await end(talking)
             else:
@@ -325,8 +341,7 @@ async def prepare(server: "Server") -> None:
 
 @asynccontextmanager
 async def chat_worker() -> AsyncIterator["Client"]:
-    """A server, and a worker in this process that serves the chats while the block runs."""
-    from workshop_lib.agents.worker import orchestrator
+    """A server, and workers in this process that serve the chats and the teams while the block runs."""
     from workshop_lib.connect import connect
     from workshop_lib.llm.gateway import warm_up
     from workshop_lib.settings import get_settings
@@ -340,11 +355,30 @@ async def chat_worker() -> AsyncIterator["Client"]:
     if server.started:
         say("A dev server was started for this; it stays until `workshop down`.")
     await prepare(server)
-    spec = orchestrator()
-    client = await connect(spec.namespace)
-    async with spec.build(client):
-        await loading
+    await loading
+    from workshop_lib.agents.worker import orchestrator
+    from workshop_lib.teams.finance.worker import finance
+    from workshop_lib.teams.it.worker import it
+
+    async with AsyncExitStack() as workers:
+        for spec in (it(), finance(), orchestrator()):
+            client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
+            await workers.enter_async_context(spec.build(client))
         yield client
+
+
+async def _pieces(
+    client: "Client", chat: "ChatClient", message: str, *, streams: bool
+) -> AsyncIterator[str]:
+    """The reply to a message, in pieces where the session streams."""
+    if not streams:
+        yield (await chat.send(message)).text
+        return
+    from workshop_lib.agents.streaming import stream_reply
+
+    async for piece in stream_reply(client, chat, message):
+        if isinstance(piece, str):
+            yield piece
 
 
 async def end(chat: "ChatClient") -> None:
