@@ -18,6 +18,7 @@ import pytest_asyncio
 from lab_environment import free_port, set_env
 from temporalio.client import Client
 
+from workshop_lib.agents.sdk_model import agents_plugin
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.connect import connect
 from workshop_lib.lab import server
@@ -66,7 +67,8 @@ def temporal_server() -> str:
 async def client(temporal_server: str, monkeypatch: pytest.MonkeyPatch) -> Client:
     """A client of the orchestrator's namespace; code that connects by itself finds the same server."""
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server)
-    return await connect()
+    # Workers made with it serve the loops of the Agents SDK too.
+    return await connect(plugins=[agents_plugin()])
 
 
 @pytest.fixture

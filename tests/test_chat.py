@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from agents.run import get_default_agent_runner
 from openai_server import KEY, OpenAIServer, openai_server
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.openai_agents._openai_runner import TemporalOpenAIRunner
 
 from workshop_lib.agents import planner
-from workshop_lib.agents.chat import MAX_MESSAGE_CHARS, MAX_TOOL_ROUNDS, MODEL_DOWN, Reply
-from workshop_lib.agents.manual_loop import MAX_CORRECTIONS
+from workshop_lib.agents.chat import (
+    MAX_CORRECTIONS,
+    MAX_MESSAGE_CHARS,
+    MAX_TOOL_ROUNDS,
+    MODEL_DOWN,
+    Reply,
+)
 from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks.evidence import evidence
@@ -28,10 +35,20 @@ SettingsEnv = Callable[..., None]
 SEATTLE = "Seattle: 14 °C, light rain, wind 15 km/h"
 
 
+MODEL_CALLS = {"manual": "plan_next_action", "sdk": "invoke_model_activity"}
+manual_only = pytest.mark.parametrize("loop", ["manual"])
+
+
+@pytest.fixture(params=list(MODEL_CALLS))
+def loop(request: pytest.FixtureRequest) -> str:
+    """Each loop in turn: a session is the same in all of them."""
+    return str(request.param)
+
+
 @pytest.fixture
-def chat(client: Client, worker: WorkerSpec) -> ChatClient:
+def chat(client: Client, worker: WorkerSpec, loop: str) -> ChatClient:
     """A new session, with a worker that serves it."""
-    return ChatClient(client, task_queue=worker.task_queue)
+    return ChatClient(client, loop, task_queue=worker.task_queue)
 
 
 @pytest_asyncio.fixture
@@ -204,11 +221,13 @@ async def test_the_longest_message_is_answered(chat: ChatClient) -> None:
     assert (await chat.transcript())[0].text == message
 
 
-async def test_a_message_to_an_ended_chat_is_refused(client: Client, chat: ChatClient) -> None:
+async def test_a_message_to_an_ended_chat_is_refused(
+    client: Client, chat: ChatClient, loop: str
+) -> None:
     await say(chat, "Hello")
     await chat.end()
     assert await ended(chat) == 1
-    rejoined = ChatClient(client, session=chat.session, task_queue="unused")
+    rejoined = ChatClient(client, loop, session=chat.session, task_queue="unused")
     for one in (chat, rejoined):
         with pytest.raises(MessageRefused, match="ended"):
             await say(one, "Are you there?")
@@ -428,10 +447,9 @@ async def test_a_model_that_repeats_a_bad_call_for_ever_is_answered_politely(
 async def test_a_call_that_the_model_library_itself_cannot_read_ends_in_words(
     chat: ChatClient,
     settings_env: SettingsEnv,
-    monkeypatch: pytest.MonkeyPatch,
+    short_of_patience: None,
     arguments: str,
 ) -> None:
-    monkeypatch.setitem(planner.PLAN_OPTIONS, "schedule_to_close_timeout", timedelta(seconds=2))
     unreadable = calling({"name": "weather", "arguments": arguments})
     with scripted_model(settings_env, unreadable):
         reply = await say(chat, "What is the weather in Seattle?")
@@ -470,7 +488,18 @@ async def test_a_result_of_a_tool_that_cannot_be_used_is_told_to_the_model(
 
 
 async def plan_attempts(chat: ChatClient) -> list[int]:
-    return [run.attempts for run in (await evidence(chat.handle)).named("plan_next_action")]
+    kind = MODEL_CALLS[chat.workflow_id.split("-")[1]]
+    return [run.attempts for run in (await evidence(chat.handle)).named(kind)]
+
+
+@pytest.fixture
+def short_of_patience(worker: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both loops give a model two seconds in all."""
+    limit = timedelta(seconds=2)
+    monkeypatch.setitem(planner.PLAN_OPTIONS, "schedule_to_close_timeout", limit)
+    runner = get_default_agent_runner()
+    assert isinstance(runner, TemporalOpenAIRunner)
+    monkeypatch.setattr(runner.model_params, "schedule_to_close_timeout", limit)
 
 
 async def test_three_failures_and_then_an_answer(
@@ -484,9 +513,8 @@ async def test_three_failures_and_then_an_answer(
 
 
 async def test_a_model_that_stays_down_is_answered_politely_and_the_next_turn_works(
-    chat: ChatClient, settings_env: SettingsEnv, monkeypatch: pytest.MonkeyPatch
+    chat: ChatClient, settings_env: SettingsEnv, short_of_patience: None
 ) -> None:
-    monkeypatch.setitem(planner.PLAN_OPTIONS, "schedule_to_close_timeout", timedelta(seconds=2))
     settings_env(OFFLINE_FAULTS="server_error=1")
     reply = await say(chat, "What is 15 * 23?")
     assert reply.text.startswith(MODEL_DOWN) and "failed (500)" in reply.text

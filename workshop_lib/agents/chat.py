@@ -18,6 +18,7 @@ from workshop_lib.agents.toolbox import Toolbox, open_toolbox, reason_of
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
+MAX_CORRECTIONS = 3  # a message; calls handed back because they cannot be made
 
 INSTRUCTIONS = (
     "You are a helpful assistant. Use a tool whenever one can find the answer, and answer from what the"
@@ -26,6 +27,9 @@ INSTRUCTIONS = (
 )
 MODEL_DOWN = "I could not reach a usable model, so this message has no answer yet."
 NOTHING_SAID = "The model had nothing to say to that."
+TOO_MANY_CORRECTIONS = (
+    "I could not work out a tool call that is possible. Please ask in other words."
+)
 TOO_MANY_ROUNDS = (
     "I called tools again and again without coming to an answer. Please ask for less at once."
 )

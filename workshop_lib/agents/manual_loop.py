@@ -15,9 +15,11 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.chat import (
+        MAX_CORRECTIONS,
         MAX_TOOL_ROUNDS,
         MODEL_DOWN,
         NOTHING_SAID,
+        TOO_MANY_CORRECTIONS,
         TOO_MANY_ROUNDS,
         ChatSession,
         ChatStart,
@@ -27,8 +29,6 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
     from workshop_lib.agents.toolbox import Toolbox, reason_of
     from workshop_lib.llm.messages import Completion, Message
-
-MAX_CORRECTIONS = 3  # a message; calls handed back because they cannot be made
 
 
 @workflow.defn
@@ -73,9 +73,7 @@ class ManualChat(ChatSession):
                 self._messages.append(Message.tool_result(call, outcome.text))
                 corrections += outcome.impossible
             if corrections > MAX_CORRECTIONS:
-                return (
-                    "I could not work out a tool call that is possible. Please ask in other words."
-                )
+                return TOO_MANY_CORRECTIONS
         return TOO_MANY_ROUNDS
 
     async def _plan(self, toolbox: Toolbox) -> Completion:

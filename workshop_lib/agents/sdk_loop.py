@@ -11,8 +11,8 @@ with workflow.unsafe.imports_passed_through():
     from agents import Agent, ModelSettings, Tool
     from agents.exceptions import AgentsException
 
-    from workshop_lib.agents.chat import ChatStart, Reply
-    from workshop_lib.agents.sdk_session import AgentSession
+    from workshop_lib.agents.chat import ChatStart
+    from workshop_lib.agents.sdk_session import AgentSession, Turn
 
 
 # What the SDK raises would otherwise fail the workflow task again and again, for ever.
@@ -29,7 +29,7 @@ class SdkChat(AgentSession):
         """Serve messages until the chat is ended; returns the number of turns."""
         return await self.until_ended()
 
-    def agent(self, tools: list[Tool]) -> Agent[Reply]:
+    def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """An assistant with the local tools and those of the teams."""
         return Agent(
             name="assistant",

@@ -7,19 +7,27 @@ tried once and Temporal retries it; failures are explained in the same words as 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from agents import Model, ModelProvider, ModelResponse, ModelSettings
-from agents.items import TResponseStreamEvent
-from agents.tracing import set_trace_processors
+from agents.items import TResponseInputItem, TResponseOutputItem, TResponseStreamEvent
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.tracing import (
+    TraceProvider,
+    get_trace_provider,
+    set_trace_processors,
+    set_trace_provider,
+)
 from temporalio.client import ClientConfig
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
 from temporalio.plugin import SimplePlugin
+from temporalio.worker import Worker
 
 from workshop_lib.agents.planner import PLAN_OPTIONS, as_application_error
 from workshop_lib.agents.streaming import REPLY_TOPIC
@@ -49,12 +57,40 @@ def agents_plugin() -> SimplePlugin:
 
 
 class _Plugin(OpenAIAgentsPlugin):
-    """Takes the place of our pydantic converter: its own is pydantic's too, and knows the SDK's types."""
+    """Temporal's plugin, for a process in which workers come and go.
+
+    Its converter takes the place of ours: it is pydantic's too, and knows the SDK's types. And a worker that
+    ends while a newer one runs, as in a notebook that starts its worker again, must not take the SDK's
+    runner with it: that is one for the whole process.
+    """
+
+    _running: ClassVar[list[tuple[AgentRunner, TraceProvider]]] = []  # of the workers that run
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
         if config.get("data_converter") is pydantic_data_converter:
             config["data_converter"] = DataConverter.default  # which the plugin replaces
         return super().configure_client(config)
+
+    async def run_worker(
+        self,
+        worker: Worker,
+        next: Callable[[Worker], Awaitable[None]],  # noqa: A002
+    ) -> None:
+        async def run(worker: Worker) -> None:
+            mine = get_default_agent_runner(), get_trace_provider()
+            self._running.append(mine)
+            try:
+                await next(worker)
+            finally:
+                self._running.remove(mine)
+
+        try:
+            await super().run_worker(worker, run)
+        finally:
+            if self._running:
+                runner, traces = self._running[-1]
+                set_default_agent_runner(runner)
+                set_trace_provider(traces)
 
 
 class _SettingsProvider(ModelProvider):
@@ -82,9 +118,11 @@ class _Model(Model):
         """
         name = self._resolve()
         try:
-            return await (await _open(name, request)).get_response(**request)
+            response = await (await _open(name, request)).get_response(**request)
         except Exception as error:
             raise _explained(error, name) from None
+        _mend(response.output, request["input"])
+        return response
 
     async def stream_response(self, **request: Any) -> AsyncIterator[TResponseStreamEvent]:  # type: ignore[override]
         """The answer as events, the last of which holds all of it. Raises as `get_response`."""
@@ -92,6 +130,8 @@ class _Model(Model):
         try:
             model = await _open(name, request)
             async for event in model.stream_response(**request):
+                if event.type == "response.completed":  # of all events the SDK goes by this one
+                    _mend(event.response.output, request["input"])
                 yield event
         except Exception as error:
             raise _explained(error, name) from None
@@ -118,6 +158,33 @@ async def _open(name: str, request: dict[str, Any]) -> Model:
         settings, include_usage=True, extra_args=options | (settings.extra_args or {})
     )
     return model
+
+
+def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputItem]) -> None:
+    """Make tool calls such that the SDK can take them into the conversation.
+
+    It tells calls apart by their id, which some local servers count from 0 in every answer, and stumbles
+    over half a character in an argument, which JSON can write and UTF-8 cannot.
+    """
+    used = {item.get("call_id") for item in asked if isinstance(item, dict)}
+    for number, item in enumerate(output):
+        if item.type != "function_call":
+            continue
+        if item.call_id in used:
+            item.call_id = f"{item.call_id}_{len(asked)}_{number}"
+        used.add(item.call_id)
+        if not _is_text(item.arguments):
+            item.arguments = '"half a character"'  # no object: handed back to the model
+
+
+def _is_text(arguments: str) -> bool:
+    try:
+        json.dumps(json.loads(arguments), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    except (ValueError, RecursionError):
+        pass  # malformed in ways that are seen later
+    return True
 
 
 def _explained(error: Exception, name: str) -> Exception:

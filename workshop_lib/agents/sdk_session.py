@@ -6,10 +6,13 @@ rounds and a model that is down go to the user. Left out: which tools an agent h
 how its model is called (`sdk_model`).
 """
 
+from dataclasses import dataclass
+from typing import cast
+
 from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
 from agents.exceptions import AgentsException, MaxTurnsExceeded, UserError
 from agents.items import ModelResponse, TResponseInputItem
-from agents.run_config import CallModelData, ModelInputData
+from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterArgs
 from agents.run_context import RunContextWrapper
 from agents.tool_context import ToolContext
 from temporalio.contrib.workflow_streams import WorkflowStream
@@ -17,9 +20,11 @@ from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exce
 from temporalio.openai_agents.workflow import AgentsWorkflowError
 
 from workshop_lib.agents.chat import (
+    MAX_CORRECTIONS,
     MAX_TOOL_ROUNDS,
     MODEL_DOWN,
     NOTHING_SAID,
+    TOO_MANY_CORRECTIONS,
     TOO_MANY_ROUNDS,
     ChatSession,
     ChatStart,
@@ -27,7 +32,23 @@ from workshop_lib.agents.chat import (
 )
 from workshop_lib.agents.context_window import ContextWindow
 from workshop_lib.agents.toolbox import Toolbox, reason_of
-from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
+
+
+@dataclass
+class Turn:
+    """What a run knows of its turn, besides the conversation.
+
+    Attributes:
+        corrections: how many calls were handed back to the model because they could not be made.
+    """
+
+    reply: Reply
+    corrections: int = 0
+
+
+class TooManyCorrections(AgentsException):
+    """The model goes on asking for what cannot be done."""
 
 
 class AgentSession(ChatSession):
@@ -38,7 +59,7 @@ class AgentSession(ChatSession):
         self._items: list[TResponseInputItem] = []  # the SDK's form of the conversation
         self._stream = WorkflowStream() if start.stream else None
 
-    def agent(self, tools: list[Tool]) -> Agent[Reply]:
+    def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """The agent for one turn, with these tools among its own."""
         raise NotImplementedError
 
@@ -51,6 +72,8 @@ class AgentSession(ChatSession):
             return
         except MaxTurnsExceeded:
             reply.text = TOO_MANY_ROUNDS
+        except TooManyCorrections:
+            reply.text = TOO_MANY_CORRECTIONS
         except (AgentsException, AgentsWorkflowError, FailureError) as error:
             if is_cancelled_exception(error):
                 raise
@@ -58,23 +81,24 @@ class AgentSession(ChatSession):
         self._items += [asked, {"role": "assistant", "content": reply.text}]
 
     async def _run(
-        self, agent: Agent[Reply], items: list[TResponseInputItem], reply: Reply
+        self, agent: Agent[Turn], items: list[TResponseInputItem], reply: Reply
     ) -> list[TResponseInputItem]:
         """Run the agent to its answer; returns the conversation with what the run has added."""
         config = RunConfig(
             tracing_disabled=True,
             call_model_input_filter=_select,
             tool_not_found_behavior="return_error_to_model",
+            tool_error_formatter=_unknown_tool,
         )
-        turns, hooks = MAX_TOOL_ROUNDS, _CountCalls()
+        turns, hooks, turn = MAX_TOOL_ROUNDS, _Hooks(), Turn(reply)
         if self._stream is None:
             result = await Runner.run(
-                agent, items, context=reply, max_turns=turns, hooks=hooks, run_config=config
+                agent, items, context=turn, max_turns=turns, hooks=hooks, run_config=config
             )
             reply.text = str(result.final_output or NOTHING_SAID)
             return result.to_input_list()
         streamed = Runner.run_streamed(
-            agent, items, context=reply, max_turns=turns, hooks=hooks, run_config=config
+            agent, items, context=turn, max_turns=turns, hooks=hooks, run_config=config
         )
         async for _ in streamed.stream_events():
             pass  # whoever listens gets them from the stream
@@ -85,9 +109,12 @@ class AgentSession(ChatSession):
 def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
     """A tool of the toolbox as one of the SDK's: the schema is sent as it is, errors come back as words."""
 
-    async def call(context: ToolContext[Reply], arguments: str) -> str:
+    async def call(context: ToolContext[Turn], arguments: str) -> str:
         call = ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
-        return (await toolbox.run(call, context.context.tool_calls)).text
+        turn = context.context
+        outcome = await toolbox.run(call, turn.reply.tool_calls)
+        turn.corrections += outcome.impossible
+        return outcome.text
 
     return FunctionTool(
         name=spec.name,
@@ -98,20 +125,45 @@ def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
     )
 
 
-class _CountCalls(RunHooks[Reply]):
-    """Counts model calls into the reply, also those of a run that fails later."""
+class _Hooks(RunHooks[Turn]):
+    """Counts model calls into the reply, also those of a run that fails later, and sets it an end."""
+
+    async def on_llm_start(
+        self,
+        context: RunContextWrapper[Turn],
+        agent: Agent[Turn],
+        system_prompt: str | None,
+        input_items: list[TResponseInputItem],
+    ) -> None:
+        if context.context.corrections > MAX_CORRECTIONS:
+            raise TooManyCorrections
 
     async def on_llm_end(
-        self, context: RunContextWrapper[Reply], agent: Agent[Reply], response: ModelResponse
+        self, context: RunContextWrapper[Turn], agent: Agent[Turn], response: ModelResponse
     ) -> None:
-        context.context.model_calls += 1
+        context.context.reply.model_calls += 1
 
 
-def _select(data: CallModelData[Reply]) -> ModelInputData:
+def _select(data: CallModelData[Turn]) -> ModelInputData:
     """What the model is sent, by the same policy as in the manual loop."""
     sent = data.model_data
     instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input)
-    return ModelInputData(input=items, instructions=instructions)
+    return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
+
+
+def _sendable(item: TResponseInputItem) -> TResponseInputItem:
+    if item.get("type") != "function_call":
+        return item
+    arguments = sendable_arguments(str(item.get("arguments", "")))
+    return cast(TResponseInputItem, {**item, "arguments": arguments})
+
+
+def _unknown_tool(error: ToolErrorFormatterArgs[Turn]) -> str | None:
+    """What the model is told of a tool that does not exist; None for the SDK's own words."""
+    if error.kind != "tool_not_found":
+        return None
+    error.run_context.context.corrections += 1
+    return f"Error: there is no tool {error.tool_name!r}"
 
 
 def _reason(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
-from temporalio.workflow import Info, _Definition
+from temporalio.workflow import Info
 
 from workshop_lib.errors import WorkshopError
 
@@ -133,7 +133,7 @@ def interceptors_for(
 
 def runner_for(point: KillPoint, executioner: Executioner | None = None) -> WorkflowRunner:
     """The sandboxed runner with the workflow task places around it."""
-    return _KillInWorkflowTasks(executioner or Executioner(point), SandboxedWorkflowRunner())
+    return _KillInWorkflowTasks(executioner=executioner or Executioner(point))
 
 
 def kill_points(workflows: Sequence[str], activities: Sequence[str]) -> list[KillPoint]:
@@ -186,21 +186,16 @@ class _ActivityPlaces(ActivityInboundInterceptor):
         return result
 
 
-class _KillInWorkflowTasks(WorkflowRunner):
-    def __init__(self, executioner: Executioner, inner: WorkflowRunner) -> None:
-        self._executioner = executioner
-        self._inner = inner
+@dataclass(frozen=True, kw_only=True)
+class _KillInWorkflowTasks(SandboxedWorkflowRunner):
+    """A sandboxed runner like any other, so that plugins can add their modules to what it lets through."""
 
-    def prepare_workflow(self, defn: _Definition) -> None:
-        self._inner.prepare_workflow(defn)
+    executioner: Executioner
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        return _TaskPlaces(
-            self._inner.create_instance(det), det.info.workflow_type, self._executioner
-        )
-
-    def set_worker_level_failure_exception_types(self, types: Any) -> None:
-        self._inner.set_worker_level_failure_exception_types(types)
+        instance = super().create_instance(det)
+        # An instance for validation only never gets a task.
+        return _TaskPlaces(instance, det.info.workflow_type, self.executioner)
 
 
 class _TaskPlaces(WorkflowInstance):

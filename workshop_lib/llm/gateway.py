@@ -13,7 +13,6 @@ A call ends in one of three ways:
 """
 
 import asyncio
-import json
 import os
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -160,7 +159,7 @@ def _request(
     """The arguments of `litellm.acompletion`."""
     request: dict[str, Any] = {
         "model": model,
-        "messages": [_sendable(message).to_openai() for message in messages],
+        "messages": [message.to_openai() for message in messages],
         **call_options(model, seconds),
     }
     if tools:
@@ -188,26 +187,6 @@ def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
         if provider_of(model) == "openai" and provider_key("OPENAI_API_KEY") is None:
             options["api_key"] = "no-key-needed"  # the client insists on one, the server does not
     return options
-
-
-def _sendable(message: Message) -> Message:
-    """A message whose past tool calls hold valid JSON: several providers refuse any other for ever."""
-    if all(_is_json_object(call.arguments) for call in message.tool_calls):
-        return message
-    calls = [
-        call
-        if _is_json_object(call.arguments)
-        else call.model_copy(update={"arguments": json.dumps({"malformed": call.arguments})})
-        for call in message.tool_calls
-    ]
-    return message.model_copy(update={"tool_calls": calls})
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _journal(model: str, request: dict[str, Any]) -> None:

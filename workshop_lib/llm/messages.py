@@ -1,10 +1,11 @@
 """What goes to a model and what comes back, as pydantic models.
 
 These types cross the border between workflow and activity and are stored in event histories. So they
-leave empty fields out when they are serialised, and this module imports pydantic and nothing else:
+leave empty fields out when they are serialised, and this module imports little more than pydantic:
 workflow code may use it. Left out: images, audio and whatever else a chat request may hold.
 """
 
+import json
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -57,12 +58,22 @@ class ToolCall(BaseModel):
     arguments: str
 
     def to_openai(self) -> dict[str, Any]:
-        """The call in the shape of the chat completions API."""
+        """The call in the shape of the chat completions API, with arguments that are valid JSON."""
         return {
             "id": self.id,
             "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
+            "function": {"name": self.name, "arguments": sendable_arguments(self.arguments)},
         }
+
+
+def sendable_arguments(arguments: str) -> str:
+    """A past call's arguments as they may be sent: several providers refuse malformed ones for ever."""
+    try:
+        if isinstance(json.loads(arguments), dict):
+            return arguments
+    except (ValueError, RecursionError):
+        pass
+    return json.dumps({"malformed": arguments})
 
 
 class Message(_Compact):
