@@ -4,13 +4,15 @@
 Nexus operations and timers; attempts, failures, and the stretches in which no worker was there. The same
 as text stands below the picture, for screen readers and terminals, with a link into the Web UI.
 
+Where an operation has started a workflow in another team's namespace, that side is drawn too.
+
 Left out: following a run live. Run the cell again to see more of it.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +22,8 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.timeline_events import Bar, Gap, Mark, Run, read_run
+from workshop_lib.lab.other_side import follow
+from workshop_lib.lab.timeline_events import Bar, Gap, Mark, Run, add_other_side, read_run
 from workshop_lib.lab.timeline_view import html_page, text_form
 
 
@@ -31,10 +34,12 @@ class Timeline:
     Attributes:
         run: what the history says, read into bars, marks and gaps.
         url: the run in the Web UI, or None.
+        others: runs of other teams, as words and address in the Web UI.
     """
 
     run: Run
     url: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_events(
@@ -90,7 +95,8 @@ class Timeline:
         return text_form(self.run)
 
     def _repr_html_(self) -> str:
-        return html_page(self.run, self.url)
+        own = [("Open this run in the Web UI", self.url)] if self.url else []
+        return html_page(self.run, [*own, *self.others])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
@@ -119,6 +125,7 @@ async def timeline(
             # In this order: what is pending here and closed in the history is closed.
             description = await handle.describe()
             history = await handle.fetch_history()
+            linked = await follow(handle._client, history.events)
     except TimeoutError:
         raise _unreachable(handle.id, f"within {timeout:g} seconds") from None
     except RPCError as error:
@@ -132,13 +139,20 @@ async def timeline(
     url = None
     if ui_url:
         url = run_url(ui_url, description.namespace, description.id, description.run_id)
-    return Timeline.from_events(
+    drawn = Timeline.from_events(
         history.events,
         describe=description.raw_description,
         now=time.time(),
         url=url,
         lanes=lanes,
     )
+    others = []
+    for other in linked:
+        add_other_side(drawn.run, other.namespace, other.events)
+        if ui_url:
+            address = run_url(ui_url, other.namespace, other.workflow_id, other.run_id)
+            others.append((f"The other side: {other.workflow_id} in {other.namespace}", address))
+    return replace(drawn, others=tuple(others))
 
 
 def run_url(ui_url: str, namespace: str, workflow_id: str, run_id: str) -> str:

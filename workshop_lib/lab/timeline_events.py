@@ -31,9 +31,9 @@ from workshop_lib.lab.timeline_labels import (
     summary_of,
 )
 
-PEOPLE, MODEL, TOOLS, NEXUS = "people", "model", "tools", "Nexus"
+PEOPLE, MODEL, TOOLS, NEXUS, TEAM = "people", "model", "tools", "Nexus", "other side"
 CHILDREN, TIMERS, WORKFLOW = "children", "timers", "workflow"
-LANES = (PEOPLE, MODEL, TOOLS, NEXUS, CHILDREN, TIMERS, WORKFLOW)
+LANES = (PEOPLE, MODEL, TOOLS, NEXUS, TEAM, CHILDREN, TIMERS, WORKFLOW)
 
 # Activities that call a model, by the usual names; everything else an activity does is a tool.
 MODEL_NAMES = ("*model*", "*plan*", "*llm*", "*completion*")
@@ -118,11 +118,16 @@ class Gap:
 
 @dataclass(kw_only=True)
 class Run:
-    """A run as it is drawn: from `since` to `end`, both in seconds since the first event."""
+    """A run as it is drawn: from `since` to `end`, both in seconds since the first event.
+
+    Attributes:
+        origin: the time of the first event, Unix seconds.
+    """
 
     workflow_type: str = "workflow"
     workflow_id: str = ""
     status: str = RUNNING
+    origin: float = 0.0
     since: float = 0.0
     end: float = 0.0
     cut: str = ""  # says what of a long run is shown
@@ -171,6 +176,27 @@ def read_run(
     return _Reader(list(events), describe, now, lanes or {}, gap).read(max_events)
 
 
+def add_other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> None:
+    """Put a run of another team, which an operation of `run` has started, into its picture.
+
+    Its clock is the same server's, so the times of both can be compared.
+    """
+    theirs = read_run(events, now=run.origin + run.end)
+    shift = theirs.origin - run.origin
+    if shift + theirs.end < run.since:
+        return
+    whole = Bar(lane=TEAM, name=theirs.workflow_type, detail=f"in {namespace}", scheduled=shift)
+    whole.started, whole.state = shift, theirs.status
+    whole.ended = None if theirs.status == RUNNING else shift + theirs.end
+    run.bars.append(whole)
+    for bar in theirs.bars:
+        if bar.lane in (MODEL, TOOLS):
+            bar.lane, bar.scheduled = TEAM, bar.scheduled + shift
+            bar.started = None if bar.started is None else bar.started + shift
+            bar.ended = None if bar.ended is None else bar.ended + shift
+            run.bars.append(bar)
+
+
 class _Reader:
     def __init__(
         self,
@@ -186,7 +212,7 @@ class _Reader:
         self.gap = gap
         self.origin = _unix(events[0].event_time) if events else 0.0
         self.now = now
-        self.run = Run()
+        self.run = Run(origin=self.origin)
         self.open: dict[int, Bar] = {}
         self.tasks: dict[int, _Task] = {}
         self.activity_ids: dict[str, int] = {}

@@ -23,6 +23,7 @@ from workshop_lib.lab.timeline_events import (
     PEOPLE,
     RETRYING,
     RUNNING,
+    TEAM,
     TIMERS,
     TOOLS,
     UNFINISHED,
@@ -54,26 +55,26 @@ COLOURS = {
     MODEL: "#2f6db3",
     TOOLS: "#2f7d53",
     NEXUS: "#a85a1b",
+    TEAM: "#7a5c12",
     CHILDREN: "#2c7a86",
     TIMERS: "#68717d",
     WORKFLOW: "#68717d",
 }
 BAD = "#b8433d"
-WORKING = (MODEL, TOOLS, NEXUS, CHILDREN)
+WORKING = (MODEL, TOOLS, NEXUS, TEAM, CHILDREN)
 
 _TEXT = "var(--jp-content-font-color1, var(--vscode-foreground, currentColor))"
 _PAGE = "var(--jp-layout-color0, var(--vscode-editor-background, Canvas))"
 _FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
 
 
-def html_page(run: Run, url: str | None) -> str:
-    """The picture, the same as text in a fold-out, and the link into the Web UI."""
-    link = ""
-    if url:
-        link = (
-            f'<p style="margin:4px 0"><a href="{escape(url)}" target="_blank" rel="noopener">'
-            "Open this run in the Web UI</a></p>"
-        )
+def html_page(run: Run, links: Sequence[tuple[str, str]]) -> str:
+    """The picture, the same as text in a fold-out, and links into the Web UI: words and address."""
+    link = "".join(
+        f'<p style="margin:4px 0"><a href="{escape(url)}" target="_blank" rel="noopener">'
+        f"{escape(words)}</a></p>"
+        for words, url in links
+    )
     return (
         f'<div class="workshop-timeline">{svg(run)}'
         "<details><summary>This timeline as text</summary>"

@@ -1,0 +1,99 @@
+"""The other side of a run's Nexus operations: the workflows they started in other teams' namespaces.
+
+The server writes a link into the caller's history when an operation has started. Here the links are followed.
+Left out: synchronous operations. They start no workflow, so there is nothing to follow.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+
+MOST_RUNS = 20  # of a long chat only the latest are followed
+_CALL = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class LinkedRun:
+    """A run that an operation has started.
+
+    Attributes:
+        operation: "FinanceService.stock_price".
+        request_id: the same for every try of the operation.
+        events: the run's history, from its first event on.
+    """
+
+    operation: str
+    request_id: str
+    namespace: str
+    workflow_id: str
+    run_id: str
+    events: Sequence[HistoryEvent] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.operation} → {self.namespace} · {self.workflow_id}"
+
+
+async def other_side(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> list[LinkedRun]:
+    """The runs that a run's Nexus operations have started, in the order of the operations."""
+    async with asyncio.timeout(timeout):
+        history = await handle.fetch_history()
+        return await follow(handle._client, history.events)
+
+
+async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedRun]:
+    """The same for a history that is at hand.
+
+    Args:
+        client: of any namespace of that server. A namespace that it may not read is left out.
+    """
+    found = list(_links(events))[-MOST_RUNS:]
+    read = await asyncio.gather(*(_with_events(client, run) for run in found))
+    return [run for run in read if run is not None]
+
+
+def _links(events: Iterable[HistoryEvent]) -> Iterable[LinkedRun]:
+    scheduled: dict[int, Any] = {}
+    for event in events:
+        if event.HasField("nexus_operation_scheduled_event_attributes"):
+            scheduled[event.event_id] = event.nexus_operation_scheduled_event_attributes
+        if not event.HasField("nexus_operation_started_event_attributes"):
+            continue
+        asked = scheduled[event.nexus_operation_started_event_attributes.scheduled_event_id]
+        for link in event.links:
+            target = link.workflow_event
+            yield LinkedRun(
+                f"{asked.service}.{asked.operation}",
+                asked.request_id,
+                target.namespace,
+                target.workflow_id,
+                target.run_id,
+            )
+
+
+async def _with_events(client: Client, run: LinkedRun) -> LinkedRun | None:
+    request = GetWorkflowExecutionHistoryRequest(
+        namespace=run.namespace,
+        execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id),
+    )
+    try:
+        response = await client.workflow_service.get_workflow_execution_history(
+            request, timeout=_CALL
+        )
+    except RPCError:
+        return None
+    return LinkedRun(
+        run.operation,
+        run.request_id,
+        run.namespace,
+        run.workflow_id,
+        run.run_id,
+        response.history.events,
+    )
