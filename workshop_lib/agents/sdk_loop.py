@@ -8,7 +8,7 @@ turn ends with the same reply.
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from agents import Agent, ModelSettings, Tool
+    from agents import Agent, Tool
     from agents.exceptions import AgentsException
 
     from workshop_lib.agents.chat import ChatStart
@@ -31,9 +31,4 @@ class SdkChat(AgentSession):
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """An assistant with the local tools and those of the teams."""
-        return Agent(
-            name="assistant",
-            instructions=self.instructions,
-            tools=tools,
-            model_settings=ModelSettings(),  # the default asks for reasoning, which few models know
-        )
+        return Agent(name="assistant", instructions=self.instructions, tools=tools)

@@ -153,6 +153,8 @@ async def _open(name: str, request: dict[str, Any]) -> Model:
         items = request["input"]
         record_request(name, [items] if isinstance(items, str) else items, None)
     model = LitellmModel(name, options.pop("api_base", None), options.pop("api_key", None))
+    # An agent's default settings are an OpenAI model's; another provider's model has others.
+    options["drop_params"] = True
     settings: ModelSettings = request["model_settings"]
     request["model_settings"] = replace(
         settings, include_usage=True, extra_args=options | (settings.extra_args or {})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
@@ -50,18 +50,24 @@ def spec(
     *,
     workflows: Sequence[type] = (),
     activities: Sequence[Callable[..., Any]] = (),
+    client_plugins: Sequence[Callable[[], Plugin]] = (),
 ) -> WorkerSpec:
     """A worker of the orchestrator's namespace, with a task queue of its own name.
 
     One that calls models loads the model library when it starts, not in its first call.
+
+    Args:
+        client_plugins: makers of the plugins that its workflows need, such as `agents_plugin`.
     """
+    calls_models = plan_next_action in activities or bool(client_plugins)
     return WorkerSpec(
         name=name,
         namespace=get_settings().orchestrator_namespace,
         task_queue=f"{name}-task-queue",
         workflows=tuple(workflows),
         activities=tuple(activities),
-        warm_ups=(warm_up,) if plan_next_action in activities else (),
+        client_plugins=tuple(client_plugins),
+        warm_ups=(warm_up,) if calls_models else (),
     )
 
 

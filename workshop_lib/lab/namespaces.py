@@ -152,6 +152,35 @@ async def find_endpoint(client: Client, name: str) -> Endpoint | None:
     return response.endpoints[0] if response.endpoints else None
 
 
+async def point_endpoint(client: Client, name: str, namespace: str, task_queue: str) -> str:
+    """Let an existing endpoint lead somewhere else. Returns a line that says from where to where.
+
+    Raises:
+        WorkshopError: there is no such endpoint, or it cannot be changed with these credentials.
+    """
+    target = EndpointTarget(
+        worker=EndpointTarget.Worker(namespace=namespace, task_queue=task_queue)
+    )
+    wanted = EndpointSpec(name=name, target=target)
+    try:
+        found = await find_endpoint(client, name)
+        if found is None:
+            raise WorkshopError(
+                f"There is no endpoint {name!r}.",
+                fix="`await lab.start()` makes the workshop's own.",
+            )
+        await client.operator_service.update_nexus_endpoint(
+            UpdateNexusEndpointRequest(id=found.id, version=found.version, spec=wanted),
+            timeout=_CALL,
+        )
+    except RPCError as error:
+        raise WorkshopError(
+            f"The endpoint {name!r} could not be changed: {error.message}.",
+            fix="check namespace and task queue, then run the cell again.",
+        ) from None
+    return f"{name}: {target_of(wanted)} instead of {target_of(found.spec)}"
+
+
 def target_of(spec: EndpointSpec) -> str:
     """An endpoint's target, for a message: `it-namespace/it-task-queue`."""
     worker = spec.target.worker

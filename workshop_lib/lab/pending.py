@@ -4,8 +4,10 @@ One look at a run gives a `Situation`: what is pending, in words, and what is wr
 (`lab.waiting`).
 """
 
+import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import WorkflowExecution
@@ -22,9 +24,11 @@ from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionRequest,
     DescribeWorkflowExecutionResponse,
 )
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.explaining import root_failure
+from workshop_lib.lab.namespaces import find_endpoint
 from workshop_lib.lab.registry import identity_alive
 from workshop_lib.lab.task_failures import TaskFailure, last_task_failure
 
@@ -76,6 +80,46 @@ async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 
         situation.troubles |= below.troubles
         situation.waits_for += below.waits_for
     return situation
+
+
+async def pending(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> list[str]:
+    """What a run is waiting for right now, and what is wrong with it, a line each."""
+    async with asyncio.timeout(timeout):
+        found = await look(handle._client, handle.id, handle.run_id or "")
+    lines = [f"waits for {what}" for what in found.waits_for]
+    lines += found.troubles.values()
+    if found.stuck:
+        lines.append(f"its workflow task fails: {found.stuck.message}")
+    if found.unserved:
+        lines.append("nobody polls {1} in {0}".format(*found.unserved))
+    return lines or ["nothing is pending"]
+
+
+async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> str:
+    """Where a Nexus endpoint leads, and whether a living worker polls there.
+
+    Raises:
+        WorkshopError: there is no such endpoint.
+    """
+    async with asyncio.timeout(timeout):
+        found = await find_endpoint(client, name)
+        if found is None:
+            raise WorkshopError(
+                f"There is no endpoint {name!r}.",
+                fix="`await lab.start()` makes the workshop's own.",
+            )
+        target = found.spec.target.worker
+        answer = await client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=target.namespace,
+                task_queue=TaskQueue(name=target.task_queue),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_NEXUS,
+            )
+        )
+    place = target.namespace, target.task_queue
+    served = [p.identity for p in answer.pollers if identity_alive(p.identity, place=place)]
+    who = f"polled by {', '.join(served)}" if served else "nobody polls there"
+    return f"{name} → {target.namespace} / {target.task_queue} · {who}"
 
 
 async def _look_at_workflow_task(

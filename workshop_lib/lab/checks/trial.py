@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, Plugin, WorkflowHandle
 from temporalio.service import RPCError
 
 from workshop_lib.lab.classroom import new_id, seconds, spec
@@ -19,6 +19,7 @@ async def trial(
     argument: Any,
     activities: Sequence[Callable[..., Any]],
     timeout: float = 15,
+    client_plugins: Sequence[Callable[[], Plugin]] = (),
 ) -> tuple[WorkflowHandle[Any, Any], Any]:
     """Run the workflow once. Returns the run, for a look at its history, and its result.
 
@@ -26,7 +27,7 @@ async def trial(
     not speak up in the next one.
     """
     name = new_id(f"check-{workflow.__name__}")
-    checked = spec(name, workflows=[workflow], activities=activities)
+    checked = spec(name, workflows=[workflow], activities=activities, client_plugins=client_plugins)
     worker = await start_worker(checked, announce=False)
     try:
         handle = await client.start_workflow(
