@@ -56,6 +56,15 @@ class WorkerSpec:
         """Activity types as they appear in histories."""
         return [_definition_name(fn, "__temporal_activity_definition") for fn in self.activities]
 
+    @property
+    def plugin_activity_names(self) -> list[str]:
+        """Activity types that its plugins add, such as the Agents SDK's model call."""
+        added: list[Callable[..., Any]] = []
+        for make in self.client_plugins:
+            activities = getattr(make(), "activities", None)
+            added += activities([]) if callable(activities) else activities or []
+        return [_definition_name(fn, "__temporal_activity_definition") for fn in added]
+
     def banner(self) -> str:
         """What this worker serves, in one line, for the log and the notebook."""
         served = [

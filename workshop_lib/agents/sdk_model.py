@@ -153,13 +153,21 @@ async def _open(name: str, request: dict[str, Any]) -> Model:
         items = request["input"]
         record_request(name, [items] if isinstance(items, str) else items, None)
     model = LitellmModel(name, options.pop("api_base", None), options.pop("api_key", None))
-    # An agent's default settings are an OpenAI model's; another provider's model has others.
-    options["drop_params"] = True
     settings: ModelSettings = request["model_settings"]
+    if settings.reasoning and not _reasons(name):
+        # An agent's default settings are those of an OpenAI model; others refuse them.
+        settings = replace(settings, reasoning=None)
     request["model_settings"] = replace(
         settings, include_usage=True, extra_args=options | (settings.extra_args or {})
     )
     return model
+
+
+def _reasons(name: str) -> bool:
+    """Whether a model can be told how much to reason."""
+    import litellm
+
+    return "reasoning_effort" in (litellm.get_supported_openai_params(name) or ())
 
 
 def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputItem]) -> None:

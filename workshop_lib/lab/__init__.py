@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from workshop_lib.lab.comparison import compare_loops as compare_loops
     from workshop_lib.lab.comparison import show_comparison as show_comparison
     from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
-    from workshop_lib.lab.other_side import other_side as other_side
+    from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
-    from workshop_lib.lab.pending import pending as pending
+    from workshop_lib.lab.pending import waits_for as waits_for
     from workshop_lib.lab.waiting import result as result
     from workshop_lib.lab.waiting import watch as watch
     from workshop_lib.lab.worker_process import start_process as start_process
@@ -38,8 +38,8 @@ _HOME = {
     "code_lines": "comparison",
     "compare_loops": "comparison",
     "show_comparison": "comparison",
-    "other_side": "other_side",
-    "pending": "pending",
+    "linked_runs": "other_side",
+    "waits_for": "pending",
     "describe_endpoint": "pending",
     "point_endpoint": "namespaces",
     "show_bill": "bill",

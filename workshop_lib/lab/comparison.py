@@ -25,10 +25,11 @@ from workshop_lib.lab.waiting import within
 
 TURNS = 5  # that are measured, after one that is not
 _AGENTS = "workshop_lib.agents"
-# What a loop has to itself; the session, the toolbox and the context window are shared by all.
+# What a loop has to itself. The session, the toolbox and the context window are shared by all, and how a
+# model is reached (`llm.gateway`, `sdk_model`) is counted for none.
 CODE = {
     "manual": (f"{_AGENTS}.manual_loop", f"{_AGENTS}.planner"),
-    "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session", f"{_AGENTS}.sdk_model"),
+    "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session"),
 }
 _NOT_CODE = {
     tokenize.COMMENT,

@@ -41,7 +41,7 @@ class LinkedRun:
         return f"{self.operation} → {self.namespace} · {self.workflow_id}"
 
 
-async def other_side(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> list[LinkedRun]:
+async def linked_runs(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> list[LinkedRun]:
     """The runs that a run's Nexus operations have started, in the order of the operations."""
     async with asyncio.timeout(timeout):
         history = await handle.fetch_history()

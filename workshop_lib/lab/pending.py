@@ -82,7 +82,7 @@ async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 
     return situation
 
 
-async def pending(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> list[str]:
+async def waits_for(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> list[str]:
     """What a run is waiting for right now, and what is wrong with it, a line each."""
     async with asyncio.timeout(timeout):
         found = await look(handle._client, handle.id, handle.run_id or "")

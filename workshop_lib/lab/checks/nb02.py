@@ -1,0 +1,73 @@
+"""Checks of notebook 02: an agent of the SDK with two tools, and one that remembers."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+
+from workshop_lib.agents.flat_tools import get_weather
+from workshop_lib.agents.sdk_model import agents_plugin
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.classroom import new_id, seconds, spec
+from workshop_lib.lab.waiting import watch
+from workshop_lib.lab.workers import start_worker
+
+TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
+MODEL = "invoke_model_activity"
+
+
+@check(
+    expects="144 and Seattle's weather in one reply, from one completed activity of each tool.",
+    hint="the new activity needs a docstring, a result, and its place among the tools of the agent.",
+    timeout=40,
+)
+async def tool_added(
+    client: Client, workflow: type, activities: Sequence[Callable[..., Any]]
+) -> str:
+    """The agent uses both of its tools, and both are activities."""
+    handle, reply = await trial(
+        client, workflow, TWO_TOOLS, activities, timeout=30, client_plugins=[agents_plugin]
+    )
+    found = await evidence(handle)
+    done = [run.name for run in found.activities if run.completed and run.name != MODEL]
+    if len(set(done)) != 2:
+        raise NotYet(saw=f"completed tools: {', '.join(done) or 'none'}; the reply was {reply!r}")
+    if "144" not in str(reply) or "14 °C" not in str(reply):
+        raise NotYet(saw=f"the reply {reply!r}")
+    return f"completed: {' and '.join(sorted(set(done)))}"
+
+
+@check(
+    expects='Portland\'s weather as the reply to "And in Portland?".',
+    hint="append the message to `self.items`, run the agent on that list, and keep `to_input_list()`.",
+    timeout=40,
+)
+async def remembers(client: Client, workflow: type) -> str:
+    """The second message is understood only with the first."""
+    name = new_id("check-conversation")
+    checked = spec(
+        name, workflows=[workflow], activities=[get_weather], client_plugins=[agents_plugin]
+    )
+    worker = await start_worker(checked, announce=False)
+    try:
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            workflow.__name__, id=name, task_queue=checked.task_queue
+        )
+        try:
+            replies = [
+                await watch(handle.execute_update("ask", text), handle, timeout=30)
+                for text in ("What is the weather in Seattle?", "And in Portland?")
+            ]
+        finally:
+            with contextlib.suppress(RPCError):
+                await handle.terminate("the check is over", rpc_timeout=seconds(5))
+    finally:
+        await asyncio.to_thread(worker.stop)
+    if "Portland" not in str(replies[1]) or "17 °C" not in str(replies[1]):
+        raise NotYet(saw=f"the second reply {replies[1]!r}")
+    return f"the second reply is {replies[1]!r}"
