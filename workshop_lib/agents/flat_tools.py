@@ -40,7 +40,12 @@ def as_tool(function: Callable[..., Any]) -> "Tool":
     """`activity_as_tool` with the time limits and retries of the library's own tools."""
     from temporalio.openai_agents.workflow import activity_as_tool
 
-    return activity_as_tool(function, **TOOL_OPTIONS)
+    return activity_as_tool(
+        function,
+        start_to_close_timeout=TOOL_OPTIONS["start_to_close_timeout"],
+        schedule_to_close_timeout=TOOL_OPTIONS["schedule_to_close_timeout"],
+        retry_policy=TOOL_OPTIONS["retry_policy"],
+    )
 
 
 def _run(name: str, arguments: dict[str, str]) -> str:

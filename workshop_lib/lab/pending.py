@@ -82,17 +82,33 @@ async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 
     return situation
 
 
-async def waits_for(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> list[str]:
-    """What a run is waiting for right now, and what is wrong with it, a line each."""
-    async with asyncio.timeout(timeout):
-        found = await look(handle._client, handle.id, handle.run_id or "")
-    lines = [f"waits for {what}" for what in found.waits_for]
-    lines += found.troubles.values()
+async def waits_for(
+    handle: WorkflowHandle[Any, Any], *, until: str = "", timeout: float = 10
+) -> list[str]:
+    """What a run is waiting for right now, and what is wrong with it, a line each.
+
+    Args:
+        until: look again until a line holds this text.
+        timeout: seconds that this may take; what was seen last is returned then.
+    """
+    now = asyncio.get_running_loop().time
+    end, lines = now() + timeout, ["nothing is pending"]
+    while True:
+        async with asyncio.timeout(5):
+            found = await look(handle._client, handle.id, handle.run_id or "")
+        lines = _said(found) or ["nothing is pending"]
+        if any(until in line for line in lines) or now() >= end:
+            return lines
+        await asyncio.sleep(0.2)  # the server has no event for what is pending
+
+
+def _said(found: Situation) -> list[str]:
+    lines = [f"waits for {what}" for what in found.waits_for] + [*found.troubles.values()]
     if found.stuck:
         lines.append(f"its workflow task fails: {found.stuck.message}")
     if found.unserved:
         lines.append("nobody polls {1} in {0}".format(*found.unserved))
-    return lines or ["nothing is pending"]
+    return lines
 
 
 async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> str:
