@@ -300,12 +300,12 @@ await lab.result(quick), await lab.linked_runs(quick)
 
 # %%
 slow = await call_simple(12)
-await lab.waits_for(slow, until="attempt 2", timeout=18)  # waiting is the lesson
+await lab.waits_for(slow, until="timeout", timeout=15)  # waiting is the lesson
 
 # %% [markdown]
 # <details><summary>What happened?</summary>
 #
-# After ten seconds the server hung up and asked again, and the handler began again, from zero. It will never be
+# Shortly before ten seconds the server hung up. A moment later it asks again, and the handler begins again, from zero. It will never be
 # done. The second try runs into the same ten seconds.
 #
 # *"It fails."* Only when the caller's own time limit is over. *"It goes on."* There is nothing recorded that it could

@@ -193,15 +193,16 @@ async def _look_at_activity(
 
 def _look_at_operation(operation: PendingNexusOperationInfo, situation: Situation) -> None:
     name = f"Nexus operation {operation.operation} of endpoint {operation.endpoint}"
-    situation.waits_for.append(f"{name}, attempt {operation.attempt}")
+    # Unlike an activity's, its attempts are counted when they are over.
+    situation.waits_for.append(f"{name}, {operation.attempt} failed attempts")
     if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_BLOCKED:
         situation.troubles[f"{operation.operation_id} blocked"] = (
             f"{name} is held back by the server: {operation.blocked_reason}"
         )
-    elif operation.HasField("last_attempt_failure") and operation.attempt > 1:
+    elif operation.HasField("last_attempt_failure"):
         _, message, _ = root_failure(operation.last_attempt_failure)
         situation.troubles[f"{operation.scheduled_event_id} failing"] = (
-            f"{name} keeps failing ({operation.attempt - 1} failed attempts): {message}"
+            f"{name} keeps failing ({operation.attempt} failed attempts): {message}"
         )
 
 
