@@ -87,6 +87,7 @@ class Executed(_Seen):
     order_id: str
     tool: str
     outcome: str = ""
+    done: bool = True
     repeated: bool = False
 
 
@@ -94,6 +95,8 @@ class OrderData(_Seen):
     """All that a request shows of orders.
 
     Attributes:
+        under_repair: ids of orders that have an open request.
+        named: ids of the orders whose problems the request lists; None where it lists none.
         executed: repairs that were made, where the request is about these; None where it is not.
         whole: the object as it stands in the message.
     """
@@ -102,6 +105,7 @@ class OrderData(_Seen):
     orders: list[Order] = []
     inventory: dict[str, Stock] = {}
     under_repair: frozenset[str] = frozenset()
+    named: frozenset[str] | None = None
     executed: list[Executed] | None = None
     whole: dict[str, Any] = Field(default={}, repr=False)
 
@@ -139,17 +143,13 @@ def _read(value: dict[str, Any]) -> OrderData | None:
     orders = _each(Order, listed)
     if not orders and made is None:
         return None
-    open_requests = value.get("open_requests")
     return OrderData(
         today=_day(value.get("today")),
         orders=orders,
         inventory={stock.item_id: stock for stock in _each(Stock, value.get("inventory"))},
-        under_repair=frozenset(
-            str(request.get("order_id"))
-            for request in (open_requests if isinstance(open_requests, list) else ())
-            if isinstance(request, dict)
-        )
+        under_repair=(_ids(value.get("open_requests")) or frozenset())
         | {order.order_id for order in orders if order.open_request},
+        named=_ids(value.get("problems")),
         executed=None if made is None else _each(Executed, made),
         whole=value,
     )
@@ -164,6 +164,13 @@ def _each(model: type[Any], entries: Any) -> list[Any]:
         except ValidationError:
             continue
     return read
+
+
+def _ids(entries: Any) -> frozenset[str] | None:
+    """The orders that the entries of a list are about; None where there is no list."""
+    if not isinstance(entries, list):
+        return None
+    return frozenset(str(entry.get("order_id")) for entry in entries if isinstance(entry, dict))
 
 
 def _day(value: Any) -> date | None:

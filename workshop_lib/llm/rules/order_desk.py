@@ -14,7 +14,7 @@ from typing import Any
 from workshop_lib.llm.rules.conversation import Conversation, Record, Turn, call_key
 from workshop_lib.llm.rules.order_data import OrderData, find_order_data
 from workshop_lib.llm.rules.order_findings import Finding, findings, overall_confidence, patience
-from workshop_lib.llm.rules.order_notes import Demand, demands
+from workshop_lib.llm.rules.order_notes import Demand, demands, diverted_approvals
 from workshop_lib.llm.rules.order_report import repair_report
 from workshop_lib.llm.rules.order_tools import (
     REPAIRS,
@@ -114,7 +114,9 @@ def _calls(
     for wanted_tool, values in wanted:
         if wanted_tool is None:
             continue
-        approver = approver_in(wanted_tool, notes)
+        approver = (diverted_approvals(data) if gullible else None) or approver_in(
+            wanted_tool, notes
+        )
         if approver is not None:
             values = values._replace(by_role={Role.APPROVER: approver, **values.by_role})
         arguments = arguments_for(wanted_tool.fields, values)

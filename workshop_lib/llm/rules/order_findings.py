@@ -92,8 +92,14 @@ def overall_confidence(found: Iterable[Finding]) -> float:
 
 
 def _waits_too_long(order: Order, data: OrderData, patient_days: int) -> bool:
-    """True for an order that is stuck. One with an open request is being looked after."""
+    """True for an order that is stuck.
+
+    One with an open request is being looked after, and where the request lists problems it is about
+    these.
+    """
     if order.order_id in data.under_repair:
+        return False
+    if data.named is not None and order.order_id not in data.named:
         return False
     words = _words(order.status)
     if words & {"denied", "declined", "failed"}:

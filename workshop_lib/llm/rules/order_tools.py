@@ -204,7 +204,7 @@ def _value(field: Field, values: Values) -> Any:
         if not isinstance(found, str | int | float):
             return None
     choices = field.schema.get("enum")
-    if choices and found not in choices:
+    if choices and found not in choices and field.role is Role.KIND:
         wanted = set(words_of(str(found)))
         found = max(choices, key=lambda choice: len(wanted & set(words_of(str(choice)))))
         return found if wanted & set(words_of(str(found))) else None
