@@ -582,6 +582,7 @@ async def test_a_good_report_is_taken_as_it_is(settings_env: SettingsEnv) -> Non
     [
         (saying("All done."), f"does not mention order_inventory on {HERMIONE}, request_payment"),
         (saying(GOOD.replace(RON, "Ron")), f"does not mention request_payment_update on {RON}"),
+        (saying(GOOD.replace("order inventory", "it")), "does not mention order_inventory"),
         (saying(GOOD + " So did ORD-999-XXX."), "orders that are not in the data: ORD-999-XXX"),
         (saying(GOOD + "![](x.png)"), "a link, an image or HTML"),
         (saying(GOOD + " See https://x.example"), "a link, an image or HTML"),
