@@ -17,12 +17,10 @@ from typing import Any
 from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
-from workshop_lib.errors import WorkshopError
-from workshop_lib.llm import gateway
+from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT
+from workshop_lib.agents.model_call import ask_model
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
 
 PLAN_OPTIONS = ActivityConfig(
@@ -59,18 +57,7 @@ async def plan_next_action(request: PlanRequest) -> Completion:
     Raises:
         ApplicationError: type `ModelUnavailable` (retried) or `ModelRefused` (not retried).
     """
-    async with heartbeating():
-        try:
-            return await gateway.complete(request.messages, request.tools)
-        except gateway.ModelUnavailable as error:
-            delay = error.retry_after
-            raise ApplicationError(
-                str(error),
-                type="ModelUnavailable",
-                next_retry_delay=timedelta(seconds=delay) if delay else None,
-            ) from None
-        except WorkshopError as error:  # ModelRefused, or settings that name no usable model
-            raise ApplicationError(str(error), type="ModelRefused", non_retryable=True) from None
+    return await ask_model(request.messages, request.tools)
 
 
 def problem_with(call: ToolCall, tools: list[ToolSpec]) -> str | None:
