@@ -205,10 +205,15 @@ def _value(field: Field, values: Values) -> Any:
             return None
     choices = field.schema.get("enum")
     if choices and found not in choices and field.role is Role.KIND:
-        wanted = set(words_of(str(found)))
-        found = max(choices, key=lambda choice: len(wanted & set(words_of(str(choice)))))
-        return found if wanted & set(words_of(str(found))) else None
+        # The choice that has most words in common: "inventory-shortage" is what "inventory" means.
+        shared = {choice: len(_words(found) & _words(choice)) for choice in map(str, choices)}
+        best = max(shared, key=lambda choice: shared[choice])
+        return best if shared[best] else None
     longest = field.schema.get("maxLength")
     if isinstance(found, str) and isinstance(longest, int) and len(found) > longest:
         return found[: max(longest - 2, 0)] + " …"
     return found
+
+
+def _words(value: Any) -> set[str]:
+    return set(words_of(re.sub(r"[-_]", " ", str(value))))
