@@ -10,6 +10,7 @@ import re
 from datetime import date
 
 from workshop_lib.repair.models import Analysis, Plan, Proposal
+from workshop_lib.repair.states import RepairStatus, State
 
 
 def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
@@ -49,6 +50,38 @@ def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
             lines += ["", f"## {title}", "", *(f"* {entry}" for entry in entries)]
     if analysis.summary:
         lines += ["", "## Summary", "", in_line(analysis.summary)]
+    return "\n".join(lines) + "\n"
+
+
+def status_text(status: RepairStatus, plan: Plan | None) -> str:
+    """Where a repair is, for the Web UI; while it waits, with the signal that decides."""
+    lines = [f"## {status.state}"]
+    if status.reason:
+        lines += ["", in_line(status.reason)]
+    if status.decision is not None:
+        made = "Approved" if status.decision.approve else "Rejected"
+        who, when = status.decision.decided_by, status.decision.decided_at
+        lines += ["", f"{made} by {in_line(who)} at {when:%Y-%m-%d %H:%M} UTC."]
+    if plan is not None:
+        lines += ["", *(f"* {proposal_in_words(proposal)}" for proposal in plan.proposals)]
+        lines += [
+            "",
+            f"Skipped: {status.skipped}. Refused: {status.refused}. Done: {status.done}.",
+        ]
+    if status.state == State.PENDING_APPROVAL and plan is not None:
+        example = {"approve": True, "plan_digest": plan.digest, "decided_by": "your name"}
+        lines += [
+            "",
+            f"Undecided, it expires at {status.decide_until:%Y-%m-%d %H:%M} UTC. To decide, send the signal"
+            " `decide_by_signal` with your name:",
+            "",
+            "```json",
+            json.dumps(example, indent=2),
+            "```",
+        ]
+    for refused in status.refused_signals[-3:]:
+        lines += ["", f"A signal changed nothing: {in_line(refused.reason)}"]
+    lines += [f"\nWarning: {in_line(warning)}" for warning in status.warnings[-3:]]
     return "\n".join(lines) + "\n"
 
 
