@@ -1,14 +1,14 @@
 """A repair seen from outside: start it, look at it, decide its plan, wait for its end.
 
 What the command line, the MCP server and notebooks use. It says what went wrong in words that a person can
-act on. Works for the proactive agent too, which answers to the same. Left out: the repair itself (`workflow`).
+act on, and works for the proactive agent too. Left out: the repair itself (`workflow`).
 """
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 from temporalio.client import (
@@ -43,8 +43,6 @@ QUERY_LIMIT = timedelta(seconds=10)
 TASK_TIMEOUT = timedelta(seconds=4)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair"}
-
-T = TypeVar("T")
 
 
 class DecisionRefused(WorkshopError):
@@ -133,23 +131,28 @@ class RepairClient:
 
     async def status(self) -> RepairStatus:
         """Where it is."""
-        return await self._query("status", RepairStatus)
+        answer: RepairStatus = await self._query("status", RepairStatus)
+        return answer
 
     async def problems(self) -> Analysis | None:
         """What is wrong; None before the analysis."""
-        return await self._query("problems", Analysis)
+        answer: Analysis | None = await self._query("problems", Analysis | None)
+        return answer
 
     async def plan(self) -> Plan | None:
         """The plan; None before there is one."""
-        return await self._query("plan", Plan)
+        answer: Plan | None = await self._query("plan", Plan | None)
+        return answer
 
     async def results(self) -> list[RepairResult]:
         """What became of the approved proposals so far."""
-        return await self._query("results", list[RepairResult])
+        answer: list[RepairResult] = await self._query("results", list[RepairResult])
+        return answer
 
     async def report(self) -> ReportStatus:
         """The reports, as far as they are written."""
-        return await self._query("report", ReportStatus)
+        answer: ReportStatus = await self._query("report", ReportStatus)
+        return answer
 
     async def approve(
         self,
@@ -263,10 +266,9 @@ class RepairClient:
         except RPCError as error:
             raise self._unknown(error) from None
 
-    async def _query(self, name: str, kind: type[T]) -> T:
+    async def _query(self, name: str, kind: Any) -> Any:
         try:
-            answer: T = await self.handle.query(name, result_type=kind, rpc_timeout=QUERY_LIMIT)
-            return answer
+            return await self.handle.query(name, result_type=kind, rpc_timeout=QUERY_LIMIT)
         except WorkflowQueryFailedError as error:
             raise WorkshopError(f"{self.workflow_id} cannot say its {name}: {error}.") from None
         except RPCError as error:

@@ -6,6 +6,7 @@ pass does (`cycle`), and what the workflow does around it.
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.plan_rules import in_words
     from workshop_lib.repair.plan_text import status_text
     from workshop_lib.repair.states import (
+        DECIDE_SIGNAL,
         Callback,
         Decision,
         Notice,
@@ -32,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
     )
 
 MAX_REFUSED_SIGNALS = 5  # that are shown
+_EXPECTED = 'send a JSON object like {"approve": true, "plan_digest": "…", "decided_by": "…"}'
 NOTICE_LIMIT = timedelta(seconds=30)  # for a callback signal to be taken by the server
 
 
@@ -55,22 +58,41 @@ class RepairFace:
     @decide.validator
     def _check_decision(self, decision: Decision) -> None:
         """Refuse before anything is recorded: a refused decision leaves no event in the history."""
+        if not isinstance(decision, Decision):  # null is read as None
+            raise ApplicationError(f"That is no decision; {_EXPECTED}.", type="Unreadable")
         problem = self._cycle.problem_with(decision)
         if problem is not None:
             raise ApplicationError(problem.reason, type=problem.kind, non_retryable=True)
 
-    @workflow.signal
-    def decide_by_signal(self, decision: RawValue | None = None) -> None:
-        """The same by signal, for the Web UI. Whatever it holds, a bad one changes nothing."""
-        # Taken raw: a payload that is no decision would otherwise be dropped without a word.
+    @workflow.signal(dynamic=True)
+    def any_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
+        """Take `decide_by_signal`: the same as the update, for the Web UI.
+
+        Every signal comes here, raw. A handler of its own name and type would fail the workflow task,
+        again and again, at a payload that is no decision or at one payload too many; this way whatever is
+        sent is either taken or refused.
+        """
         try:
-            self._cycle.decide(_read_decision(decision), "signal")
+            self._take_signal(name, payloads)
         except ApplicationError as error:
             refused = RefusedSignal(
                 at=workflow.now(), kind=error.type or "Unreadable", reason=error.message
             )
             self._refused_signals = [*self._refused_signals, refused][-MAX_REFUSED_SIGNALS:]
         self._changed()
+
+    def _take_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
+        """Do what a signal says.
+
+        Raises:
+            ApplicationError: it says nothing that can be done.
+        """
+        if name != DECIDE_SIGNAL:
+            raise ApplicationError(
+                f"There is no signal {name[:60]!r}; to decide, send {DECIDE_SIGNAL}.",
+                type="UnknownSignal",
+            )
+        self._cycle.decide(_read_decision(payloads), "signal")
 
     @workflow.query
     def status(self) -> RepairStatus:
@@ -147,19 +169,21 @@ class RepairFace:
             self._warnings.append(f"{callback.workflow_id} was not told: {reason_of(error)}")
 
 
-def _read_decision(raw: RawValue | None) -> Decision:
+def _read_decision(payloads: Sequence[RawValue]) -> Decision:
     """What a signal holds, as a decision.
 
     Raises:
         ApplicationError: it is none; the message says what is wrong with it.
     """
-    expected = 'send a JSON object like {"approve": true, "plan_digest": "…", "decided_by": "…"}'
-    if raw is None:
-        raise ApplicationError(f"The signal holds no decision; {expected}.", type="Unreadable")
-    try:
-        return workflow.payload_converter().from_payload(raw.payload, Decision)
-    except ValidationError as error:
-        why = in_words(error)
-    except Exception:  # not JSON, or of an encoding that nobody knows
-        why = "it is not JSON"
-    raise ApplicationError(f"The signal holds no decision: {why}; {expected}.", type="Unreadable")
+    why = f"it has {len(payloads)} payloads"
+    if len(payloads) == 1:
+        try:
+            read = workflow.payload_converter().from_payload(payloads[0].payload, Decision)
+            if isinstance(read, Decision):  # null is read as None, whatever type is asked for
+                return read
+            why = "it is null"
+        except ValidationError as error:
+            why = in_words(error)
+        except Exception:  # not JSON, or of an encoding that nobody knows
+            why = "it is not JSON"
+    raise ApplicationError(f"The signal holds no decision: {why}; {_EXPECTED}.", type="Unreadable")

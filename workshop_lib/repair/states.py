@@ -14,6 +14,11 @@ from workshop_lib.repair.models import Id, RepairResult
 
 APPROVAL_TIMEOUT = timedelta(hours=12)  # for a decision; then the plan is too old to be carried out
 
+# Names of the signals. The first is for all repairs, the others for the proactive agent.
+DECIDE_SIGNAL = "decide_by_signal"
+STOP_WAITING = "stop_waiting"
+REQUEST_EXIT = "request_exit"
+
 
 class State(StrEnum):
     """Where a repair is. The first nine are the way of one that is approved."""
