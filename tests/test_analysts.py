@@ -315,7 +315,9 @@ async def detect() -> Detection:
 
 
 async def analyze() -> Analysis:
-    request = AnalyzeRequest(snapshot=sample(), detection=Detection(confidence=0.9))
+    request = AnalyzeRequest(
+        snapshot=sample(), detection=Detection(confidence=0.9, order_ids=[HERMIONE])
+    )
     return await ActivityEnvironment().run(analyze_problems, request)
 
 
@@ -424,6 +426,7 @@ async def test_detection_is_cheap_and_nobody_gets_personal_data(settings_env: Se
         assert order.items[0].item_id not in sent[0]
         for personal in (order.customer_name, order.shipping_address, order.payment_method):
             assert all(personal not in text for text in sent)
+    assert f'"suspected":["{HERMIONE}"]' in sent[1]
     assert digest_of(sample())["orders"][3] == {
         "order_id": HAGRID, "status": "pending-approval", "age_days": 18, "stock": "short",
     }  # fmt: skip
@@ -615,7 +618,7 @@ async def test_where_no_model_manages_code_writes_the_report_and_says_so(
     assert "Written by the program, without a model." in text
     assert "does not mention order_inventory on ORD-002-HJG" in text
     for line in (
-        "2025-06-28: 1 repairs on 1 orders, decided by a test.",
+        "2025-06-28: 1 repair on 1 order, decided by a test.",
         f"* {HERMIONE}: short. so it is",
         f"* {HERMIONE}: order_inventory. 113 of STP-ORG-001 are ordered.",
         f"* {HAGRID}: order_inventory CRT-FD-101 (confidence 0.90)",

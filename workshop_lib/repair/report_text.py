@@ -54,9 +54,9 @@ def plain_report(request: ReportRequest, why: str) -> Report:
     lines = [
         "# Repair report",
         "",
-        f"*Written by the program, without a model. {why}*",
+        f"*Written by the program, without a model. {re.sub(r'[][<>*]', ' ', ' '.join(why.split()))}*",
         "",
-        f"{request.today.isoformat()}: {len(done)} repairs on {orders} orders"
+        f"{request.today.isoformat()}: {_count(len(done), 'repair')} on {_count(orders, 'order')}"
         + (f", decided by {request.decided_by}." if request.decided_by else "."),
     ]
     sections = {
@@ -80,6 +80,10 @@ def plain_report(request: ReportRequest, why: str) -> Report:
         if entries:
             lines += ["", f"## {title}", "", *(f"* {entry}" for entry in entries)]
     return Report(markdown="\n".join(lines) + "\n")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _problem(problem: Problem) -> str:
