@@ -17,12 +17,10 @@ from typing import Any
 from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
-from workshop_lib.llm import gateway
+from workshop_lib.agents.model_call import ask_model
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
 
 PLAN_OPTIONS = ActivityConfig(
@@ -59,24 +57,7 @@ async def plan_next_action(request: PlanRequest) -> Completion:
     Raises:
         ApplicationError: type `ModelUnavailable` (retried) or `ModelRefused` (not retried).
     """
-    async with heartbeating():
-        try:
-            return await gateway.complete(request.messages, request.tools)
-        except WorkshopError as error:
-            raise as_application_error(error) from None
-
-
-def as_application_error(error: WorkshopError) -> ApplicationError:
-    """A failed model call as what an activity raises.
-
-    Args:
-        error: `ModelUnavailable` is retried, after the pause that the provider asks for; `ModelRefused`,
-            or settings that name no usable model, are not.
-    """
-    if isinstance(error, gateway.ModelUnavailable):
-        delay = timedelta(seconds=error.retry_after) if error.retry_after else None
-        return ApplicationError(str(error), type="ModelUnavailable", next_retry_delay=delay)
-    return ApplicationError(str(error), type="ModelRefused", non_retryable=True)
+    return await ask_model(request.messages, request.tools)
 
 
 def problem_with(call: ToolCall, tools: list[ToolSpec]) -> str | None:

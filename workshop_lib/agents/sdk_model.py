@@ -29,7 +29,8 @@ from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Worker
 
-from workshop_lib.agents.planner import PLAN_OPTIONS, as_application_error
+from workshop_lib.agents.model_call import as_application_error
+from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import REPLY_TOPIC
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.failures import explain_failure

@@ -9,7 +9,10 @@ or an exact list, one entry a request, after which all is well:
     sequence=server_error*3, ok
 
 A list counts the requests of this process. With `counter=NAME` it counts those of all processes, in a
-file of the state folder, and so survives a killed worker. Left out: how a failure is raised.
+file of the state folder, and so survives a killed worker.
+
+One kind is no failure of the line but of judgement: `gullible` obeys what a customer has written into an
+order. It shows what the rules around a model have to stop. Left out: how a failure is raised.
 """
 
 import os
@@ -24,7 +27,7 @@ from typing import NamedTuple
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
-# What each kind does to a request. The last three change an answer that calls a tool, and no other.
+# What each kind does to a request. The last four change an answer that calls a tool, and no other.
 KINDS = {
     "rate_limit": "429 with a retry-after of one second",
     "server_error": "500",
@@ -32,6 +35,7 @@ KINDS = {
     "cut_json": "the arguments of a tool call end in the middle",
     "unknown_tool": "a tool is called that does not exist",
     "wrong_argument": "an argument of a tool call has a wrong name",
+    "gullible": "an instruction in the notes of an order is obeyed: the tool calls it demands are made",
 }
 MAX_SEQUENCE = 1000  # entries of a list
 

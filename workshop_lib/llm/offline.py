@@ -116,7 +116,7 @@ def _answer(request: dict[str, Any], fault: str | None) -> Reply:
         raise litellm.InternalServerError(message="a planned 500", **_NAMES)
     if fault == "timeout":
         raise litellm.Timeout(message="a planned timeout", **_NAMES)
-    answer = reply(request["messages"], _tools(request))
+    answer = reply(request["messages"], _tools(request), gullible=fault == "gullible")
     return _spoiled(answer, fault) if fault and answer.calls else answer
 
 

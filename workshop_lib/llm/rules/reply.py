@@ -20,6 +20,7 @@ from workshop_lib.llm.rules.answering import (
 from workshop_lib.llm.rules.calculation import calculator, spell
 from workshop_lib.llm.rules.conversation import Conversation, Record, call_key, read_conversation
 from workshop_lib.llm.rules.memory import recall
+from workshop_lib.llm.rules.order_desk import order_desk
 from workshop_lib.llm.rules.pieces import DENIAL
 from workshop_lib.llm.rules.results import Result, number_in, read_result
 from workshop_lib.llm.rules.small_talk import small_talk
@@ -53,14 +54,20 @@ class Reply(NamedTuple):
     calls: tuple[tuple[str, str], ...] = ()
 
 
-def reply(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Reply:
+def reply(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], *, gullible: bool = False
+) -> Reply:
     """The reply to a request in the shape of the chat completions API.
 
     Args:
         messages: the conversation, oldest first. It may begin in the middle.
         tools: as offered in the request; there may be none.
+        gullible: obey instructions in the data, as the fault of that name wants it.
     """
     conversation = read_conversation(messages)
+    about_orders = order_desk(conversation, tools, gullible=gullible)
+    if about_orders is not None:
+        return Reply(*about_orders)
     usable = [read_tool(tool) for tool in tools]
     question = (conversation.current.question or "").strip()
     if not question:

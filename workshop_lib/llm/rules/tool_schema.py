@@ -166,7 +166,7 @@ def _slots(
     usable = True
     needed = schema.get("required") or ()
     for name, raw in (schema.get("properties") or {}).items():
-        part, optional = _resolved(raw, root)
+        part, optional = resolved(raw, root)
         # A strict schema lists every argument as required; one that may be null or has a default is not.
         must = required and name in needed and not optional and "default" not in part
         kind = part.get("type")
@@ -179,7 +179,7 @@ def _slots(
             usable = usable and (inner_usable or not must)
             continue
         many = kind == "array"
-        item = _resolved(part.get("items") or {"type": "string"}, root)[0] if many else part
+        item = resolved(part.get("items") or {"type": "string"}, root)[0] if many else part
         if many and (item.get("type") == "object" or "properties" in item):
             usable = usable and not must
             continue
@@ -287,7 +287,7 @@ def _shape(example: str) -> str:
     return "".join(parts)
 
 
-def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+def resolved(schema: dict[str, Any], root: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """A schema with its reference followed and its `null` alternative taken away; was there one?"""
     optional = False
     for _ in range(5):

@@ -1,0 +1,358 @@
+"""The four analysts of the repair agent: detect, analyse, plan, report. Each is an activity.
+
+An analyst asks a model, checks what it answers, and sends what it cannot use back with the reason, at most
+`MAX_CORRECTIONS` times. Errors have three ways, as everywhere: a model that is not there is retried by
+Temporal, a model that refuses ends the activity, and a wrong answer is corrected in the conversation or,
+after the bound, ends in `AnalystFailed` with a sentence.
+
+An analyst changes nothing outside, so running one twice costs model calls and nothing else. Corrections made
+before a kill are made again. Left out: the order of the analysts, and every repair, which are the workflow's.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.agents.model_call import ask_model
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
+from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
+from workshop_lib.repair import analyst_prompts as prompts
+from workshop_lib.repair.analyst_tools import (
+    ANALYSIS,
+    DETECTION,
+    REPAIRS,
+    AnalysisForm,
+    DetectionForm,
+    Unacceptable,
+    Unreadable,
+    as_proposal,
+    read_call,
+    specs,
+    to_detection,
+    to_problems,
+)
+from workshop_lib.repair.models import (
+    DETECTION_THRESHOLD,
+    SKIP_THRESHOLD,
+    Analysis,
+    AnalyzeRequest,
+    Detection,
+    DetectRequest,
+    Plan,
+    PlanRequest,
+    Rejected,
+    Report,
+    ReportRequest,
+    Snapshot,
+)
+from workshop_lib.repair.plan_rules import check_plan
+from workshop_lib.repair.report_text import plain_report, problem_with_report
+
+MAX_CORRECTIONS = 3  # an activity; then the model is not up to the task, and asking on only costs
+MAX_QUOTE = 500  # characters of a model's own words in a summary
+MAX_REFUSED_CHARS = 4000  # of a refused call, as JSON, that are kept
+
+ANALYST_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=5),  # up to four model calls of a minute each
+    schedule_to_close_timeout=timedelta(minutes=15),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
+    ),
+)
+
+Answer = TypeVar("Answer")
+
+
+@activity.defn
+async def detect_problems(request: DetectRequest) -> Detection:
+    """Say whether anything is wrong at all, from a line an order. Without orders no model is asked.
+
+    May run twice, when a worker dies before its answer is recorded: the model is then asked again, which
+    changes nothing but the bill.
+
+    Raises:
+        ApplicationError: type `ModelUnavailable` (retried), `ModelRefused` or `AnalystFailed` (not retried).
+    """
+    snapshot = request.snapshot
+    if not snapshot.orders:
+        return Detection(confidence=0.0, reason="There are no orders.")
+
+    def accept(message: Message) -> Detection:
+        form = _only_form(message, DETECTION, DetectionForm)
+        _known_orders(message, form.order_ids, snapshot)
+        if form.confidence >= DETECTION_THRESHOLD and not form.order_ids:
+            raise NotAccepted(message, "the orders that may have a problem are not named")
+        return to_detection(form)
+
+    data = prompts.digest_of(snapshot)
+    return await _ask("detection", prompts.DETECT, data, specs(DETECTION), accept)
+
+
+@activity.defn
+async def analyze_problems(request: AnalyzeRequest) -> Analysis:
+    """Describe what is wrong, order by order, from the whole orders and the stock that they are about.
+
+    It looks at all orders: those that detection named are a hint, since detection is cheap and may miss some.
+    May run twice, like `detect_problems`, and as harmlessly.
+
+    Raises:
+        ApplicationError: as in `detect_problems`.
+    """
+    snapshot = request.snapshot
+
+    def accept(message: Message) -> Analysis:
+        form = _only_form(message, ANALYSIS, AnalysisForm)
+        _known_orders(message, [problem.order_id for problem in form.problems], snapshot)
+        return Analysis(problems=to_problems(form), summary=form.summary)
+
+    data = prompts.details_of(snapshot) | {"suspected": request.detection.order_ids}
+    return await _ask("analysis", prompts.ANALYZE, data, specs(ANALYSIS), accept)
+
+
+@activity.defn
+async def plan_repair(request: PlanRequest) -> Plan:
+    """Propose repairs: the model calls the repair tools, and the calls are recorded instead of made.
+
+    What it proposes then passes the hard rules (`plan_rules`), which win over the model however sure it is.
+    May run twice, like `detect_problems`. A second run may propose something else; only the recorded plan
+    is ever shown or carried out, and a decision is bound to its digest.
+
+    Raises:
+        ApplicationError: as in `detect_problems`.
+    """
+    draft = _Draft(request)
+    data = prompts.details_of(request.snapshot, request.analysis)
+    try:
+        await _ask("planning", prompts.PLAN, data, specs(REPAIRS), draft.take)
+    except ApplicationError as error:
+        # Calls that can be read and may not be are shown as refused; garbled ones leave no plan at all.
+        if error.type != "AnalystFailed" or draft.unreadable:
+            raise
+    return draft.plan()
+
+
+@activity.defn
+async def write_report(request: ReportRequest) -> Report:
+    """Write the report on a repair. One that leaves a repair out goes back to the model.
+
+    Where the model does not manage, code writes the report and says so. May run twice, like
+    `detect_problems`; the report of the second run may be worded otherwise.
+
+    Raises:
+        ApplicationError: type `ModelUnavailable` (retried) or `ModelRefused` (not retried).
+    """
+
+    def accept(message: Message) -> Report:
+        if message.tool_calls:
+            raise NotAccepted(message, "the report is a text, and there are no tools")
+        text = (message.content or "").strip()
+        problem = problem_with_report(text, request)
+        if problem is not None:
+            raise NotAccepted(message, problem)
+        return Report(markdown=text + "\n")
+
+    try:
+        return await _ask("report", prompts.REPORT, prompts.results_of(request), [], accept)
+    except ApplicationError as error:
+        if error.type != "AnalystFailed":
+            raise
+        return plain_report(request, error.message)
+
+
+class NotAccepted(Exception):
+    """A model's answer that goes back to it.
+
+    Args:
+        message: the answer.
+        reason: what is wrong with it.
+        results: what is said to each tool call, by its id; by default the reason.
+    """
+
+    def __init__(
+        self, message: Message, reason: str, results: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(reason)
+        told = results or {}
+        written = message
+        if not message.tool_calls:
+            # An empty answer is repeated as such: providers refuse messages without any content.
+            written = Message.assistant((message.content or "").strip() or "(no answer)")
+        self.exchange: list[Message] = [
+            written,
+            *(
+                Message.tool_result(
+                    call, told.get(call.id, f"Error: {reason}. Write the call again.")
+                )
+                for call in message.tool_calls
+            ),
+        ]
+        if not message.tool_calls:
+            self.exchange.append(
+                Message.user(f"That was not accepted: {reason}. Answer again, and mend this.")
+            )
+
+
+async def _ask(
+    analyst: str,
+    instructions: str,
+    data: dict[str, Any],
+    tools: list[ToolSpec],
+    accept: Callable[[Message], Answer],
+) -> Answer:
+    """Ask the model until its answer is accepted, at most `MAX_CORRECTIONS` times more than once.
+
+    Raises:
+        ApplicationError: type `AnalystFailed`, or as in `ask_model`.
+    """
+    messages = prompts.conversation(instructions, data)
+    reason = ""
+    for _ in range(MAX_CORRECTIONS + 1):
+        completion = await ask_model(messages, tools)
+        try:
+            return accept(completion.message)
+        except NotAccepted as problem:
+            messages += problem.exchange
+            reason = str(problem)
+    raise ApplicationError(
+        f"The {analyst} analyst got no usable answer from the model in {MAX_CORRECTIONS + 1} tries."
+        f" The last one was not accepted: {reason}.",
+        type="AnalystFailed",
+        non_retryable=True,
+    )
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def _only_form(message: Message, forms: dict[str, type[BaseModel]], form: type[Form]) -> Form:
+    """The one form that the model was asked to fill in.
+
+    Raises:
+        NotAccepted: it is missing, there are several, or it is not filled in properly.
+    """
+    if len(message.tool_calls) != 1:
+        (name,) = forms
+        raise NotAccepted(message, f"exactly one call of {name} is expected")
+    try:
+        filled = read_call(message.tool_calls[0], forms)
+    except (Unreadable, Unacceptable) as error:
+        raise NotAccepted(message, str(error)) from None
+    assert isinstance(filled, form)
+    return filled
+
+
+def _known_orders(message: Message, order_ids: Sequence[str], snapshot: Snapshot) -> None:
+    unknown = [order_id for order_id in order_ids if snapshot.order(order_id) is None]
+    if unknown:
+        raise NotAccepted(message, f"there is no order {', '.join(unknown[:5])}")
+
+
+class _Draft:
+    """A plan while its calls come in.
+
+    Attributes:
+        unreadable: the last answer held a call that is no call.
+    """
+
+    def __init__(self, request: PlanRequest) -> None:
+        self._request = request
+        self._proposed: dict[str, dict[str, Any]] = {}
+        self._doubtful: dict[str, Rejected] = {}
+        self._words = ""
+        self._asked_for_calls = False
+        self.unreadable = False
+
+    def take(self, message: Message) -> None:
+        """Record the calls of an answer.
+
+        Raises:
+            NotAccepted: some have to be written again, or there are none and nothing says why.
+        """
+        self.unreadable = False
+        if not message.tool_calls:
+            self._words = (message.content or "").strip()
+            nothing = not self._proposed and not self._doubtful
+            if nothing and self._request.analysis.problems and not self._asked_for_calls:
+                # A model that describes its calls in words gets one chance to make them.
+                self._asked_for_calls = True
+                raise NotAccepted(
+                    message,
+                    "no tool was called; call the tools, or say why nothing is to be repaired",
+                )
+            return
+        results: dict[str, str] = {}
+        reasons: list[str] = []
+        for call in message.tool_calls:
+            problem = self._record(call)
+            if problem is not None:
+                reasons.append(problem)
+                results[call.id] = f"Error: {problem}. Write this call again, or leave it."
+            else:
+                results[call.id] = "Recorded. Nothing is carried out yet."
+        if reasons:
+            raise NotAccepted(message, "; ".join(reasons)[:1000], results)
+
+    def _record(self, call: ToolCall) -> str | None:
+        """Take a call in, or say why it should be written again."""
+        try:
+            form = read_call(call, REPAIRS)
+            raw = as_proposal(call.name, form.model_dump())
+            order_id = raw["arguments"]["order_id"]
+            if self._request.snapshot.order(order_id) is None:
+                raise Unacceptable(f"there is no order {order_id}", raw)
+        except Unreadable as error:
+            self.unreadable = True
+            return str(error)
+        except Unacceptable as error:
+            key = _canonical(error.raw)
+            if key in self._doubtful:
+                return None  # the model insists; the plan shows the call as refused
+            self._doubtful[key] = Rejected(proposal=_bounded(error.raw), reason=str(error))
+            return str(error)
+        self._proposed.setdefault(_canonical([call.name, raw["arguments"]]), raw)
+        return None
+
+    def plan(self) -> Plan:
+        """The plan, after the hard rules."""
+        named = [
+            {"proposal_id": f"p{number}", **raw}
+            for number, raw in enumerate(self._proposed.values(), 1)
+        ]
+        accepted, refused = check_plan(named, self._request.snapshot)
+        refused += self._doubtful.values()
+        proposals = [p for p in accepted if p.confidence >= SKIP_THRESHOLD]
+        skipped = [p for p in accepted if p.confidence < SKIP_THRESHOLD]
+        summary = (
+            f"Proposed: {len(proposals)}. Skipped, because the model was not sure enough: {len(skipped)}."
+            f" Refused by the rules: {len(refused)}."
+        )
+        if self._words:
+            summary += f" The model said: {self._words[:MAX_QUOTE]}"
+        return Plan(
+            snapshot_digest=self._request.snapshot.digest,
+            proposals=proposals,
+            skipped=skipped,
+            refused=refused,
+            summary=summary,
+        )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _bounded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A call as the model wrote it, as JSON that can be stored, and not at any length."""
+    text = _canonical(raw)
+    if len(text) > MAX_REFUSED_CHARS:
+        return {"tool": raw.get("tool"), "as_written": text[:MAX_REFUSED_CHARS] + " …"}
+    kept: dict[str, Any] = json.loads(text, parse_constant=str)
+    return kept

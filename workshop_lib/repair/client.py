@@ -1,0 +1,319 @@
+"""A repair seen from outside: start it, look at it, decide its plan, wait for its end.
+
+What the command line, the MCP server and notebooks use. It says what went wrong in words that a person can
+act on, and works for the proactive agent too. Left out: the repair itself (`workflow`).
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.models import Analysis, Plan, RepairResult
+from workshop_lib.repair.states import (
+    Callback,
+    Decision,
+    RecordedDecision,
+    RepairOutcome,
+    RepairStart,
+    RepairStatus,
+    ReportStatus,
+    State,
+)
+from workshop_lib.settings import get_settings
+
+QUERY_LIMIT = timedelta(seconds=10)
+# A workflow task that a dead worker took with it is given to another one after this time.
+TASK_TIMEOUT = timedelta(seconds=4)
+# Workflow types, by what people call them.
+KINDS = {"repair": "OrderRepair"}
+
+
+class DecisionRefused(WorkshopError):
+    """The decision did not count, and nothing was changed.
+
+    Args:
+        kind: why, in one word: NoPlan, WrongDigest, StalePlan, AlreadyDecided, Expired, Closed,
+            UnknownProposal, NothingApproved, PartOfRejection or Unreadable.
+    """
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(what, fix="look at the status and the plan, and decide about that.")
+        self.kind = kind
+
+
+class RepairInfo(BaseModel):
+    """A line of the list of repairs. `status` is the workflow's, not the repair's state."""
+
+    workflow_id: str
+    kind: str
+    status: str
+    started: datetime | None
+
+
+class RepairClient:
+    """One repair.
+
+    Args:
+        client: connected to the orchestrator's namespace.
+        workflow_id: its id.
+    """
+
+    def __init__(self, client: Client, workflow_id: str) -> None:
+        self._client = client
+        self.workflow_id = workflow_id
+
+    @classmethod
+    async def start(
+        cls,
+        client: Client,
+        *,
+        today: date | None = None,
+        auto_approve: bool = False,
+        callback: Callback | None = None,
+        workflow_id: str | None = None,
+        task_queue: str | None = None,
+    ) -> "RepairClient":
+        """Start a repair.
+
+        Args:
+            today: the day to count from; the settings' one when left out.
+            workflow_id: a name for it; one that is under way already is an error.
+
+        Raises:
+            WorkshopError: there is one of that name under way.
+        """
+        settings = get_settings()
+        repair = cls(client, workflow_id or f"repair-{uuid.uuid4().hex[:8]}")
+        try:
+            await client.start_workflow(
+                KINDS["repair"],
+                RepairStart(
+                    today=today or settings.today,
+                    user=settings.user_name,
+                    auto_approve=auto_approve,
+                    callback=callback,
+                ),
+                id=repair.workflow_id,
+                task_queue=task_queue or settings.repair_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                memo={"user": settings.user_name},
+                task_timeout=TASK_TIMEOUT,
+                rpc_timeout=QUERY_LIMIT,
+            )
+        except WorkflowAlreadyStartedError:
+            raise WorkshopError(
+                f"The repair {repair.workflow_id} is under way.",
+                fix="look at it, or use another name.",
+            ) from None
+        return repair
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, RepairOutcome]:
+        """The repair's workflow."""
+        return self._client.get_workflow_handle(self.workflow_id, result_type=RepairOutcome)
+
+    async def status(self) -> RepairStatus:
+        """Where it is."""
+        answer: RepairStatus = await self._query("status", RepairStatus)
+        return answer
+
+    async def problems(self) -> Analysis | None:
+        """What is wrong; None before the analysis."""
+        answer: Analysis | None = await self._query("problems", Analysis | None)
+        return answer
+
+    async def plan(self) -> Plan | None:
+        """The plan; None before there is one."""
+        answer: Plan | None = await self._query("plan", Plan | None)
+        return answer
+
+    async def results(self) -> list[RepairResult]:
+        """What became of the approved proposals so far."""
+        answer: list[RepairResult] = await self._query("results", list[RepairResult])
+        return answer
+
+    async def report(self) -> ReportStatus:
+        """The reports, as far as they are written."""
+        answer: ReportStatus = await self._query("report", ReportStatus)
+        return answer
+
+    async def approve(
+        self,
+        plan_digest: str,
+        *,
+        decided_by: str | None = None,
+        proposals: list[str] | None = None,
+        comment: str = "",
+    ) -> RecordedDecision:
+        """Approve the plan with this digest, or a part of it.
+
+        Args:
+            decided_by: the settings' user when left out.
+            proposals: ids; None for all.
+
+        Raises:
+            DecisionRefused: it does not count.
+        """
+        return await self.decide(
+            Decision(
+                approve=True,
+                plan_digest=plan_digest,
+                decided_by=decided_by or get_settings().user_name,
+                proposals=proposals,
+                comment=comment,
+            )
+        )
+
+    async def reject(
+        self, plan_digest: str, *, decided_by: str | None = None, comment: str = ""
+    ) -> RecordedDecision:
+        """Reject the plan with this digest.
+
+        Raises:
+            DecisionRefused: it does not count.
+        """
+        return await self.decide(
+            Decision(
+                approve=False,
+                plan_digest=plan_digest,
+                decided_by=decided_by or get_settings().user_name,
+                comment=comment,
+            )
+        )
+
+    async def decide(
+        self, decision: Decision, *, timeout: timedelta = timedelta(seconds=30)
+    ) -> RecordedDecision:
+        """Send a decision and wait until it is recorded.
+
+        Sent again after a lost connection it carries the same id, so it counts once.
+
+        Raises:
+            DecisionRefused: it does not count; the reason says why.
+            WorkshopError: no worker took it in time. It may still be taken later.
+        """
+        update_id = uuid.uuid4().hex
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        while True:
+            left = timedelta(seconds=max(0.1, end - loop.time()))
+            try:
+                recorded: RecordedDecision = await self.handle.execute_update(
+                    "decide",
+                    decision,
+                    id=update_id,
+                    result_type=RecordedDecision,
+                    rpc_timeout=left,
+                )
+                return recorded
+            except WorkflowUpdateFailedError as error:
+                raise _refused(error) from None
+            except WorkflowUpdateRPCTimeoutOrCancelledError:
+                raise self._no_answer("took the decision") from None
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    raise await self._too_late() from None
+                if error.status != RPCStatusCode.FAILED_PRECONDITION:
+                    raise self._no_answer("took the decision") from None
+                if loop.time() >= end:
+                    raise self._no_answer("took the decision") from None
+            # The last task was lost with its worker; the server has no event for when it takes updates
+            # again.
+            await asyncio.sleep(0.2)
+
+    async def outcome(self, timeout: timedelta = timedelta(minutes=5)) -> RepairOutcome:
+        """Wait for the end. A repair that failed is an outcome too, with the state FAILED.
+
+        Raises:
+            WorkshopError: it is not over within `timeout`, or it was cancelled or terminated.
+        """
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await self.handle.result()
+        except TimeoutError:
+            raise WorkshopError(
+                f"{self.workflow_id} is not over within {timeout.total_seconds():.0f} s. It goes on.",
+                fix="look at its status: it may wait for a decision.",
+            ) from None
+        except WorkflowFailureError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type == "RepairFailed":
+                return RepairOutcome.model_validate(
+                    cause.details[0]
+                    if cause.details
+                    else {"state": State.FAILED, "reason": str(cause)}
+                )
+            raise WorkshopError(
+                f"{self.workflow_id} has ended without a result: {cause}."
+            ) from None
+        except RPCError as error:
+            raise self._unknown(error) from None
+
+    async def _query(self, name: str, kind: Any) -> Any:
+        try:
+            return await self.handle.query(name, result_type=kind, rpc_timeout=QUERY_LIMIT)
+        except WorkflowQueryFailedError as error:
+            raise WorkshopError(f"{self.workflow_id} cannot say its {name}: {error}.") from None
+        except RPCError as error:
+            raise self._unknown(error) from None
+
+    async def _too_late(self) -> WorkshopError:
+        """A decision for a repair that has ended, or that never was."""
+        status = await self.status()  # says so itself where there is none
+        why = f" {status.reason}" if status.reason else ""
+        return DecisionRefused("Closed", f"The repair has ended: {status.state}.{why}")
+
+    def _unknown(self, error: RPCError) -> WorkshopError:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return WorkshopError(
+                f"There is no repair {self.workflow_id}.", fix="list the repairs, or start one."
+            )
+        return self._no_answer("answered")
+
+    def _no_answer(self, what: str) -> WorkshopError:
+        return WorkshopError(
+            f"No worker of {self.workflow_id} {what} in time. Nothing is lost.",
+            expected="a repair worker on its task queue.",
+            fix="`workshop up`, or start the repair worker.",
+        )
+
+
+async def list_repairs(client: Client) -> AsyncIterator[RepairInfo]:
+    """The repairs that the server knows, latest first."""
+    kinds = {workflow_type: kind for kind, workflow_type in KINDS.items()}
+    names = ", ".join(f"'{workflow_type}'" for workflow_type in kinds)
+    async for run in client.list_workflows(f"WorkflowType IN ({names})"):
+        yield RepairInfo(
+            workflow_id=run.id,
+            kind=kinds[run.workflow_type],
+            status=_in_words(run.status),
+            started=run.start_time,
+        )
+
+
+def _in_words(status: WorkflowExecutionStatus | None) -> str:
+    return status.name.lower().replace("_", " ") if status else "unknown"
+
+
+def _refused(error: WorkflowUpdateFailedError) -> WorkshopError:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return DecisionRefused(cause.type or "Refused", cause.message)
+    return DecisionRefused("Unreadable", f"The decision was not understood: {cause}.")

@@ -1,0 +1,394 @@
+"""One pass of DAPER: detect, analyse, plan, wait for a decision, execute, report.
+
+Workflow code that both repair workflows share. Its steps are activities: the analysts change nothing, and
+each repair carries an idempotency key made of the plan's scope and the proposal, so whatever runs twice
+after a kill leaves one repair in the ledger. What goes wrong ends the pass as FAILED with a reason; repairs
+that were made are always reported, by code where no model can.
+
+Left out: what happens before and after a pass, and who may hear of it (`workflow`, `proactive`).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import date
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.workflow import ActivityConfig
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.repair import tools
+    from workshop_lib.repair.analysts import (
+        ANALYST_OPTIONS,
+        analyze_problems,
+        detect_problems,
+        plan_repair,
+        write_report,
+    )
+    from workshop_lib.repair.approval import ApprovalDesk, Refusal
+    from workshop_lib.repair.models import (
+        DETECTION_THRESHOLD,
+        SKIP_THRESHOLD,
+        Analysis,
+        AnalyzeRequest,
+        Detection,
+        DetectRequest,
+        OrderInventory,
+        Plan,
+        PlanRequest,
+        Proposal,
+        RepairResult,
+        Report,
+        ReportRequest,
+        RequestApproval,
+    )
+    from workshop_lib.repair.plan_text import plan_report
+    from workshop_lib.repair.report_text import plain_report
+    from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
+    from workshop_lib.repair.states import (
+        APPROVAL_TIMEOUT,
+        Decision,
+        RecordedDecision,
+        RepairOutcome,
+        ReportStatus,
+        State,
+        StateChange,
+        Way,
+    )
+
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class RepairCycle:
+    """One pass.
+
+    Args:
+        scope: names this pass among all passes of all workflows; keys and digests begin with it.
+        today: the day that analysts count from.
+        changed: called at every new state.
+        past: digests of earlier plans of the same workflow, and what became of them.
+    """
+
+    def __init__(
+        self,
+        scope: str,
+        today: date,
+        changed: Callable[[], None],
+        past: dict[str, str] | None = None,
+    ) -> None:
+        self.scope = scope
+        self.today = today
+        self.state = State.INITIALIZING
+        self.reason = ""
+        self.states = [StateChange(state=self.state, at=workflow.now())]
+        self.detection: Detection | None = None
+        self.analysis: Analysis | None = None
+        self.desk = ApprovalDesk(past)
+        self.plan: Plan | None = None
+        self.results: list[RepairResult] = []
+        self.reports = ReportStatus()
+        self.warnings: list[str] = []
+        self._changed = changed
+        self._stop = False
+
+    @property
+    def outcome(self) -> RepairOutcome:
+        """How it ended, or where it is."""
+        decision = self.desk.decision
+        return RepairOutcome(
+            state=self.state,
+            reason=self.reason,
+            results=self.results,
+            declined=decision.declined if decision else [],
+            skipped=len(self.plan.skipped) if self.plan else 0,
+            report=self.reports.execution,
+        )
+
+    async def make_plan(self) -> bool:
+        """Detect, analyse and plan. Returns whether there is something to decide about.
+
+        Detection is one cheap call; where it finds nothing, no model is asked anything more.
+        """
+        self.enter(State.DETECTING)
+        look = tools.LookRequest(today=self.today)
+        snapshot = await _run(tools.look_at_orders, look, tools.STORE_OPTIONS, "orders and stock")
+        self.detection = await _analyst(detect_problems, DetectRequest(snapshot=snapshot))
+        if self.detection.confidence < DETECTION_THRESHOLD:
+            self.end(State.NO_REPAIR_NEEDED, self.detection.reason or "Nothing is wrong.")
+            return False
+        self.enter(State.ANALYZING)
+        self.analysis = await _analyst(
+            analyze_problems, AnalyzeRequest(snapshot=snapshot, detection=self.detection)
+        )
+        if not self.analysis.problems:
+            self.end(State.NO_REPAIR_NEEDED, self.analysis.summary or "The analysis found nothing.")
+            return False
+        self.enter(State.PLANNING)
+        planned = await _analyst(
+            plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
+        )
+        self.plan = _within_limits(planned, self.scope)
+        text = plan_report(self.analysis, self.plan, self.today)
+        self.reports = self.reports.model_copy(update={"planning": text})
+        await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
+        if self.plan.proposals:
+            return True
+        self.reason = (
+            "The plan holds nothing that may be carried out: "
+            f"{len(self.plan.skipped)} skipped, {len(self.plan.refused)} refused."
+        )
+        self.desk.close(self.reason)
+        return False
+
+    @property
+    def ended(self) -> bool:
+        """True once nothing more happens in this pass."""
+        return self.state in (
+            State.COMPLETED,
+            State.NO_REPAIR_NEEDED,
+            State.REJECTED,
+            State.EXPIRED,
+            State.FAILED,
+        )
+
+    def show_plan(self) -> None:
+        """Open the desk: from now on the plan can be decided."""
+        assert self.plan is not None
+        self.desk.open(self.plan, workflow.now())
+        self.enter(State.PENDING_APPROVAL)
+
+    async def wait_for_decision(self, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until the plan is decided or has expired. Returns whether it is approved.
+
+        Args:
+            give_up: stops the waiting where it becomes true; the pass is then left as it is.
+        """
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self.desk.decision is not None or give_up(),
+                timeout=APPROVAL_TIMEOUT,
+                timeout_summary="until the plan expires undecided",
+            )
+        # A decision may have come in the very same moment; it counts.
+        decision = self.desk.decision
+        if decision is None:
+            if not give_up():
+                hours = APPROVAL_TIMEOUT.total_seconds() / 3600
+                self.end(State.EXPIRED, f"Nobody decided within {hours:g} hours.")
+            return False
+        if not decision.approve:
+            why = f": {decision.comment}" if decision.comment else "."
+            self.end(State.REJECTED, f"Rejected by {decision.decided_by}{why}")
+            return False
+        self.enter(State.APPROVED)
+        return True
+
+    def decide(self, decision: Decision, way: Way) -> RecordedDecision:
+        """Take a decision.
+
+        Raises:
+            ApplicationError: it does not count; the type says why in one word.
+        """
+        problem = self.problem_with(decision)
+        if problem is not None:
+            raise ApplicationError(problem.reason, type=problem.kind, non_retryable=True)
+        return self.desk.take(decision, workflow.now(), way)
+
+    def problem_with(self, decision: Decision) -> Refusal | None:
+        """Why a decision does not count, or None."""
+        return self.desk.problem_with(decision, workflow.now())
+
+    async def carry_out(self) -> None:
+        """Execute what is approved, and report.
+
+        The repairs are made one after the other, in the order of the plan. Any of them may run twice
+        when a worker dies; the second time the store answers with what the first has done. A
+        cancellation lets the repair under way finish, makes no further one, and is reported.
+        """
+        work = asyncio.create_task(self._execute())
+        try:
+            await asyncio.shield(work)
+            report = await self._write_report()
+        except BaseException as error:
+            if not is_cancelled_exception(error):
+                raise
+            self._stop = True
+            await work
+            await self._file(plain_report(self._report_request(), "The repair was cancelled."))
+            raise
+        await self._file(report)
+        self._conclude()
+
+    async def report_nothing_done(self) -> None:
+        """Report on a plan that holds nothing to carry out."""
+        await self._file(await self._write_report())
+        self._conclude()
+
+    def fail(self, error: BaseException) -> None:
+        """End as FAILED, with the reason."""
+        if is_cancelled_exception(error):
+            done = sum(result.done for result in self.results)
+            reason = f"Cancelled while {self.state}; {done} repairs had been made."
+        else:
+            reason = reason_of(error)
+        self.end(State.FAILED, reason)
+
+    def enter(self, state: State) -> None:
+        """Go on to a state."""
+        self.state = state
+        self.states.append(StateChange(state=state, at=workflow.now()))
+        self._changed()
+
+    def end(self, state: State, reason: str) -> None:
+        """Go on to a last state. No decision is taken any more."""
+        self.reason = reason
+        self.desk.close(f"The repair has ended: {state}. {reason}")
+        self.enter(state)
+
+    async def _execute(self) -> None:
+        assert self.plan is not None and self.desk.decision is not None
+        self.enter(State.PENDING_REPAIR)
+        approved = set(self.desk.decision.approved)
+        why_not = ""
+        for proposal in self.plan.proposals:
+            if proposal.proposal_id not in approved:
+                continue
+            if self._stop:
+                why_not = "The repair was cancelled before this one."
+            if why_not:
+                self.results.append(self._not_done(proposal, why_not))
+                continue
+            try:
+                self.results.append(await self._repair(proposal))
+            except ActivityError as error:
+                self.results.append(self._not_done(proposal, reason_of(error)))
+                if not _is_refusal(error):
+                    # The store is in trouble, not this repair; the next ones would only wait for it too.
+                    why_not = "Not tried, because the one before could not be confirmed."
+            self._changed()
+
+    async def _repair(self, proposal: Proposal) -> RepairResult:
+        """Carry one proposal out, in an activity of its own."""
+        given: dict[str, Any] = {
+            "key": self._key(proposal),
+            "proposal_id": proposal.proposal_id,
+            "arguments": proposal.arguments,
+        }
+        summary = f"{proposal.proposal_id}: {proposal.order_id}"
+        if isinstance(proposal.arguments, OrderInventory):
+            stock = tools.InventoryCall(**given)
+            return await _run(tools.order_inventory, stock, tools.STORE_OPTIONS, summary)
+        if isinstance(proposal.arguments, RequestApproval):
+            approval = tools.ApprovalCall(**given)
+            return await _run(tools.request_approval, approval, tools.STORE_OPTIONS, summary)
+        payment = tools.PaymentCall(**given)
+        return await _run(tools.request_payment_update, payment, tools.STORE_OPTIONS, summary)
+
+    def _key(self, proposal: Proposal) -> str:
+        return f"{self.scope}/{proposal.proposal_id}"
+
+    def _not_done(self, proposal: Proposal, why: str) -> RepairResult:
+        return RepairResult(
+            proposal_id=proposal.proposal_id,
+            idempotency_key=self._key(proposal),
+            tool=proposal.tool,
+            order_id=proposal.order_id,
+            outcome=why[:4000],
+            done=False,
+        )
+
+    def _report_request(self) -> ReportRequest:
+        assert self.plan is not None and self.analysis is not None
+        decision = self.desk.decision
+        return ReportRequest(
+            today=self.today,
+            analysis=self.analysis,
+            plan=self.plan,
+            declined=decision.declined if decision else [],
+            decided_by=decision.decided_by if decision else "",
+            results=self.results,
+        )
+
+    async def _write_report(self) -> Report:
+        """The execution report; written by code where no model can."""
+        self.enter(State.PENDING_REPORT)
+        request = self._report_request()
+        try:
+            written: Report = await _analyst(write_report, request)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return plain_report(request, reason_of(error))
+        return written
+
+    async def _file(self, report: Report) -> None:
+        self.reports = self.reports.model_copy(update={"execution": report.markdown})
+        await self._save(SaveReport(scope=self.scope, kind="execution", markdown=report.markdown))
+
+    def _conclude(self) -> None:
+        failed = [result for result in self.results if not result.done]
+        if failed:
+            self.end(
+                State.FAILED,
+                f"{len(failed)} of {len(self.results)} repairs were not made. "
+                + " ".join(f"{result.proposal_id}: {result.outcome}" for result in failed),
+            )
+        else:
+            self.end(State.COMPLETED, self.reason or f"{len(self.results)} repairs were made.")
+
+    async def _save(self, request: SaveReport) -> None:
+        """Write a report to files. Where that fails, the text is still here; a warning says so."""
+        try:
+            files = await _run(save_report, request, REPORT_OPTIONS, f"{request.kind} report")
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            self.warnings.append(f"The {request.kind} report is in no file: {reason_of(error)}")
+            return
+        known = [*self.reports.files, files.markdown, files.pdf]
+        self.reports = self.reports.model_copy(update={"files": known})
+
+
+async def _run(
+    step: Callable[[Request], Awaitable[Answer]],
+    request: Request,
+    options: ActivityConfig,
+    summary: str,
+) -> Answer:
+    """Run an activity with a summary for the Web UI."""
+    answer: Answer = await workflow.execute_activity(
+        step, request, **(options | ActivityConfig(summary=summary[:200]))
+    )
+    return answer
+
+
+async def _analyst(step: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
+    answer: Answer = await workflow.execute_activity(step, request, **ANALYST_OPTIONS)
+    return answer
+
+
+def _within_limits(plan: Plan, scope: str) -> Plan:
+    """The plan under this pass's name, with unsure proposals among the skipped, whoever made it."""
+    sure = [p for p in plan.proposals if p.confidence >= SKIP_THRESHOLD]
+    unsure = [p for p in plan.proposals if p.confidence < SKIP_THRESHOLD]
+    return plan.model_copy(
+        update={"scope": scope, "proposals": sure, "skipped": [*plan.skipped, *unsure]}
+    )
+
+
+def _is_refusal(error: ActivityError) -> bool:
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "RepairRefused"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed for good, in the words of whoever raised it."""
+    cause: BaseException | None = error
+    while isinstance(cause, ActivityError) and cause.cause is not None:
+        cause = cause.cause
+    while cause and not isinstance(cause, ApplicationError) and cause.__cause__:
+        cause = cause.__cause__
+    return str(getattr(cause, "message", None) or cause or error)

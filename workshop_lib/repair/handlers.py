@@ -1,0 +1,189 @@
+"""What both repair workflows answer to: the decision, as an update and as a signal, and the queries.
+
+An update is refused before anything is recorded, and whoever sent it hears why. A signal has nobody to
+answer to: one that does not count changes nothing, and its reason shows in the status. Left out: what a
+pass does (`cycle`), and what the workflow does around it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from workshop_lib.repair.cycle import RepairCycle, reason_of
+    from workshop_lib.repair.models import Analysis, Plan, RepairResult
+    from workshop_lib.repair.plan_rules import in_words
+    from workshop_lib.repair.plan_text import status_text
+    from workshop_lib.repair.states import (
+        DECIDE_SIGNAL,
+        Callback,
+        Decision,
+        Notice,
+        RecordedDecision,
+        RefusedSignal,
+        RepairStatus,
+        ReportStatus,
+        State,
+    )
+
+MAX_REFUSED_SIGNALS = 5  # that are shown
+_EXPECTED = 'send a JSON object like {"approve": true, "plan_digest": "…", "decided_by": "…"}'
+NOTICE_LIMIT = timedelta(seconds=30)  # for a callback signal to be taken by the server
+
+
+class RepairFace:
+    """Base of the repair workflows: handlers around `_cycle`, the pass that is under way."""
+
+    _cycle: RepairCycle
+    _cycle_number = 1
+
+    def __init__(self) -> None:
+        self._refused_signals: list[RefusedSignal] = []
+        self._warnings: list[str] = []
+
+    @workflow.update
+    def decide(self, decision: Decision) -> RecordedDecision:
+        """Approve the plan, a part of it, or reject it. Counts for the plan with the digest given."""
+        recorded = self._cycle.decide(decision, "update")
+        self._changed()
+        return recorded
+
+    @decide.validator
+    def _check_decision(self, decision: Decision) -> None:
+        """Refuse before anything is recorded: a refused decision leaves no event in the history."""
+        if not isinstance(decision, Decision):  # null is read as None
+            raise ApplicationError(f"That is no decision; {_EXPECTED}.", type="Unreadable")
+        problem = self._cycle.problem_with(decision)
+        if problem is not None:
+            raise ApplicationError(problem.reason, type=problem.kind, non_retryable=True)
+
+    @workflow.signal(dynamic=True)
+    def any_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
+        """Take `decide_by_signal`: the same as the update, for the Web UI.
+
+        Every signal comes here, raw. A handler of its own name and type would fail the workflow task,
+        again and again, at a payload that is no decision or at one payload too many; this way whatever is
+        sent is either taken or refused.
+        """
+        try:
+            self._take_signal(name, payloads)
+        except ApplicationError as error:
+            refused = RefusedSignal(
+                at=workflow.now(), kind=error.type or "Unreadable", reason=error.message
+            )
+            self._refused_signals = [*self._refused_signals, refused][-MAX_REFUSED_SIGNALS:]
+        self._changed()
+
+    def _take_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
+        """Do what a signal says.
+
+        Raises:
+            ApplicationError: it says nothing that can be done.
+        """
+        if name != DECIDE_SIGNAL:
+            raise ApplicationError(
+                f"There is no signal {name[:60]!r}; to decide, send {DECIDE_SIGNAL}.",
+                type="UnknownSignal",
+            )
+        self._cycle.decide(_read_decision(payloads), "signal")
+
+    @workflow.query
+    def status(self) -> RepairStatus:
+        """Where the repair is."""
+        return self._status()
+
+    @workflow.query
+    def problems(self) -> Analysis | None:
+        """What is wrong, once it has been analysed."""
+        return self._cycle.analysis
+
+    @workflow.query
+    def plan(self) -> Plan | None:
+        """The plan, once there is one."""
+        return self._cycle.plan
+
+    @workflow.query
+    def results(self) -> list[RepairResult]:
+        """What became of the approved proposals so far."""
+        return self._cycle.results
+
+    @workflow.query
+    def report(self) -> ReportStatus:
+        """The reports, as far as they are written."""
+        return self._cycle.reports
+
+    def _status(self) -> RepairStatus:
+        cycle = self._cycle
+        plan = cycle.plan
+        return RepairStatus(
+            state=cycle.state,
+            reason=cycle.reason,
+            confidence=cycle.detection.confidence if cycle.detection else None,
+            plan_digest=plan.digest if plan else None,
+            decide_until=cycle.desk.until,
+            decision=cycle.desk.decision,
+            proposed=len(plan.proposals) if plan else 0,
+            skipped=len(plan.skipped) if plan else 0,
+            refused=len(plan.refused) if plan else 0,
+            done=sum(result.done for result in cycle.results),
+            refused_signals=self._refused_signals,
+            warnings=[*self._warnings, *cycle.warnings],
+            states=cycle.states,
+            cycle=self._cycle_number,
+        )
+
+    def _changed(self) -> None:
+        """Keep the details that the Web UI shows up to date."""
+        workflow.set_current_details(status_text(self._status(), self._cycle.plan))
+
+    async def _tell(self, callback: Callback | None, state: State, summary: str) -> None:
+        """Send a notice to the workflow that wants to hear of it. That nobody is there is a warning."""
+        if callback is None:
+            return
+        plan = self._cycle.plan
+        notice = Notice(
+            source=workflow.info().workflow_id,
+            cycle=self._cycle_number,
+            state=state,
+            summary=summary,
+            plan_digest=plan.digest if plan else None,
+        )
+        handle: workflow.ExternalWorkflowHandle[Any] = workflow.get_external_workflow_handle(
+            callback.workflow_id
+        )
+        try:
+            # Recorded when it is sent: a replay does not send it again.
+            await asyncio.wait_for(
+                handle.signal(callback.signal, notice), NOTICE_LIMIT.total_seconds()
+            )
+        except Exception as error:
+            if is_cancelled_exception(error):
+                raise
+            self._warnings.append(f"{callback.workflow_id} was not told: {reason_of(error)}")
+
+
+def _read_decision(payloads: Sequence[RawValue]) -> Decision:
+    """What a signal holds, as a decision.
+
+    Raises:
+        ApplicationError: it is none; the message says what is wrong with it.
+    """
+    why = f"it has {len(payloads)} payloads"
+    if len(payloads) == 1:
+        try:
+            read = workflow.payload_converter().from_payload(payloads[0].payload, Decision)
+            if isinstance(read, Decision):  # null is read as None, whatever type is asked for
+                return read
+            why = "it is null"
+        except ValidationError as error:
+            why = in_words(error)
+        except Exception:  # not JSON, or of an encoding that nobody knows
+            why = "it is not JSON"
+    raise ApplicationError(f"The signal holds no decision: {why}; {_EXPECTED}.", type="Unreadable")

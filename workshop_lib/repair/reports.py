@@ -1,0 +1,148 @@
+"""Reports as files: Markdown and PDF, under the state folder's `reports/`.
+
+A file is written beside its place and moved there in one step, so a reader finds the old one or the new one
+and never half of it. Left out: what a report says (`plan_text`, `report_text`, the report analyst).
+
+The PDF is set in a font that every reader has and that knows the letters of Western Europe; others are
+written with the nearest ones, or as a question mark. The Markdown has them all.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import tempfile
+import unicodedata
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.settings import get_settings
+
+REPORT_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
+    ),
+)
+
+# What models like to write and the PDF's font lacks.
+_NEAREST = str.maketrans(
+    {"–": "-", "—": "-", "‑": "-", "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"',
+     "•": "·", "→": "->", "←": "<-", "≥": ">=", "≤": "<=", "≈": "~", "−": "-", "€": "EUR",
+     "ł": "l", "Ł": "L", "œ": "oe", "Œ": "OE", "\u202f": " ", "\u2009": " "}
+)  # fmt: skip
+
+
+class SaveReport(BaseModel):
+    """Input of `save_report`.
+
+    Attributes:
+        scope: whose report it is: the plan's scope. It becomes part of the file's name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    scope: str
+    kind: Literal["planning", "execution"]
+    markdown: str
+
+
+class ReportFiles(BaseModel):
+    """Where a report lies."""
+
+    model_config = ConfigDict(frozen=True)
+
+    markdown: str
+    pdf: str
+
+
+@activity.defn
+async def save_report(request: SaveReport) -> ReportFiles:
+    """Write a report as Markdown and PDF.
+
+    May run twice: the same files are written again, with the same text.
+
+    Raises:
+        ApplicationError: type `ReportUnwritable` (retried): the folder cannot be written.
+    """
+    async with heartbeating():
+        try:
+            return await asyncio.to_thread(_save, request)
+        except OSError as error:
+            raise ApplicationError(
+                f"The report cannot be written: {error.strerror}: {error.filename}.",
+                type="ReportUnwritable",
+            ) from None
+
+
+def _save(request: SaveReport) -> ReportFiles:
+    folder = get_settings().state_dir / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{file_name(request.scope)}-{request.kind}"
+    markdown, pdf = folder / f"{name}.md", folder / f"{name}.pdf"
+    write_atomically(pdf, to_pdf(request.markdown))
+    write_atomically(markdown, request.markdown.encode())
+    return ReportFiles(markdown=str(markdown), pdf=str(pdf))
+
+
+def file_name(scope: str) -> str:
+    """A scope as the name of a file: different scopes have different names."""
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", scope).strip("._")[:100]
+    return f"{plain or 'repair'}-{hashlib.sha256(scope.encode()).hexdigest()[:6]}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one step: nobody ever sees half of it, whenever this process dies."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_pdf(markdown: str) -> bytes:
+    """Markdown as PDF: headings, paragraphs, lists, emphasis.
+
+    Images, links and HTML are not followed but printed as text: a report quotes what strangers have
+    written, and it must not fetch anything.
+    """
+    from fpdf import FPDF  # imported here because only this activity waits for it
+    from markdown_it import MarkdownIt
+
+    reader = MarkdownIt("commonmark", {"html": False})
+    reader.disable(["image", "link", "autolink", "html_block", "html_inline", "reference"])
+    pdf = FPDF()
+    pdf.set_title("Repair report")
+    pdf.set_creator("durable-agents-workshop")
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=10)
+    pdf.write_html(_western(reader.render(markdown)))
+    return bytes(pdf.output())
+
+
+def _western(text: str) -> str:
+    """The text in Latin-1, as near as possible."""
+    composed = unicodedata.normalize("NFC", text).translate(_NEAREST)
+    written = []
+    for character in composed:
+        if ord(character) < 256:
+            written.append(character)
+        else:
+            base = unicodedata.normalize("NFKD", character)[0]
+            written.append(base if ord(base) < 256 else "?")
+    return "".join(written)

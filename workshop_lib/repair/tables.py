@@ -1,0 +1,152 @@
+"""The tables of the order store, and how `data/` is loaded into them.
+
+Left out: what is done with them (`store`). `data/` is only ever read.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    insert,
+    select,
+)
+
+from workshop_lib.repair.models import InventoryItem, Order
+from workshop_lib.settings import PROJECT_ROOT
+
+DATA = PROJECT_ROOT / "data"
+# Raised by whoever changes a table. A store of another version is refused, and `reset` makes it anew.
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+store_info = Table("store_info", metadata, Column("version", Integer, primary_key=True))
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", String(40), primary_key=True),
+    Column("customer_name", Text, nullable=False),
+    Column("customer_id", String(40), nullable=False),
+    Column("order_date", Date, nullable=False),
+    Column("status", String(300), nullable=False),
+    Column("shipping_address", Text, nullable=False),
+    Column("subtotal", Float(53), nullable=False),
+    Column("tax", Float(53), nullable=False),
+    Column("shipping", Float(53), nullable=False),
+    Column("total", Float(53), nullable=False),
+    Column("payment_method", Text, nullable=False),
+    Column("notes", Text, nullable=False),
+)
+
+order_items = Table(
+    "order_items",
+    metadata,
+    Column("order_id", ForeignKey("orders.order_id"), primary_key=True),
+    Column("line", Integer, primary_key=True),  # from 1, as on the order
+    Column("item_id", String(40), nullable=False),
+    Column("item_name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("unit_price", Float(53), nullable=False),
+    Column("total_price", Float(53), nullable=False),
+)
+
+inventory = Table(
+    "inventory",
+    metadata,
+    Column("item_id", String(40), primary_key=True),
+    Column("item_name", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("current_stock", Integer, nullable=False),
+    Column("reserved_stock", Integer, nullable=False),
+    Column("available_stock", Integer, nullable=False),
+    Column("reorder_point", Integer, nullable=False),
+    Column("reorder_quantity", Integer, nullable=False),
+    Column("max_stock_level", Integer, nullable=False),
+    Column("unit_cost", Float(53), nullable=False),
+    Column("unit_price", Float(53), nullable=False),
+    Column("supplier", Text, nullable=False),
+    Column("lead_time_days", Integer, nullable=False),
+    Column("storage_location", Text, nullable=False),
+    Column("last_restocked", Date, nullable=False),
+    Column("expiry_date", Date),
+    Column("status", String(300), nullable=False),
+    Column("dangerous_goods", Boolean, nullable=False),
+    Column("special_requirements", Text),
+    Column("restrictions", Text),
+)
+
+# Every repair that was ever carried out. It is written in the transaction that carries the repair out,
+# so there is never one without the other.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("idempotency_key", String(300), primary_key=True),
+    Column("tool", String(40), nullable=False),
+    Column("order_id", ForeignKey("orders.order_id"), nullable=False),
+    Column("item_id", String(40), nullable=False),  # "" where the tool is about no article
+    Column("arguments", Text, nullable=False),  # canonical JSON
+    Column("outcome", Text, nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    # Whoever asks: the same thing is requested once for an order.
+    UniqueConstraint("tool", "order_id", "item_id", name="one_request"),
+)
+
+
+def write_order(connection: Connection, order: Order) -> None:
+    """Add an order with its lines."""
+    connection.execute(insert(orders).values(order.model_dump(exclude={"items"})))
+    connection.execute(
+        insert(order_items),
+        [
+            {"order_id": order.order_id, "line": line, **item.model_dump()}
+            for line, item in enumerate(order.items, 1)
+        ],
+    )
+
+
+def load_data(connection: Connection, folder: Path = DATA) -> None:
+    """Fill empty tables from `orders.json` and `inventory.json`."""
+    connection.execute(insert(store_info).values(version=SCHEMA_VERSION))
+    for order in _read(folder / "orders.json")["orders"]:
+        write_order(connection, Order.model_validate(order))
+    for item in _read(folder / "inventory.json")["items"]:
+        connection.execute(
+            insert(inventory).values(InventoryItem.model_validate(item).model_dump())
+        )
+
+
+def read_orders(connection: Connection) -> list[Order]:
+    """All orders, by id, with their lines."""
+    lines: dict[str, list[dict[str, Any]]] = {}
+    found = connection.execute(
+        select(order_items).order_by(order_items.c.order_id, order_items.c.line)
+    )
+    for row in found.mappings():
+        line = dict(row)
+        del line["line"]
+        lines.setdefault(line.pop("order_id"), []).append(line)
+    return [
+        Order.model_validate({**row, "items": lines.get(row["order_id"], [])})
+        for row in connection.execute(select(orders).order_by(orders.c.order_id)).mappings()
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,160 @@
+"""What the repair workflows do to the world, as activities: look at the orders, repair one, notify someone.
+
+Each repair is an activity of its own, with an idempotency key that the workflow makes up. A worker may die
+at any moment, so each of them may run twice; its docstring says why that is harmless. Left out: which
+repairs are right (`plan_rules`), and what makes one happen once (`store`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.repair.models import (
+    Arguments,
+    OrderInventory,
+    RepairResult,
+    RequestApproval,
+    RequestPaymentUpdate,
+    Snapshot,
+    ToolName,
+)
+from workshop_lib.repair.store import StoreUnavailable, open_store
+
+logger = logging.getLogger(__name__)
+
+STORE_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=45),
+    # A database that is being restarted is waited for; after that people are told.
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
+    ),
+)
+
+T = TypeVar("T")
+
+
+class _Call(BaseModel):
+    """A repair to carry out.
+
+    Attributes:
+        key: the idempotency key; the same for every attempt of this repair and for no other.
+        proposal_id: of the plan, for the result.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    proposal_id: str
+
+
+class ApprovalCall(_Call):
+    """Input of `request_approval`."""
+
+    arguments: RequestApproval
+
+
+class InventoryCall(_Call):
+    """Input of `order_inventory`."""
+
+    arguments: OrderInventory
+
+
+class PaymentCall(_Call):
+    """Input of `request_payment_update`."""
+
+    arguments: RequestPaymentUpdate
+
+
+class LookRequest(BaseModel):
+    """Input of `look_at_orders`.
+
+    Attributes:
+        today: the day that analysts are to count from.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    today: date
+
+
+@activity.defn
+async def look_at_orders(request: LookRequest) -> Snapshot:
+    """All orders, stock and open requests at one moment.
+
+    May run twice, and only reads. A second run may see more than the first; only the recorded one counts.
+
+    Raises:
+        ApplicationError: type `StoreUnavailable` (retried) or `StoreUnusable` (not retried).
+    """
+    return await _in_thread(lambda: open_store().snapshot(request.today))
+
+
+@activity.defn
+async def request_approval(call: ApprovalCall) -> RepairResult:
+    """Ask the approvals office to approve an order.
+
+    May run twice: the store finds the key in its ledger, changes nothing, and returns the first outcome.
+
+    Raises:
+        ApplicationError: `RepairRefused` (not retried), or as in `look_at_orders`.
+    """
+    return await _repair(call, "request_approval", call.arguments)
+
+
+@activity.defn
+async def order_inventory(call: InventoryCall) -> RepairResult:
+    """Order more of an article. May run twice, like `request_approval`: the stock grows once.
+
+    Raises:
+        ApplicationError: as in `request_approval`.
+    """
+    return await _repair(call, "order_inventory", call.arguments)
+
+
+@activity.defn
+async def request_payment_update(call: PaymentCall) -> RepairResult:
+    """Ask a customer for another way to pay. May run twice, like `request_approval`.
+
+    Raises:
+        ApplicationError: as in `request_approval`.
+    """
+    return await _repair(call, "request_payment_update", call.arguments)
+
+
+async def _repair(call: _Call, tool: ToolName, arguments: Arguments) -> RepairResult:
+    applied = await _in_thread(lambda: open_store().apply(call.key, tool, arguments))
+    logger.info("%s: %s%s", call.key, applied.outcome, " (repeated)" if applied.repeated else "")
+    return RepairResult(
+        proposal_id=call.proposal_id,
+        idempotency_key=call.key,
+        tool=tool,
+        order_id=arguments.order_id,
+        outcome=applied.outcome,
+        repeated=applied.repeated,
+    )
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run what blocks in a thread; its errors as those that Temporal tells apart."""
+    async with heartbeating():
+        try:
+            return await asyncio.to_thread(work)
+        except WorkshopError as error:
+            kind = type(error).__name__
+            raise ApplicationError(
+                str(error),
+                type="StoreUnusable" if kind == "WorkshopError" else kind,
+                non_retryable=not isinstance(error, StoreUnavailable),
+            ) from None

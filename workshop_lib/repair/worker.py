@@ -1,0 +1,61 @@
+"""What the repair worker serves: the repair workflows, the analysts, the repairs.
+
+`python -m workshop_lib.repair.worker` runs it as a service.
+"""
+
+import asyncio
+import logging
+
+from workshop_lib.llm.gateway import warm_up
+from workshop_lib.repair.analysts import (
+    analyze_problems,
+    detect_problems,
+    plan_repair,
+    write_report,
+)
+from workshop_lib.repair.reports import save_report
+from workshop_lib.repair.tools import (
+    look_at_orders,
+    order_inventory,
+    request_approval,
+    request_payment_update,
+)
+from workshop_lib.repair.workflow import OrderRepair
+from workshop_lib.settings import get_settings
+from workshop_lib.worker_spec import WorkerSpec, run_worker
+
+
+def repair() -> WorkerSpec:
+    """The worker behind every repair."""
+    settings = get_settings()
+    return WorkerSpec(
+        name="repair",
+        namespace=settings.orchestrator_namespace,
+        task_queue=settings.repair_queue,
+        workflows=[OrderRepair],
+        activities=[
+            look_at_orders,
+            detect_problems,
+            analyze_problems,
+            plan_repair,
+            request_approval,
+            order_inventory,
+            request_payment_update,
+            write_report,
+            save_report,
+        ],
+        warm_ups=[warm_up],
+    )
+
+
+async def main() -> None:
+    """Run until interrupted."""
+    from workshop_lib.connect import connect
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    spec = repair()
+    await run_worker(spec, await connect(spec.namespace))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
