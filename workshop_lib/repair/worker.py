@@ -22,7 +22,8 @@ from workshop_lib.repair.tools import (
 )
 from workshop_lib.repair.workflow import OrderRepair
 from workshop_lib.settings import get_settings
-from workshop_lib.worker_spec import WorkerSpec, run_worker
+from workshop_lib.service import serve
+from workshop_lib.worker_spec import WorkerSpec
 
 
 def repair() -> WorkerSpec:
