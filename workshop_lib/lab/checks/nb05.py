@@ -1,0 +1,105 @@
+"""Checks of notebook 05: a plan validator, a repair that happens once, and a decision on a part of a plan."""
+
+from collections.abc import Callable
+from typing import Any
+
+from temporalio.client import Client
+
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.shelf import FIRST, reset_shelf, shelf_stock
+from workshop_lib.repair.client import RepairClient
+from workshop_lib.repair.models import Proposal, Snapshot
+from workshop_lib.repair.states import State
+
+BADGES, EGG, KIBBLE = "STP-ORG-001", "DRG-EGG-007", "CRT-FD-101"
+QUANTITY = 113
+
+
+def _buy(order_id: str, item_id: str, quantity: int) -> dict[str, Any]:
+    arguments = {"order_id": order_id, "item_id": item_id, "quantity": quantity}
+    return {"tool": "order_inventory", "arguments": arguments}
+
+
+# What a plan may hold, and what it may not, with what is wrong about it.
+GOOD = [
+    _buy("ORD-002-HJG", BADGES, 113),
+    _buy("ORD-002-HJG", BADGES, 253),
+    _buy("ORD-004-RHG", KIBBLE, 365),
+]
+BAD = [
+    (_buy("ORD-999-XXX", BADGES, 113), "an order that does not exist"),
+    (_buy("ORD-002-HJG", BADGES, 254), "more than the shelf holds"),
+    (_buy("ORD-002-HJG", BADGES, 112), "fewer than are missing"),
+    (_buy("ORD-004-RHG", EGG, 1), "a restricted article"),
+    (_buy("ORD-002-HJG", KIBBLE, 400), "an article that is not on the order"),
+]
+
+
+@check(
+    expects="None for what may be bought, and a reason for what may not.",
+    hint="each rule is one `if` that returns a sentence; at the end `return None`.",
+    timeout=10,
+)
+async def validator(why_not: Callable[[Proposal, Snapshot], str | None], snapshot: Snapshot) -> str:
+    """Right purchases pass, and each kind of wrong one is refused with a reason."""
+    for written in GOOD:
+        if (reason := why_not(_proposal(written), snapshot)) is not None:
+            raise NotYet(saw=f"{reason!r} for {_words(written)}, which is right")
+    for written, what in BAD:
+        reason = why_not(_proposal(written), snapshot)
+        if not (isinstance(reason, str) and reason.strip()):
+            raise NotYet(saw=f"{reason!r} for {_words(written)}: {what}")
+    return f"{len(GOOD)} purchases may be made, {len(BAD)} may not"
+
+
+@check(
+    expects=f"{QUANTITY} badge sets ordered once, although the step was tried four times.",
+    hint="a key that every attempt of this step shares: `activity.info()` knows workflow and step.",
+    timeout=30,
+)
+async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> str:
+    """Attempts that are repeated change nothing, and another run's order still counts."""
+    reset_shelf()
+    handle, _ = await trial(client, workflow, QUANTITY, [activity], timeout=20)
+    attempts = sum(run.attempts for run in (await evidence(handle)).activities)
+    added = shelf_stock()[BADGES] - FIRST[BADGES]
+    if attempts < 4:
+        raise NotYet(
+            saw=f"a step that was tried {attempts} times; leave the lost answers as they are"
+        )
+    if added != QUANTITY:
+        raise NotYet(saw=f"{added} badge sets ordered in {attempts} attempts")
+    await trial(client, workflow, QUANTITY, [activity], timeout=20)
+    again = shelf_stock()[BADGES] - FIRST[BADGES] - added
+    if again != QUANTITY:
+        raise NotYet(saw=f"{again} badge sets ordered by a second run: its order is another one")
+    return f"{attempts} attempts, {added} badge sets; a second run orders its own"
+
+
+@check(
+    expects="the badges and the payment approved, all for order 004 declined, and the report written.",
+    hint="`proposals=[…]` holds the ids of what you approve; what is left out is declined.",
+    timeout=30,
+)
+async def part_approved(repair: RepairClient) -> str:
+    """Only what was approved is in the results, and the rest is on record as declined."""
+    outcome = await repair.outcome()
+    if outcome.state is not State.COMPLETED:
+        raise NotYet(saw=f"the repair ended as {outcome.state}: {outcome.reason}")
+    done = sorted(result.order_id for result in outcome.results if result.done)
+    if done != ["ORD-002-HJG", "ORD-003-RBW"]:
+        raise NotYet(saw=f"repairs of {', '.join(done) or 'no order'}")
+    if len(outcome.declined) != 2:
+        raise NotYet(saw=f"{len(outcome.declined)} proposals declined")
+    return f"repaired: {', '.join(done)}; declined: {', '.join(outcome.declined)}"
+
+
+def _proposal(written: dict[str, Any]) -> Proposal:
+    return Proposal.model_validate({"proposal_id": "p1", "confidence": 0.9, **written})
+
+
+def _words(written: dict[str, Any]) -> str:
+    arguments = written["arguments"]
+    return f"{arguments['quantity']} of {arguments['item_id']} for {arguments['order_id']}"
