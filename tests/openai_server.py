@@ -43,7 +43,10 @@ class OpenAIServer:
         self._server.socket = listener
         self._server.daemon_threads = True
         self.base = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Looks often whether it shall stop: by default every test would wait half a second for that.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     def next_step(self) -> Any:

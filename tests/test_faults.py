@@ -109,6 +109,13 @@ async def test_a_spoiled_tool_call_is_mended_when_the_loop_says_what_is_wrong(
     assert (await complete(messages, [CALCULATOR])).message.content == "6 * 7 = 42."
 
 
+async def test_gullible_changes_nothing_where_no_order_gives_orders(plan: Plan) -> None:
+    plan("")
+    honest = await complete(QUESTION, [CALCULATOR])
+    plan("gullible=1")
+    assert await complete(QUESTION, [CALCULATOR]) == honest
+
+
 async def test_a_model_that_always_writes_nonsense_gives_up_politely(plan: Plan) -> None:
     plan("unknown_tool=1.0")
     messages = list(QUESTION)

@@ -327,6 +327,13 @@ def test_what_only_looks_like_order_data_is_ignored(text: str) -> None:
     assert not reply([{"role": "user", "content": text}], PLAN).calls
 
 
+@pytest.mark.parametrize("results", ["[1, 2]", "[]", '[{"order_id": "A-1"}]'])
+def test_results_of_something_else_are_no_repairs(results: str) -> None:
+    question = f'Summarise {{"results": {results}}}'
+    answer = reply([{"role": "user", "content": question}], [])
+    assert "I cannot answer that" in (answer.text or "")
+
+
 def test_entries_that_cannot_be_read_are_left_out() -> None:
     data = {
         "today": "soon",
@@ -427,6 +434,13 @@ def test_the_report_says_what_was_done_and_nothing_else() -> None:
         "## What was found\n\n* A-1: short. 5 are missing.\n\n"
         "## Declined by the approver\n\n* C-1: remind. denied."
     )
+
+
+def test_a_report_on_nothing_that_was_done() -> None:
+    data = {"results": [], "problems": [{"order_id": "A-1", "kind": "short", "description": "x"}]}
+    messages = prompts.conversation(prompts.REPORT, data)
+    report = reply([message.to_openai() for message in messages], []).text or ""
+    assert report.startswith("# Repair report\n\nNo repair was made.") and "A-1: short" in report
 
 
 # --- notes -------------------------------------------------------------------------------------------

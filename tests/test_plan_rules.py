@@ -211,6 +211,12 @@ def test_patience_ends_on_the_day_after_the_last_patient_one() -> None:
         assert (reason(wish, replaced(order)) is not None) is healthy
 
 
+@pytest.mark.parametrize("status", ["payment-denied", "payment_declined", "PAYMENT FAILED"])
+def test_a_denied_payment_is_a_problem_at_once(status: str) -> None:
+    order = changed("ORD-001-HJP", status=status, order_date=TODAY)
+    assert reason(proposal("request_payment_update", "ORD-001-HJP"), replaced(order)) is None
+
+
 def test_an_article_on_two_lines_is_wanted_twice() -> None:
     order = an_order("ORD-008-APD", "pending-inventory", 5, (BADGES, 100), (BADGES, 100))
     assert shortage(order, BADGES, with_orders(order)) == 13

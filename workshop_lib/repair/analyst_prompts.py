@@ -47,8 +47,8 @@ You analyse the orders of a shop and describe each problem precisely, with the f
 it. For each problem order say what its status means; which articles are short, where the free
 stock is current_stock less reserved_stock; which articles are restricted and need an approval;
 and whether a price on the order differs from the inventory's. Report what is wrong even where no
-tool can repair it. Confidence is how sure the data make you. Answer by calling the tool, once,
-with all problems.
+tool can repair it. A quick look found the orders listed as `suspected`; look at the others too.
+Confidence is how sure the data make you. Answer by calling the tool, once, with all problems.
 
 {_TROUBLE}
 

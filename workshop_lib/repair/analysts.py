@@ -100,7 +100,7 @@ async def detect_problems(request: DetectRequest) -> Detection:
 async def analyze_problems(request: AnalyzeRequest) -> Analysis:
     """Describe what is wrong, order by order, from the whole orders and the stock that they are about.
 
-    It looks at all orders, not only at those that detection named: detection is cheap and may miss some.
+    It looks at all orders: those that detection named are a hint, since detection is cheap and may miss some.
     May run twice, like `detect_problems`, and as harmlessly.
 
     Raises:
@@ -113,7 +113,7 @@ async def analyze_problems(request: AnalyzeRequest) -> Analysis:
         _known_orders(message, [problem.order_id for problem in form.problems], snapshot)
         return Analysis(problems=to_problems(form), summary=form.summary)
 
-    data = prompts.details_of(snapshot)
+    data = prompts.details_of(snapshot) | {"suspected": request.detection.order_ids}
     return await _ask("analysis", prompts.ANALYZE, data, specs(ANALYSIS), accept)
 
 

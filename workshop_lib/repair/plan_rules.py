@@ -75,7 +75,7 @@ def why_healthy(order: Order, snapshot: Snapshot) -> str | None:
     if open_tools:
         return f"{order.order_id} has an open request already: {', '.join(open_tools)}"
     words = status_words(order.status)
-    if "denied" in words:
+    if words & {"denied", "declined", "failed"}:
         return None
     if "pending" not in words:
         return f"{order.order_id} is healthy: its status is {order.status}"

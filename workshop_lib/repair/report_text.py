@@ -32,8 +32,7 @@ def problem_with_report(text: str, request: ReportRequest) -> str | None:
     ]
     if missing:
         return f"the report does not mention {', '.join(missing)}"
-    known = {order_id.upper() for order_id in _order_ids(request)}
-    unknown = {match.upper() for match in _ORDER_ID.findall(text)} - known
+    unknown = _order_ids(text) - _order_ids(request.model_dump_json())
     if unknown:
         return (
             f"the report mentions orders that are not in the data: {', '.join(sorted(unknown)[:5])}"
@@ -54,9 +53,9 @@ def plain_report(request: ReportRequest, why: str) -> Report:
     lines = [
         "# Repair report",
         "",
-        f"*Written by the program, without a model. {why}*",
+        f"*Written by the program, without a model. {re.sub(r'[][<>*]', ' ', ' '.join(why.split()))}*",
         "",
-        f"{request.today.isoformat()}: {len(done)} repairs on {orders} orders"
+        f"{request.today.isoformat()}: {_count(len(done), 'repair')} on {_count(orders, 'order')}"
         + (f", decided by {request.decided_by}." if request.decided_by else "."),
     ]
     sections = {
@@ -82,6 +81,10 @@ def plain_report(request: ReportRequest, why: str) -> Report:
     return Report(markdown="\n".join(lines) + "\n")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def _problem(problem: Problem) -> str:
     return f"{problem.order_id}: {_line(problem.kind)}. {_line(problem.description)}"
 
@@ -96,16 +99,10 @@ def _line(text: object) -> str:
     return re.sub(r"[\[\]<>`*_#|]", " ", " ".join(str(text).split()))[:1000].strip()
 
 
+def _order_ids(text: str) -> set[str]:
+    return {match.upper() for match in _ORDER_ID.findall(text)}
+
+
 def _plain(text: str) -> str:
     """A text for comparing: lower case, and "order_inventory" like "order inventory"."""
     return re.sub(r"[\s_\\*`-]+", " ", text.lower())
-
-
-def _order_ids(request: ReportRequest) -> set[str]:
-    plan = request.plan
-    ids = {problem.order_id for problem in request.analysis.problems}
-    ids |= {proposal.order_id for proposal in (*plan.proposals, *plan.skipped)}
-    ids |= {result.order_id for result in request.results}
-    for rejected in plan.refused:
-        ids |= set(_ORDER_ID.findall(str(rejected.proposal)))
-    return ids

@@ -138,10 +138,12 @@ def find_order_data(text: str) -> Found | None:
 
 
 def _read(value: dict[str, Any]) -> OrderData | None:
-    listed = value.get("orders")
-    made = next((value[name] for name in _RESULTS if isinstance(value.get(name), list)), None)
-    orders = _each(Order, listed)
-    if not orders and made is None:
+    orders = _each(Order, value.get("orders"))
+    listed = next((value[name] for name in _RESULTS if isinstance(value.get(name), list)), None)
+    executed = None if listed is None else _each(Executed, listed)
+    if not executed and (listed or "problems" not in value):
+        executed = None  # a list of something else, or an empty one that nothing says more about
+    if not orders and executed is None:
         return None
     return OrderData(
         today=_day(value.get("today")),
@@ -150,7 +152,7 @@ def _read(value: dict[str, Any]) -> OrderData | None:
         under_repair=(_ids(value.get("open_requests")) or frozenset())
         | {order.order_id for order in orders if order.open_request},
         named=_ids(value.get("problems")),
-        executed=None if made is None else _each(Executed, made),
+        executed=executed,
         whole=value,
     )
 
