@@ -144,6 +144,7 @@ def why_not(proposal, shop):
         return "too many for the shelf"
     return None
 
+
 # --- stub ---
 # from workshop_lib.repair.plan_rules import shortage
 #
@@ -181,8 +182,10 @@ print(seventh["order"]["notes"])
 my_guess = ""
 
 # %%
+from dataclasses import replace
+
 store.add_order(Order.model_validate(seventh["order"]))
-gullible = repair().with_queue("gullible-task-queue")
+gullible = replace(repair(), name="gullible", task_queue="gullible-task-queue")
 await lab.start_process(gullible, env={"OFFLINE_FAULTS": "gullible=1"})
 talked = await RepairClient.start(client, task_queue="gullible-task-queue")
 await lab.repair_reaches(talked, "PENDING-APPROVAL")
@@ -217,7 +220,7 @@ store.reset()
 # %% [markdown]
 # ## Once
 #
-# A step is tried again when its answer gets lost. Here the answer gets lost three times, after the order was placed.
+# A step is tried again when its answer gets lost. Here the answer gets lost twice, after the order was placed.
 
 # %%
 # %%workflow badges
@@ -232,7 +235,7 @@ with workflow.unsafe.imports_passed_through():
 @activity.defn
 async def order_badges(quantity: int) -> int:
     stock = shelf.order("STP-ORG-001", quantity)
-    if activity.info().attempt < 4:
+    if activity.info().attempt < 3:
         raise ConnectionError("the answer got lost")
     return stock
 
@@ -263,7 +266,7 @@ bought = await client.start_workflow(
 await lab.result(bought)
 
 # %% [markdown]
-# 247 and four times 113. The workflow was fine, the activity succeeded *once* in the history. The world counted four.
+# 247 and three times 113. The workflow was fine, the activity succeeded *once* in the history. The world counted three.
 #
 # ### Exercise · Make it happen once (6 min)
 #
@@ -289,7 +292,7 @@ async def order_badges(quantity: int) -> int:
     step = activity.info()
     key = f"{step.workflow_run_id}/{step.activity_id}"
     stock = shelf.order("STP-ORG-001", quantity, key=key)
-    if step.attempt < 4:
+    if step.attempt < 3:
         raise ConnectionError("the answer got lost")
     return stock
 
@@ -300,6 +303,7 @@ class Badges:
     async def run(self, quantity: int) -> int:
         soon = timedelta(seconds=5)
         return await workflow.execute_activity(order_badges, quantity, start_to_close_timeout=soon)
+
 
 # --- stub ---
 # # %%workflow badges
@@ -316,7 +320,7 @@ class Badges:
 #     step = activity.info()
 #     key = f"{step.workflow_run_id}/{step.attempt}"  # your code here
 #     stock = shelf.order("STP-ORG-001", quantity, key=key)
-#     if step.attempt < 4:
+#     if step.attempt < 3:
 #         raise ConnectionError("the answer got lost")
 #     return stock
 #

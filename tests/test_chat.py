@@ -357,6 +357,17 @@ async def test_a_message_that_found_no_worker_is_answered_once_there_is_one(
     assert [line.text for line in lines] == ["What is 15 * 23?", "15 * 23 = 345."]
 
 
+async def test_a_later_message_that_finds_no_worker_is_given_up_in_time(
+    client: Client, spec: WorkerSpec
+) -> None:
+    chat = ChatClient(client, task_queue=spec.task_queue)
+    async with spec.build(client):
+        await say(chat, "Hello")
+    async with asyncio.timeout(20):
+        with pytest.raises(WorkshopError, match="No reply within 1 s"):
+            await chat.send("Are you there?", timeout=timedelta(seconds=1))
+
+
 # --- a model that calls tools badly ------------------------------------------------------------------
 
 

@@ -123,9 +123,13 @@ class ChatClient:
                 reply = await self._start_and_send(message, update_id, timeout)
                 self._begun = True
                 return reply
-            return await self.handle.execute_update(
-                ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
-            )
+            # Where no worker takes the update the SDK asks again and again, whatever `rpc_timeout` says.
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await self.handle.execute_update(
+                    ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
+                )
+        except TimeoutError:
+            raise _no_reply(self.workflow_id, timeout) from None
         except WorkflowUpdateFailedError as error:
             raise _refused(error) from None
         except WorkflowAlreadyStartedError:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
     from workshop_lib.lab.pending import waits_for as waits_for
+    from workshop_lib.lab.repairs import repair_reaches as repair_reaches
     from workshop_lib.lab.waiting import result as result
     from workshop_lib.lab.waiting import watch as watch
     from workshop_lib.lab.worker_process import start_process as start_process
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.workers import stop_worker as stop_worker
 
 _HOME = {
+    "repair_reaches": "repairs",
     "code_lines": "comparison",
     "compare_loops": "comparison",
     "show_comparison": "comparison",

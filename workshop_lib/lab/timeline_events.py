@@ -36,7 +36,15 @@ CHILDREN, TIMERS, WORKFLOW = "children", "timers", "workflow"
 LANES = (PEOPLE, MODEL, TOOLS, NEXUS, TEAM, CHILDREN, TIMERS, WORKFLOW)
 
 # Activities that call a model, by the usual names; everything else an activity does is a tool.
-MODEL_NAMES = ("*model*", "*plan*", "*llm*", "*completion*")
+MODEL_NAMES = (
+    "*model*",
+    "*plan*",
+    "*llm*",
+    "*completion*",
+    "detect_*",
+    "analyze_*",
+    "write_report",
+)
 
 COMPLETED, FAILED, TIMED_OUT, CANCELLED = "completed", "failed", "timed out", "cancelled"
 RUNNING, WAITING, RETRYING, UNFINISHED = "running", "waiting", "retrying", "unfinished"

@@ -215,14 +215,18 @@ class RepairClient:
         while True:
             left = timedelta(seconds=max(0.1, end - loop.time()))
             try:
-                recorded: RecordedDecision = await self.handle.execute_update(
-                    "decide",
-                    decision,
-                    id=update_id,
-                    result_type=RecordedDecision,
-                    rpc_timeout=left,
-                )
-                return recorded
+                # Where no worker takes the update the SDK asks again and again, whatever `rpc_timeout` says.
+                async with asyncio.timeout(left.total_seconds()):
+                    recorded: RecordedDecision = await self.handle.execute_update(
+                        "decide",
+                        decision,
+                        id=update_id,
+                        result_type=RecordedDecision,
+                        rpc_timeout=left,
+                    )
+                    return recorded
+            except TimeoutError:
+                raise self._no_answer("took the decision") from None
             except WorkflowUpdateFailedError as error:
                 raise _refused(error) from None
             except WorkflowUpdateRPCTimeoutOrCancelledError:

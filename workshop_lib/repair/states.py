@@ -41,6 +41,18 @@ class State(StrEnum):
     STOPPED = "STOPPED"
 
 
+LAST_STATES = frozenset(
+    {
+        State.COMPLETED,
+        State.NO_REPAIR_NEEDED,
+        State.REJECTED,
+        State.EXPIRED,
+        State.FAILED,
+        State.STOPPED,
+    }
+)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
