@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.classroom import show_timeline as show_timeline
     from workshop_lib.lab.classroom import spec as spec
     from workshop_lib.lab.classroom import start as start
+    from workshop_lib.lab.clock import pass_time as pass_time
     from workshop_lib.lab.comparison import code_lines as code_lines
     from workshop_lib.lab.comparison import compare_loops as compare_loops
     from workshop_lib.lab.comparison import show_comparison as show_comparison
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.workers import stop_worker as stop_worker
 
 _HOME = {
+    "pass_time": "clock",
     "repair_reaches": "repairs",
     "code_lines": "comparison",
     "compare_loops": "comparison",
