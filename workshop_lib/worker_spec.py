@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from nexusrpc import get_service_definition
 from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
 from temporalio.plugin import SimplePlugin
@@ -55,6 +56,14 @@ class WorkerSpec:
     def activity_names(self) -> list[str]:
         """Activity types as they appear in histories."""
         return [_definition_name(fn, "__temporal_activity_definition") for fn in self.activities]
+
+    @property
+    def operation_names(self) -> list[str]:
+        """Nexus operations as they appear in histories."""
+        services = [get_service_definition(handler) for handler in self.nexus_handlers]
+        return sorted(
+            name for service in services if service for name in service.operation_definitions
+        )
 
     def banner(self) -> str:
         """What this worker serves, in one line, for the log and the notebook."""
