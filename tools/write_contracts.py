@@ -107,7 +107,9 @@ def write(team: str, now: Contract, folder: Path = FOLDER) -> Path:
 
 def main() -> int:
     """Write all of them; 1 where one cannot be."""
-    argparse.ArgumentParser(description="Write down what the teams' contracts promise.").parse_args()
+    argparse.ArgumentParser(
+        description="Write down what the teams' contracts promise."
+    ).parse_args()
     try:
         for team in CONTRACTS:
             print(write(team, contract_of(team)).relative_to(PROJECT_ROOT))
