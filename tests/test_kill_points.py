@@ -207,7 +207,7 @@ async def who_is_calling_the_model(chat: ChatClient) -> str:
             with contextlib.suppress(Exception):  # the session may not have begun yet
                 description = await chat.handle.describe()
                 for pending in description.raw_description.pending_activities:
-                    if pending.state == started:
+                    if pending.state == started and pending.activity_type.name == MODEL:
                         return pending.last_worker_identity
             await asyncio.sleep(0.02)
 
