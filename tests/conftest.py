@@ -10,12 +10,13 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from lab_environment import free_port, set_env
+from teams_environment import Teams, new_names
 from temporalio.client import Client
 
 from workshop_lib.agents.sdk_model import agents_plugin
@@ -102,3 +103,37 @@ def settings_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None
     monkeypatch.undo()
     reload_settings()
     faults.restart()
+
+
+@pytest_asyncio.fixture
+async def new_teams(
+    client: Client, settings_env: Callable[..., None]
+) -> AsyncIterator[Callable[[], Awaitable[Teams]]]:
+    """Makes teams with endpoints and queues of their own, which the settings name from then on.
+
+    A session asks once where its teams are, so a test may have several teams, each with its sessions.
+    """
+    made: list[Teams] = []
+
+    async def make() -> Teams:
+        settings_env(**new_names())
+        made.append(Teams(client))
+        await made[-1].open()
+        return made[-1]
+
+    yield make
+    for teams in made:
+        await teams.close()
+
+
+@pytest_asyncio.fixture
+async def unserved_teams(new_teams: Callable[[], Awaitable[Teams]]) -> Teams:
+    """The teams without workers."""
+    return await new_teams()
+
+
+@pytest_asyncio.fixture
+async def teams(unserved_teams: Teams) -> AsyncIterator[Teams]:
+    """The teams, with a worker of each in this process."""
+    async with unserved_teams.serving(unserved_teams.it, unserved_teams.finance):
+        yield unserved_teams

@@ -14,21 +14,26 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from forked_workers import ForkedWorker, start_forked
 from lab_environment import set_env
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
+from temporalio.openai_agents._invoke_model_activity import ActivityModelInput, ModelActivity
+from temporalio.openai_agents._temporal_openai_agents import OpenAIPayloadConverter
+from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.planner import PlanRequest
+from workshop_lib.agents.sdk_model import SettingsProvider
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
 from workshop_lib.lab.checks.evidence import evidence
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
 from workshop_lib.llm import gateway
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.settings import reload_settings
@@ -36,10 +41,17 @@ from workshop_lib.worker_spec import WorkerSpec
 
 SPEC = orchestrator()
 MODEL, TOOL = "plan_next_action", "execute_tool"
+SDK_MODEL = "invoke_model_activity"  # the plugin's, so the spec does not name it
+MODELS = {"manual": MODEL, "sdk": SDK_MODEL}
 QUESTION = "What is 15 * 23?"  # one call of the model, one of a tool, one of the model
 ANSWER = "15 * 23 = 345."
-FIRST = kill_points(SPEC.workflow_names, SPEC.activity_names)
-SECOND = [replace(point, occurrence=2) for point in FIRST if point.name == MODEL]
+FIRST = kill_points(SPEC.workflow_names, [*SPEC.activity_names, SDK_MODEL])
+# The second call is the same code; of the slower loop the place where most is lost stands for all.
+SECOND = [
+    replace(point, occurrence=2)
+    for point in FIRST
+    if point.name == MODEL or point == KillPoint(Where.ACTIVITY_REPORT, SDK_MODEL)
+]
 LIMIT = 60  # seconds for each thing that is waited for
 
 
@@ -47,21 +59,22 @@ class Kills:
     """Worker processes of one test, the journal that they share, and who is to be ended afterwards."""
 
     def __init__(self, spec: WorkerSpec, journal: Path) -> None:
-        self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}")
+        # What the warm-ups load is loaded already, before the processes are forked.
+        self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}", warm_ups=[])
         self.journal = journal
         self.known = journal.with_name("known_calls.jsonl")
-        self.workers: list[WorkerProcess] = []
+        self.workers: list[ForkedWorker] = []
 
     async def start(
         self, kill_at: KillPoint | None = None, latency_ms: int = 100, second: bool = False
-    ) -> WorkerProcess:
+    ) -> ForkedWorker:
         """A worker process; `second` lets the first one live."""
         spec = replace(self.spec, name=f"{self.spec.name}-b") if second else self.spec
         env = {
             "WORKSHOP_MODEL_JOURNAL": str(self.journal),
             "OFFLINE_LATENCY_MS": str(latency_ms),
         }
-        worker = await start_process(spec, kill_at=kill_at, env=env)
+        worker = await start_forked(spec, kill_at=kill_at, env=env)
         self.workers.append(worker)
         return worker
 
@@ -79,21 +92,34 @@ async def kills(client: Client, spec: WorkerSpec, tmp_path: Path) -> AsyncIterat
             worker.kill()
 
 
-async def answered_requests(chat: ChatClient, journal: Path) -> Counter[str]:
+async def answered_requests(chat: ChatClient, loop: str, journal: Path) -> Counter[str]:
     """The requests whose answers are in the history, by their hash: the one they have when made here.
 
     Args:
         journal: a file for the requests made here, apart from the ones that are counted.
     """
-    plans = [run for run in (await evidence(chat.handle)).named(MODEL) if run.completed]
+    plans = [run for run in (await evidence(chat.handle)).named(MODELS[loop]) if run.completed]
     with pytest.MonkeyPatch.context() as patch:
         set_env(patch, WORKSHOP_MODEL_JOURNAL=journal)
         known = len(read_journal(journal))
         for plan in plans:
-            request = PlanRequest.model_validate(plan.input)
-            await gateway.complete(request.messages, request.tools)
+            await (ask_with_sdk if loop == "sdk" else ask)(plan.input)
     reload_settings()
     return Counter(entry.request for entry in read_journal(journal)[known:])
+
+
+async def ask(recorded: Any) -> None:
+    """Make a model call of the manual loop, as its history has it."""
+    request = PlanRequest.model_validate(recorded)
+    await gateway.complete(request.messages, request.tools)
+
+
+async def ask_with_sdk(recorded: Any) -> None:
+    """The same for a call of the Agents SDK."""
+    converter = OpenAIPayloadConverter()
+    request = converter.from_payload(converter.to_payload(recorded), ActivityModelInput)
+    calling = ModelActivity(SettingsProvider()).invoke_model_activity
+    await ActivityEnvironment().run(calling, request)
 
 
 async def reply_of(sending: "asyncio.Task[Reply]") -> Reply:
@@ -103,19 +129,23 @@ async def reply_of(sending: "asyncio.Task[Reply]") -> Reply:
 
 def loop_of(point: KillPoint) -> str:
     """The loop whose turns pass a place."""
-    return next((loop for loop, workflow in LOOPS.items() if workflow == point.name), "manual")
+    loops = (loop for loop in LOOPS if point.name in (LOOPS[loop], MODELS[loop]))
+    return next(loops, "manual")
 
 
 def test_every_step_of_the_worker_has_every_kill_point() -> None:
     tasks = {"workflow-task-before", "workflow-task-after"}
     steps = {"activity-before", "activity-inside", "activity-result", "activity-report"}
-    assert set(Where) == tasks | steps
+    assert set(Where) == tasks | steps | {"operation-before", "operation-after"}
     assert SPEC.workflows and SPEC.activities
     wanted = {*itertools.product(tasks, SPEC.workflow_names)}
-    wanted |= {*itertools.product(steps, SPEC.activity_names)}
+    wanted |= {*itertools.product(steps, [*SPEC.activity_names, SDK_MODEL])}
     assert {(str(point.where), point.name) for point in FIRST} == wanted
     assert len(FIRST) == len(wanted)
-    assert {point.where for point in SECOND} == set(Where) - {Where.TASK_BEFORE, Where.TASK_AFTER}
+    assert {(str(point.where), point.name) for point in SECOND} == {
+        *itertools.product(steps, [MODEL]),
+        ("activity-report", SDK_MODEL),
+    }
 
 
 @pytest.mark.parametrize("point", [*FIRST, *SECOND], ids=str)
@@ -123,24 +153,25 @@ async def test_a_turn_survives_a_kill_anywhere(
     point: KillPoint, client: Client, kills: Kills
 ) -> None:
     doomed = await kills.start(kill_at=point)
-    chat = ChatClient(client, loop_of(point), task_queue=kills.spec.task_queue)
+    loop = loop_of(point)
+    chat = ChatClient(client, loop, task_queue=kills.spec.task_queue)
     sending = asyncio.create_task(chat.send(QUESTION))
     assert await doomed.exited(LIMIT) == -signal.SIGKILL
     assert not sending.done()
-    before = await answered_requests(chat, kills.known)
+    before = await answered_requests(chat, loop, kills.known)
     await kills.start()
 
     assert await reply_of(sending) == Reply(
         text=ANSWER, turn=1, model_calls=2, tool_calls=["calculator"]
     )
     # One call of the model for each answer in the history, and none twice but the one that was lost.
-    answered, paid = await answered_requests(chat, kills.known), kills.calls()
+    answered, paid = await answered_requests(chat, loop, kills.known), kills.calls()
     assert len(answered) == answered.total() == 2
     assert set(paid) == set(answered)
     again = {request for request, times in paid.items() if times > 1}
     assert not again & set(before)
     lost = paid.total() - answered.total()
-    if point.name != MODEL or point.where is Where.ACTIVITY_BEFORE:
+    if point.name not in MODELS.values() or point.where is Where.ACTIVITY_BEFORE:
         assert lost == 0
     elif point.where is Where.ACTIVITY_INSIDE:
         assert lost <= 1  # killed before or after the request went out
@@ -164,7 +195,7 @@ async def test_of_two_workers_the_one_at_work_is_killed_and_the_other_finishes(
     assert (await reply_of(sending)).text == ANSWER
     assert [worker.alive for worker in both].count(True) == 1
     assert (await evidence(chat.handle)).lost
-    answered, paid = await answered_requests(chat, kills.known), kills.calls()
+    answered, paid = await answered_requests(chat, "manual", kills.known), kills.calls()
     assert paid.total() <= answered.total() + 1
 
 
@@ -176,7 +207,7 @@ async def who_is_calling_the_model(chat: ChatClient) -> str:
             with contextlib.suppress(Exception):  # the session may not have begun yet
                 description = await chat.handle.describe()
                 for pending in description.raw_description.pending_activities:
-                    if pending.state == started:
+                    if pending.state == started and pending.activity_type.name == MODEL:
                         return pending.last_worker_identity
             await asyncio.sleep(0.02)
 

@@ -1,6 +1,7 @@
-"""Heartbeats for activities that wait: how the server learns within seconds that a worker has died.
+"""How the server learns within seconds that a worker has died: heartbeats, and a short limit for tasks.
 
-Without them a killed worker is noticed only when the activity's whole time is over.
+Without them a killed worker is noticed only when the activity's whole time is over, or after the ten
+seconds that a workflow task may take by default.
 """
 
 import asyncio
@@ -13,6 +14,9 @@ from temporalio import activity
 # The server waits this long for a sign of life before it gives the activity to another worker. Short, so
 # that a killed agent goes on at once; long enough for a worker whose two cores are busy.
 HEARTBEAT_TIMEOUT = timedelta(seconds=1.5)
+# How long a worker may hold a workflow task before another gets it. Ours take milliseconds, and one that is
+# lost with its worker should not keep a person waiting.
+TASK_TIMEOUT = timedelta(seconds=4)
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from nexusrpc import get_service_definition
 from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
 from temporalio.plugin import SimplePlugin
@@ -64,6 +65,14 @@ class WorkerSpec:
             activities = getattr(make(), "activities", None)
             added += activities([]) if callable(activities) else activities or []
         return [_definition_name(fn, "__temporal_activity_definition") for fn in added]
+
+    @property
+    def operation_names(self) -> list[str]:
+        """Nexus operations as they appear in histories."""
+        services = [get_service_definition(handler) for handler in self.nexus_handlers]
+        return sorted(
+            name for service in services if service for name in service.operation_definitions
+        )
 
     def banner(self) -> str:
         """What this worker serves, in one line, for the log and the notebook."""

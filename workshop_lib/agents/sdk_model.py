@@ -44,7 +44,7 @@ def agents_plugin() -> SimplePlugin:
     # Traces would be sent to OpenAI, key or no key; `set_tracing_disabled` does not stop that here.
     set_trace_processors([])
     return _Plugin(
-        model_provider=_SettingsProvider(),
+        model_provider=SettingsProvider(),
         model_params=ModelActivityParameters(
             start_to_close_timeout=PLAN_OPTIONS["start_to_close_timeout"],
             schedule_to_close_timeout=PLAN_OPTIONS["schedule_to_close_timeout"],
@@ -94,7 +94,7 @@ class _Plugin(OpenAIAgentsPlugin):
                 set_trace_provider(traces)
 
 
-class _SettingsProvider(ModelProvider):
+class SettingsProvider(ModelProvider):
     """The model that an agent names, or else the one of the settings."""
 
     def get_model(self, model_name: str | None) -> Model:

@@ -31,11 +31,9 @@ from workshop_lib.agents.chat import (
     problem_with_message,
 )
 from workshop_lib.errors import WorkshopError
+from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.settings import get_settings
 
-# How long a worker may hold a workflow task before another gets it; the default is ten seconds. A chat's
-# tasks take milliseconds, and one that is lost with its worker should not keep a person waiting.
-TASK_TIMEOUT = timedelta(seconds=4)
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat", "sdk": "SdkChat"}
 

@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.contrib.workflow_streams import WorkflowStreamClient
+from temporalio.service import RPCError
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
 
 REPLY_TOPIC = "reply"
+OFFSET_SECONDS = 10  # until a session must have said where its stream stands
 _TEXT = "response.output_text.delta"
 
 
@@ -32,14 +34,23 @@ async def stream_reply(
 
     Args:
         client: the one that `chat` was made with.
-        chat: a session that was started with `stream`.
+        chat: a session that was started with `stream`; of any other the reply comes in one piece.
 
     Raises:
         MessageRefused, WorkshopError: as `ChatClient.send`.
     """
     await chat.begin()
     stream = WorkflowStreamClient.create(client, chat.workflow_id)
-    pieces = stream.subscribe(REPLY_TOPIC, from_offset=await stream.get_offset())
+    try:
+        async with asyncio.timeout(OFFSET_SECONDS):
+            offset = await stream.get_offset()
+    except (WorkflowQueryFailedError, RPCError, TimeoutError):
+        # It was started without a stream, or no worker is there to say so: the reply alone will do.
+        reply = await chat.send(message, timeout=timeout)
+        yield reply.text
+        yield reply
+        return
+    pieces = stream.subscribe(REPLY_TOPIC, from_offset=offset)
     sending = asyncio.ensure_future(chat.send(message, timeout=timeout))
     waiting: asyncio.Future[Any] | None = None
     streamed = ""

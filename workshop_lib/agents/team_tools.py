@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import nexusrpc
-from nexusrpc import get_service_definition
+from nexusrpc import HandlerError, get_service_definition
 from pydantic import BaseModel, ValidationError
 from temporalio import activity, workflow
 from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
@@ -133,6 +133,9 @@ class NexusTool:
     async def call(self, arguments: dict[str, Any]) -> str:
         """Run the operation and return its output as JSON.
 
+        A worker that dies meanwhile runs nothing twice: the call is in the history, and the server makes
+        it, under an id by which the team finds the run that it has started already.
+
         Raises:
             ToolInputError: the arguments do not fit the contract; nothing was called.
             NexusOperationError: the operation failed, or was not done in time.
@@ -152,20 +155,29 @@ class NexusTool:
         client: workflow.NexusClient[Any] = workflow.create_nexus_client(
             service=self._service, endpoint=self._endpoint.endpoint
         )
-        output: BaseModel = await client.execute_operation(
-            self._operation.name,
-            request,
-            output_type=self._operation.output_type,
-            schedule_to_close_timeout=self._timeout,
-        )
+        try:
+            output: BaseModel = await client.execute_operation(
+                self._operation.name,
+                request,
+                output_type=self._operation.output_type,
+                schedule_to_close_timeout=self._timeout,
+            )
+        except NexusOperationError as error:
+            if isinstance(error.cause, (OutOfTime, HandlerError)):
+                # Where the endpoint leads may have changed since the session began.
+                [self._endpoint] = await _discover([self._endpoint.team])
+            raise
         return output.model_dump_json()
 
     def explain(self, error: NexusOperationError) -> str | None:
-        """Why a call failed where its cause does not say it: nobody answered in time."""
-        if not isinstance(error.cause, OutOfTime):
-            return None
-        seconds = self._timeout.total_seconds()
-        return f"the {self._endpoint.team} team did not answer within {seconds:.0f} s ({self._endpoint})"
+        """Why a call failed where no workflow of the team says it: nobody answered, or nobody could."""
+        team, cause = self._endpoint.team, error.cause
+        if isinstance(cause, OutOfTime):
+            seconds = self._timeout.total_seconds()
+            return f"the {team} team did not answer within {seconds:.0f} s ({self._endpoint})"
+        if isinstance(cause, HandlerError):
+            return f"the {team} team did not take the call: {cause.message} ({self._endpoint})"
+        return None
 
 
 async def open_team_tools(timeout: timedelta) -> list[NexusTool]:

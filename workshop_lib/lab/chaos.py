@@ -2,8 +2,8 @@
 
 The history alone cannot be watched for these places, since events are written in batches: by the time an
 event is visible, the worker has moved on. So the hooks are in the worker itself: around each workflow task
-(a wrapper of the workflow runner) and around each activity (an interceptor). Left out: starting the process
-that dies (`worker_process`).
+(a wrapper of the workflow runner), around each activity and around each start of a Nexus operation (an
+interceptor). Left out: starting the process that dies (`worker_process`), and an operation's cancellation.
 """
 
 import asyncio
@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from nexusrpc.handler import StartOperationResultAsync, StartOperationResultSync
 from temporalio import activity
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
+    ExecuteNexusOperationStartInput,
     Interceptor,
+    NexusOperationInboundInterceptor,
     WorkflowInstance,
     WorkflowInstanceDetails,
     WorkflowRunner,
@@ -47,6 +50,8 @@ class Where(StrEnum):
     ACTIVITY_REPORT = (
         "activity-report"  # the interceptors are done; only the report to the server is missing
     )
+    OPERATION_BEFORE = "operation-before"  # a Nexus start has arrived, its handler has not begun
+    OPERATION_AFTER = "operation-after"  # the handler has started its workflow, nobody has heard
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class KillPoint:
 
     Attributes:
         where: the place.
-        name: type of the workflow or activity; "*" for any.
+        name: type of the workflow or activity, or the operation; "*" for any.
         occurrence: 1 for the first time that this process passes the place.
 
     Written as `activity-inside@plan_next_action#2`.
@@ -120,13 +125,13 @@ class Executioner:
 def interceptors_for(
     point: KillPoint, executioner: Executioner | None = None
 ) -> tuple[Interceptor, Interceptor]:
-    """The interceptors that put the activity places into a worker.
+    """The interceptors that put the places of activities and operations into a worker.
 
     The first belongs outside all other interceptors of the worker, the second inside all of them.
     """
     executioner = executioner or Executioner(point)
     return (
-        _KillInActivities(executioner, Where.ACTIVITY_BEFORE, Where.ACTIVITY_REPORT),
+        _KillOutside(executioner, Where.ACTIVITY_BEFORE, Where.ACTIVITY_REPORT),
         _KillInActivities(executioner, Where.ACTIVITY_INSIDE, Where.ACTIVITY_RESULT),
     )
 
@@ -136,12 +141,16 @@ def runner_for(point: KillPoint, executioner: Executioner | None = None) -> Work
     return _KillInWorkflowTasks(executioner=executioner or Executioner(point))
 
 
-def kill_points(workflows: Sequence[str], activities: Sequence[str]) -> list[KillPoint]:
-    """Every place that the steps of these workflows and activities pass, at its first occurrence."""
+def kill_points(
+    workflows: Sequence[str], activities: Sequence[str], operations: Sequence[str] = ()
+) -> list[KillPoint]:
+    """Every place that these workflows, activities and operations pass, at its first occurrence."""
     tasks = (Where.TASK_BEFORE, Where.TASK_AFTER)
-    steps = [where for where in Where if where not in tasks]
-    return [KillPoint(where, name) for name in workflows for where in tasks] + [
-        KillPoint(where, name) for name in activities for where in steps
+    starts = (Where.OPERATION_BEFORE, Where.OPERATION_AFTER)
+    steps = tuple(where for where in Where if where not in (*tasks, *starts))
+    passed = ((workflows, tasks), (activities, steps), (operations, starts))
+    return [
+        KillPoint(where, name) for names, places in passed for name in names for where in places
     ]
 
 
@@ -153,6 +162,33 @@ class _KillInActivities(Interceptor):
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         return _ActivityPlaces(next, self._executioner, self._first, self._last)
+
+
+class _KillOutside(_KillInActivities):
+    """The outermost interceptor has the places of operations too: these need no second one."""
+
+    def intercept_nexus_operation(
+        self,
+        next: NexusOperationInboundInterceptor,  # noqa: A002
+    ) -> NexusOperationInboundInterceptor:
+        return _OperationPlaces(next, self._executioner)
+
+
+class _OperationPlaces(NexusOperationInboundInterceptor):
+    def __init__(
+        self, following: NexusOperationInboundInterceptor, executioner: Executioner
+    ) -> None:
+        super().__init__(following)
+        self._executioner = executioner
+
+    async def execute_nexus_operation_start(
+        self,
+        input: ExecuteNexusOperationStartInput,  # noqa: A002
+    ) -> StartOperationResultSync[Any] | StartOperationResultAsync:
+        self._executioner.pass_by(Where.OPERATION_BEFORE, input.ctx.operation)
+        result = await self.next.execute_nexus_operation_start(input)
+        self._executioner.pass_by(Where.OPERATION_AFTER, input.ctx.operation)
+        return result
 
 
 class _ActivityPlaces(ActivityInboundInterceptor):

@@ -40,7 +40,7 @@ def main() -> None:
     sys.path += [folder for folder in order["path"] if folder not in sys.path]
     try:
         spec: WorkerSpec = pickle.loads(order["spec"])  # noqa: S301
-        asyncio.run(_serve(spec, order["kill_at"], pipe))
+        asyncio.run(serve(spec, order["kill_at"], pipe))
     except Exception as error:
         logging.exception("the worker process ends")
         failure = error if isinstance(error, WorkshopError) else _as_failure(order["name"], error)
@@ -51,7 +51,8 @@ def main() -> None:
     os._exit(0)
 
 
-async def _serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
+async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
+    """Serve a spec until SIGTERM; says on the pipe that it polls."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     plugins = [make() for make in spec.client_plugins]

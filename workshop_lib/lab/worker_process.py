@@ -223,7 +223,12 @@ def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str
 
 def _refuse_unknown(point: KillPoint, spec: WorkerSpec) -> None:
     """Refuse a kill point in something that the worker does not serve: it would kill nobody."""
-    known = [*spec.workflow_names, *spec.activity_names, *spec.plugin_activity_names]
+    known = [
+        *spec.workflow_names,
+        *spec.activity_names,
+        *spec.plugin_activity_names,
+        *spec.operation_names,
+    ]
     if point.name not in known:
         raise WorkshopError(
             f"{point} would kill nobody: worker {spec.name} has no {point.name!r}.",

@@ -8,6 +8,7 @@ request's id, which stays the same, so the second start finds the first run.
 from nexusrpc.handler import service_handler
 from temporalio import nexus
 
+from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.teams.finance.contract import (
     FinanceService,
     Roi,
@@ -32,6 +33,7 @@ class FinanceHandler:
             StockPriceWorkflow.run,
             request,
             id=run_id("stock_price", request.ticker, ctx.request_id),
+            task_timeout=TASK_TIMEOUT,
         )
 
     @nexus.workflow_run_operation
@@ -40,5 +42,8 @@ class FinanceHandler:
     ) -> nexus.WorkflowHandle[Roi]:
         """Start, or find, the run that calculates a return."""
         return await ctx.start_workflow(
-            RoiWorkflow.run, request, id=run_id("calculate_roi", "", ctx.request_id)
+            RoiWorkflow.run,
+            request,
+            id=run_id("calculate_roi", "", ctx.request_id),
+            task_timeout=TASK_TIMEOUT,
         )

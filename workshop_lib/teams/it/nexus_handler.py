@@ -7,6 +7,7 @@ the request's id, which stays the same, so the second start finds the first run.
 from nexusrpc.handler import service_handler
 from temporalio import nexus
 
+from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.teams.it.contract import (
     IpAddress,
     IpInput,
@@ -31,6 +32,7 @@ class ITHandler:
             JiraMetricsWorkflow.run,
             request,
             id=run_id("jira_metrics", request.project, ctx.request_id),
+            task_timeout=TASK_TIMEOUT,
         )
 
     @nexus.workflow_run_operation
@@ -39,5 +41,8 @@ class ITHandler:
     ) -> nexus.WorkflowHandle[IpAddress]:
         """Start, or find, the run that looks up the address."""
         return await ctx.start_workflow(
-            IpWorkflow.run, request, id=run_id("get_ip", "", ctx.request_id)
+            IpWorkflow.run,
+            request,
+            id=run_id("get_ip", "", ctx.request_id),
+            task_timeout=TASK_TIMEOUT,
         )

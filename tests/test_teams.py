@@ -1,0 +1,380 @@
+"""The teams behind Nexus, called from both loops: answers, what the histories show, and what may go wrong.
+
+Every test has endpoints and queues of its own on the real server. What a worker that is killed changes is
+in the second half: nothing.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from teams_environment import LIMIT, TeamCall, Teams, calls_of, events
+from temporalio import activity
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from workshop_lib.agents.chat import ChatStart, Reply
+from workshop_lib.agents.sessions import LOOPS, ChatClient, MessageRefused
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.chaos import KillPoint, Where, kill_points
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.teams.finance.activities import compute_roi
+from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
+from workshop_lib.teams.finance.worker import finance
+from workshop_lib.worker_spec import WorkerSpec
+
+TSLA = "What's the stock price of TSLA?"
+TSLA_REPLY = "Stock price for TSLA: company Tesla, price 242.80 USD."
+BOTH_TEAMS = "What is my IP address and the stock price of NVDA?"
+IP_REPLY = "IP: 172.16.0.1."
+NVDA_REPLY = "Stock price for NVDA: company Nvidia, price 875.60 USD."
+SCHEDULED = EventType.EVENT_TYPE_NEXUS_OPERATION_SCHEDULED
+OUT_OF_PATIENCE = 3  # seconds: shorter ones are coarse
+
+
+@pytest.fixture(params=list(LOOPS))
+def loop(request: pytest.FixtureRequest) -> str:
+    """Each loop in turn: a team is the same to all of them."""
+    return str(request.param)
+
+
+@pytest.fixture
+def chat(client: Client, worker: WorkerSpec, loop: str, unserved_teams: Teams) -> ChatClient:
+    """A new session that knows the teams of this test."""
+    return ChatClient(client, loop, task_queue=worker.task_queue)
+
+
+@pytest.fixture
+def impatient(client: Client, worker: WorkerSpec, loop: str, unserved_teams: Teams) -> ChatClient:
+    """The same, which waits for a team for some seconds only."""
+    start = ChatStart(team_timeout=OUT_OF_PATIENCE)
+    return ChatClient(client, loop, task_queue=worker.task_queue, start=start)
+
+
+async def say(chat: ChatClient, message: str) -> Reply:
+    return await chat.send(message, timeout=timedelta(seconds=LIMIT))
+
+
+def of_type(history: list[HistoryEvent], kind: "EventType.ValueType") -> list[HistoryEvent]:
+    return [event for event in history if event.event_type == kind]
+
+
+async def until_scheduled(chat: ChatClient) -> None:
+    """Wait until a call to a team is in the session's history."""
+    async with asyncio.timeout(LIMIT):
+        while not (await begun(chat) and of_type(await events(chat.handle), SCHEDULED)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # an event of the server's
+
+
+async def begun(chat: ChatClient) -> bool:
+    return bool(await chat.transcript())
+
+
+# --- answers -----------------------------------------------------------------------------------------
+
+
+async def test_questions_to_both_teams_are_answered_and_each_call_is_linked_both_ways(
+    chat: ChatClient, teams: Teams
+) -> None:
+    conversation: list[tuple[str, str, list[str]]] = [
+        ("What is 125 * 8?", "125 * 8 = 1000.", ["calculator"]),
+        (
+            "What's the weather like in San Francisco?",
+            "The weather in San Francisco: 15 °C, foggy, wind 22 km/h.",
+            ["weather"],
+        ),
+        ("What is my IP address?", IP_REPLY, ["get_ip"]),
+        (
+            "Get JIRA metrics for project DEMO-456",
+            "Jira metrics for DEMO-456: open 23, closed 45, total 68.",
+            ["jira_metrics"],
+        ),
+        (TSLA, TSLA_REPLY, ["stock_price"]),
+        # "And": what is asked for stands in the turn before.
+        (
+            "And AAPL?",
+            "Stock price for AAPL: company Apple, price 185.50 USD.",
+            ["stock_price"],
+        ),
+        (
+            "Calculate ROI for $10,000 at 5% over 10 years",
+            "future value 16288.95, gain 6288.95, ROI 62.89 %.",
+            ["calculate_roi"],
+        ),
+        ("And over 20 years?", "future value 26532.98", ["calculate_roi"]),
+        (BOTH_TEAMS, f"{IP_REPLY} {NVDA_REPLY}", ["get_ip", "stock_price"]),
+        (
+            "Get JIRA metrics for WEB-101 and calculate ROI for $500 at 3% over 2 years",
+            "total 119. ROI (principal 500",
+            ["jira_metrics", "calculate_roi"],
+        ),
+    ]
+    asked: list[str] = []
+    for number, (question, answer, tools) in enumerate(conversation, 1):
+        reply = await say(chat, question)
+        assert answer in reply.text
+        assert (reply.turn, reply.tool_calls, reply.model_calls) == (number, tools, 2)
+        asked += [tool for tool in tools if tool not in ("calculator", "weather")]
+    assert "125 * 8" in (await say(chat, "What did I ask first?")).text
+
+    calls = await calls_of(chat.handle)
+    assert sorted(call.operation for call in calls) == sorted(asked)
+    # Where each team is was asked once in the session.
+    assert len((await evidence(chat.handle)).named("discover_teams")) == 1
+    for call in calls:
+        await is_linked_both_ways(call, chat, teams)
+    for team in (teams.it, teams.finance):
+        linked = {call.run for call in calls if call.namespace == team.namespace}
+        runs = await teams.runs_of(team, len(linked))
+        assert len(runs) == len(linked) and set(runs) == linked
+
+    await chat.end()
+    with pytest.raises(MessageRefused, match="ended"):
+        await say(chat, TSLA)
+
+
+async def is_linked_both_ways(call: TeamCall, chat: ChatClient, teams: Teams) -> None:
+    """The call leads to a run of its team, whose first event leads back to the call."""
+    is_it = call.operation in ("get_ip", "jira_metrics")
+    team, endpoint = (
+        (teams.it, teams.it_endpoint) if is_it else (teams.finance, teams.finance_endpoint)
+    )
+    assert (call.namespace, call.endpoint) == (team.namespace, endpoint)
+    assert call.run.workflow_id.startswith(call.operation.replace("_", "-"))
+    assert call.run.workflow_id.endswith(call.request_id)
+    there = await teams.history_of(call)
+    first = there[0].workflow_execution_started_event_attributes
+    assert first.original_execution_run_id == call.run.run_id
+    assert there[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
+    [callback] = first.completion_callbacks
+    [link] = callback.links
+    back = link.workflow_event
+    assert (back.workflow_id, back.event_ref.event_id) == (chat.workflow_id, call.scheduled)
+    assert back.event_ref.event_type == SCHEDULED
+
+
+async def test_messages_sent_at_once_get_their_own_teams_answers(
+    chat: ChatClient, teams: Teams
+) -> None:
+    tickers = {"AAPL": "185.50", "TSLA": "242.80", "IBM": "168.40", "META": "484.20"}
+    replies = await asyncio.gather(*(say(chat, f"What's the stock price of {t}?") for t in tickers))
+    for (ticker, price), reply in zip(tickers.items(), replies, strict=True):
+        assert ticker in reply.text and price in reply.text
+        assert sum(other in reply.text for other in tickers) == 1
+    assert len(await calls_of(chat.handle)) == len(tickers)
+
+
+# --- what the team refuses ---------------------------------------------------------------------------
+
+
+async def test_what_a_team_does_not_know_or_tell_is_refused_once_and_said(
+    chat: ChatClient, teams: Teams
+) -> None:
+    unknown = await say(chat, "What's the stock price of ZZZZ?")
+    assert "unknown ticker 'ZZZZ'; known are AAPL, AMD" in unknown.text
+    nowhere = await say(chat, "Get JIRA metrics for project NOPE-9")
+    assert "unknown project 'NOPE-9'; known are DEMO-456" in nowhere.text
+    assert "HR-1" not in nowhere.text
+    secret = await say(chat, "Get JIRA metrics for project HR-1")
+    assert "project HR-1 is confidential" in secret.text
+
+    calls = await calls_of(chat.handle)
+    assert len(calls) == 3
+    for call, kind in zip(calls, ("UnknownTicker", "UnknownProject", "Forbidden"), strict=True):
+        there = await teams.history_of(call)
+        [failed] = of_type(there, EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED)
+        failure = failed.activity_task_failed_event_attributes.failure
+        assert failure.application_failure_info.type == kind
+        [started] = of_type(there, EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED)
+        assert started.activity_task_started_event_attributes.attempt == 1
+    assert len(await teams.runs_of(teams.it, 2)) == 2
+    assert (await say(chat, TSLA)).text == TSLA_REPLY
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("Calculate ROI for $10,000 at 5000% over 10 years", "less than or equal to 1000"),
+        ("Calculate ROI for $10,000 at 5% over 0 years", "greater than 0"),
+    ],
+)
+async def test_arguments_that_break_the_contract_are_refused_before_a_call(
+    chat: ChatClient, teams: Teams, question: str, reason: str
+) -> None:
+    assert reason in (await say(chat, question)).text
+    assert not of_type(await events(chat.handle), SCHEDULED)
+    # The team has heard of nothing but the question after that.
+    await say(chat, TSLA)
+    [run] = await teams.runs_of(teams.finance)
+    assert run.workflow_id.startswith("stock-price-TSLA")
+
+
+@activity.defn(name="look_up_price")
+async def down_twice(request: StockPriceInput) -> StockPrice:
+    """The finance team's activity on a bad day."""
+    if activity.info().attempt <= 2:
+        raise ApplicationError("the records cannot be read now", type="ServiceDown")
+    return StockPrice(ticker=request.ticker, company="Tesla", price=242.8, currency="USD")
+
+
+async def test_a_service_that_is_down_is_tried_again_on_the_teams_side(
+    chat: ChatClient, unserved_teams: Teams
+) -> None:
+    bad_day = replace(unserved_teams.finance, activities=[down_twice, compute_roi])
+    async with unserved_teams.serving(bad_day):
+        assert (await say(chat, TSLA)).text == TSLA_REPLY
+    [call] = await calls_of(chat.handle)
+    [started] = of_type(
+        await unserved_teams.history_of(call), EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED
+    )
+    assert started.activity_task_started_event_attributes.attempt == 3
+    assert len(of_type(await events(chat.handle), SCHEDULED)) == 1
+
+
+# --- a team that is not there ------------------------------------------------------------------------
+
+
+async def test_the_reply_comes_when_the_team_is_back(
+    chat: ChatClient, unserved_teams: Teams
+) -> None:
+    sending = asyncio.create_task(say(chat, TSLA))
+    await until_scheduled(chat)
+    assert not await calls_of(chat.handle)  # nobody has taken it
+    async with unserved_teams.serving(unserved_teams.finance):
+        async with asyncio.timeout(LIMIT):
+            assert (await sending).text == TSLA_REPLY
+    assert len(await unserved_teams.runs_of(unserved_teams.finance)) == 1
+
+
+async def test_an_outage_is_said_with_its_place_and_the_other_teams_answer_stays(
+    impatient: ChatClient, unserved_teams: Teams
+) -> None:
+    teams = unserved_teams
+    async with teams.serving(teams.it):
+        reply = await say(impatient, BOTH_TEAMS)
+        assert IP_REPLY in reply.text and "875" not in reply.text
+        assert f"the finance team did not answer within {OUT_OF_PATIENCE} s" in reply.text
+        place = (teams.finance_endpoint, teams.finance.namespace, teams.finance.task_queue)
+        assert all(name in reply.text for name in place)
+        assert teams.it_endpoint not in reply.text
+        async with teams.serving(teams.finance):
+            assert (await say(impatient, BOTH_TEAMS)).text == f"{IP_REPLY} {NVDA_REPLY}"
+
+
+@pytest.mark.parametrize("loop", ["manual"])  # what is mended is the server's: one loop will do
+async def test_an_endpoint_that_leads_to_a_queue_nobody_polls_is_mended_while_the_chat_waits(
+    chat: ChatClient, teams: Teams
+) -> None:
+    await teams.make_endpoint(teams.finance, queue="nobody-polls")
+    sending = asyncio.create_task(say(chat, TSLA))
+    await until_scheduled(chat)
+    assert not sending.done()
+    await teams.make_endpoint(teams.finance)
+    async with asyncio.timeout(LIMIT):
+        assert (await sending).text == TSLA_REPLY
+
+
+async def test_an_outage_is_said_with_the_queue_that_the_endpoint_leads_to_now(
+    impatient: ChatClient, teams: Teams
+) -> None:
+    assert (await say(impatient, TSLA)).text == TSLA_REPLY
+    await teams.make_endpoint(teams.finance, queue="nobody-polls")
+    reply = await say(impatient, TSLA)
+    assert "did not answer" in reply.text and "task queue nobody-polls" in reply.text
+    assert teams.finance.task_queue not in reply.text
+
+
+async def test_a_call_that_reaches_the_wrong_team_is_said_with_its_place(
+    chat: ChatClient, teams: Teams
+) -> None:
+    misled = replace(teams.finance, namespace=teams.it.namespace, task_queue=teams.it.task_queue)
+    await teams.point(teams.finance_endpoint, misled)
+    reply = await say(chat, BOTH_TEAMS)
+    assert IP_REPLY in reply.text
+    assert "the finance team did not take the call: No handler for service" in reply.text
+    place = (teams.finance_endpoint, teams.it.namespace, teams.it.task_queue)
+    assert all(name in reply.text for name in place)
+
+
+async def test_an_endpoint_that_is_missing_is_said_and_works_once_it_is_made(
+    chat: ChatClient, teams: Teams
+) -> None:
+    await teams.delete_endpoint(teams.finance)
+    reply = await say(chat, BOTH_TEAMS)
+    assert IP_REPLY in reply.text
+    assert f"the server has no endpoint {teams.finance_endpoint}" in reply.text
+    await teams.make_endpoint(teams.finance)
+    assert (await say(chat, BOTH_TEAMS)).text == f"{IP_REPLY} {NVDA_REPLY}"
+
+
+async def test_an_endpoint_that_is_taken_away_while_the_chat_waits_is_said(
+    impatient: ChatClient, unserved_teams: Teams
+) -> None:
+    teams = unserved_teams
+    sending = asyncio.create_task(say(impatient, TSLA))
+    await until_scheduled(impatient)
+    await teams.delete_endpoint(teams.finance)
+    async with asyncio.timeout(LIMIT):
+        reply = await sending
+    assert teams.finance_endpoint in reply.text and "did not" in reply.text
+    # From here on the session knows that there is none.
+    again = await say(impatient, TSLA)
+    assert f"the server has no endpoint {teams.finance_endpoint}" in again.text
+
+
+# --- the finance worker is killed --------------------------------------------------------------------
+
+_FINANCE = finance()
+# One operation, its workflow and its activity: every place that one call passes.
+POINTS = kill_points(["StockPriceWorkflow"], ["look_up_price"], ["stock_price"])
+
+
+def test_every_place_of_a_call_is_a_kill_point() -> None:
+    assert {point.where for point in POINTS} == set(Where)
+    known = {*_FINANCE.workflow_names, *_FINANCE.activity_names, *_FINANCE.operation_names}
+    assert {point.name for point in POINTS} <= known
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+async def test_a_call_survives_a_kill_of_the_teams_worker_anywhere(
+    point: KillPoint,
+    client: Client,
+    worker: WorkerSpec,
+    new_teams: Callable[[], Awaitable[Teams]],
+) -> None:
+    async def story(loop: str, teams: Teams, chat: ChatClient) -> None:
+        doomed = await teams.start_finance(kill_at=point)
+        sending = asyncio.create_task(say(chat, TSLA))
+        assert await doomed.exited(LIMIT) == -signal.SIGKILL
+        assert not sending.done()
+        await teams.start_finance()
+        async with asyncio.timeout(LIMIT):
+            reply = await sending
+        assert reply == Reply(text=TSLA_REPLY, turn=2, model_calls=2, tool_calls=["stock_price"])
+        # One run, which is the one that the caller's history leads to.
+        assert await teams.runs_of(teams.finance) == [
+            call.run for call in await calls_of(chat.handle)
+        ]
+        await teams.stop_finance()
+
+    # Both loops at once, since most of the time is spent waiting for the server to notice.
+    stories: list[Any] = []
+    for loop in LOOPS:
+        teams = await new_teams()
+        chat = ChatClient(client, loop, task_queue=worker.task_queue)
+        await say(chat, "Hello")  # from here on the session knows its teams
+        stories.append(story(loop, teams, chat))
+    await asyncio.gather(*stories)
+
+
+async def test_a_kill_point_in_an_operation_that_the_worker_lacks_is_refused() -> None:
+    with pytest.raises(WorkshopError, match="would kill nobody") as refused:
+        await start_process(_FINANCE, kill_at=KillPoint(Where.OPERATION_BEFORE, "get_ip"))
+    assert "stock_price" in str(refused.value)
