@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -53,7 +54,7 @@ class Connection:
                 try:
                     self._client = await connect(self.namespace)
                 except WorkshopError as error:
-                    raise ToolError(" ".join(error.lines)) from None
+                    raise ToolError(f"Error: {' '.join(error.lines)}") from None
             return self._client
 
     def lost(self) -> None:
@@ -162,6 +163,7 @@ def serve(
         stream=sys.stderr,  # over stdio, stdout is the protocol's
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("fastmcp").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
         if transport == "stdio":
             asyncio.run(server.run_stdio_async(show_banner=False))
@@ -236,6 +238,7 @@ def listen(name: str, port: int | None = None) -> socket.socket:
 
 def _leave_with_stdin() -> None:
     """End this process when its standard input ends."""
-    while sys.stdin.buffer.read(1):
+    # Not by way of `sys.stdin`, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
         pass
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGTERM)

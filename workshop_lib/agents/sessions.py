@@ -37,7 +37,7 @@ from workshop_lib.settings import get_settings
 # tasks take milliseconds, and one that is lost with its worker should not keep a person waiting.
 TASK_TIMEOUT = timedelta(seconds=4)
 # The loop's name on the command line, and its workflow type.
-LOOPS = {"manual": "ManualChat", "sdk": "SdkChat"}
+LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
 
 
 class MessageRefused(WorkshopError):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -83,7 +84,7 @@ class WorkflowTool(Tool):
         try:
             request: BaseModel = self._operation.input_type.model_validate(arguments)
         except ValidationError as error:
-            raise ToolError(explain_validation(error)) from None
+            raise refused(explain_validation(error)) from None
         meta = call_meta(context)
         workflow_id = run_id(self.name, self._subject(request), _request_id(meta, request))
         seconds = min(TIME_LIMIT.total_seconds(), meta.time_limit or TIME_LIMIT.total_seconds())
@@ -96,15 +97,15 @@ class WorkflowTool(Tool):
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise ToolError(
+            raise refused(
                 f"the {self._team.name} team did not answer within {seconds:.0f} s ({self._place});"
                 f" its run {workflow_id} goes on"
             ) from None
         except WorkflowFailureError as error:
-            raise ToolError(self._words(error, workflow_id)) from None
+            raise refused(self._words(error, workflow_id)) from None
         except RPCError:
             connection_of(context).lost()
-            raise ToolError(
+            raise refused(
                 f"Temporal, where the {self._team.name} team works, cannot be reached now"
             ) from None
         return ToolResult(
@@ -198,7 +199,12 @@ def call_meta(context: Context) -> CallMeta:
     try:
         return CallMeta.model_validate((request.meta if request else None) or {})
     except ValidationError as error:
-        raise ToolError(explain_validation(error).replace("arguments", "_meta", 1)) from None
+        raise refused(explain_validation(error).replace("arguments", "_meta", 1)) from None
+
+
+def refused(reason: str) -> ToolError:
+    """An error for a model to act on. Many clients show it the text alone, so the text says what it is."""
+    return ToolError(f"Error: {reason}", log_level=logging.DEBUG)
 
 
 def _request_id(meta: CallMeta, request: BaseModel) -> str:
