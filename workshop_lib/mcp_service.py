@@ -178,6 +178,8 @@ def _serve_http(server: FastMCP, port: int | None, while_stdin_open: bool) -> No
     url = url_of(listening.getsockname()[1])
     record = write_record(server.name, url)
     print(url, flush=True)
+    # The web server passes the signal on when it is done; the record is still to be removed then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         asyncio.run(
             server.run_http_async(

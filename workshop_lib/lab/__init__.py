@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.comparison import code_lines as code_lines
     from workshop_lib.lab.comparison import compare_loops as compare_loops
     from workshop_lib.lab.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.other_side import other_side as other_side
     from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
@@ -55,6 +56,7 @@ _HOME = {
     "stop_all": "workers",
     "stop_worker": "workers",
     "show_timeline": "classroom",
+    "start_mcp_server": "mcp_servers",
     "watch": "waiting",
 }
 __all__ = sorted(_HOME)
