@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.mcp_cli import mcp_app
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
     from workshop_lib.agents.sessions import ChatClient
     from workshop_lib.lab.server import Server
+    from workshop_lib.lab.services import Service
 
 app = typer.Typer(
     help="A workshop on durable AI agents. Without a command: the lab, with JupyterLab.",
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 notebook_app = typer.Typer(help="Your copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
+app.add_typer(mcp_app, name="mcp")
 
 T = TypeVar("T")
 
@@ -49,9 +52,20 @@ class LoopName(StrEnum):
 
     MANUAL = "manual"
     SDK = "sdk"
+    MCP = "mcp"
+
+
+class McpTransport(StrEnum):
+    """How MCP servers can be reached."""
+
+    HTTP = "http"
+    STDIO = "stdio"
 
 
 Loop = Annotated[LoopName, typer.Option(help="Which loop answers.")]
+Transport = Annotated[
+    McpTransport, typer.Option("--mcp-transport", help="How the loop mcp reaches its servers.")
+]
 Session = Annotated[str | None, typer.Option(help="Name of the session to start or to rejoin.")]
 
 
@@ -108,7 +122,7 @@ def up() -> None:
     server = start_server()
     run(prepare(server))
     for service in start_services():
-        say(f"worker {service.name}: pid {service.pid}")
+        say(_line(service))
     say(f"Web UI: {server.ui_url}\nStop all of it with `workshop down`.")
 
 
@@ -118,7 +132,7 @@ def down() -> None:
     from workshop_lib.lab.server import stop
     from workshop_lib.lab.services import stop_services
 
-    stopped = [f"worker {name}" for name in stop_services()]
+    stopped = stop_services()
     if stop():
         stopped.append("dev server")
     say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
@@ -129,6 +143,7 @@ def status(as_json: Json = False) -> None:
     """Say what runs."""
     from workshop_lib.lab.server import status as server_status
     from workshop_lib.lab.services import running_services
+    from workshop_lib.mcp_wire import listening_url
 
     server = server_status()
     services = running_services()
@@ -137,7 +152,14 @@ def status(as_json: Json = False) -> None:
             json.dumps(
                 {
                     "server": server and {"address": server.address, "ui_url": server.ui_url},
-                    "workers": [{"name": s.name, "pid": s.pid} for s in services],
+                    "workers": [
+                        {"name": s.name, "pid": s.pid} for s in services if not s.mcp_server
+                    ],
+                    "mcp_servers": [
+                        {"name": s.mcp_server, "pid": s.pid, "url": listening_url(s.mcp_server)}
+                        for s in services
+                        if s.mcp_server
+                    ],
                 }
             )
         )
@@ -146,7 +168,7 @@ def status(as_json: Json = False) -> None:
         f"dev server: {server.address}, Web UI {server.ui_url}" if server else "dev server: stopped"
     )
     for service in services:
-        print(f"worker {service.name}: pid {service.pid}")
+        print(_line(service))
     if not services:
         print("workers: none (`workshop up` starts them)")
 
@@ -156,16 +178,19 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     loop: Loop = LoopName.MANUAL,
     session: Session = None,
+    mcp_transport: Transport = McpTransport.HTTP,
     as_json: Json = False,
 ) -> None:
     """Ask one question and print the reply."""
     from workshop_lib.settings import get_settings
 
     async def answer() -> dict[str, Any]:
-        async with chat_worker() as client:
+        async with chat_worker(mcp_http=_needs_servers(loop, mcp_transport)) as client:
+            from workshop_lib.agents.chat import ChatStart
             from workshop_lib.agents.sessions import ChatClient
 
-            chat = ChatClient(client, loop, session)
+            start = ChatStart(mcp_transport=mcp_transport.value)
+            chat = ChatClient(client, loop, session, start=start)
             begun = time.perf_counter()
             reply = await chat.send(question)
             milliseconds = round((time.perf_counter() - begun) * 1000)
@@ -185,17 +210,22 @@ def ask(
 
 
 @app.command()
-def chat(loop: Loop = LoopName.MANUAL, session: Session = None) -> None:
+def chat(
+    loop: Loop = LoopName.MANUAL,
+    session: Session = None,
+    mcp_transport: Transport = McpTransport.HTTP,
+) -> None:
     """Talk to the agent; leave with quit, exit or bye."""
 
     async def talk() -> None:
-        async with chat_worker() as client:
+        async with chat_worker(mcp_http=_needs_servers(loop, mcp_transport)) as client:
             from workshop_lib.agents.chat import ChatStart
             from workshop_lib.agents.sessions import ChatClient, MessageRefused
 
-            # Only the SDK's loop can stream; in a session that is rejoined, how it was started counts.
-            streams = loop is LoopName.SDK and session is None
-            talking = ChatClient(client, loop, session, start=ChatStart(stream=streams))
+            # Only the SDK's loops can stream; in a session that is rejoined, how it was started counts.
+            streams = loop is not LoopName.MANUAL and session is None
+            start = ChatStart(stream=streams, mcp_transport=mcp_transport.value)
+            talking = ChatClient(client, loop, session, start=start)
             for line in await talking.transcript() if session else []:
                 print(f"{'You' if line.speaker == 'user' else 'Agent'}: {line.text}")
             say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
@@ -340,8 +370,12 @@ async def prepare(server: "Server") -> None:
 
 
 @asynccontextmanager
-async def chat_worker() -> AsyncIterator["Client"]:
-    """A server, and workers in this process that serve the chats and the teams while the block runs."""
+async def chat_worker(*, mcp_http: bool = False) -> AsyncIterator["Client"]:
+    """A server, and workers in this process that serve the chats and the teams while the block runs.
+
+    Args:
+        mcp_http: also see to it that the teams' MCP servers answer over HTTP.
+    """
     from workshop_lib.connect import connect
     from workshop_lib.llm.gateway import warm_up
     from workshop_lib.settings import get_settings
@@ -364,6 +398,10 @@ async def chat_worker() -> AsyncIterator["Client"]:
         for spec in (it(), finance(), orchestrator()):
             client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
             await workers.enter_async_context(spec.build(client))
+        if mcp_http:
+            from workshop_lib.lab.mcp_servers import ensured
+
+            await workers.enter_async_context(ensured())
         yield client
 
 
@@ -379,6 +417,19 @@ async def _pieces(
     async for piece in stream_reply(client, chat, message):
         if isinstance(piece, str):
             yield piece
+
+
+def _needs_servers(loop: LoopName, transport: McpTransport) -> bool:
+    """Whether somebody has to serve MCP over HTTP; over stdio the worker starts its servers itself."""
+    return loop is LoopName.MCP and transport is McpTransport.HTTP
+
+
+def _line(service: "Service") -> str:
+    """A service in one line."""
+    from workshop_lib.mcp_wire import listening_url
+
+    where = f", {listening_url(service.mcp_server)}" if service.mcp_server else ""
+    return f"{service}: pid {service.pid}{where}"
 
 
 async def end(chat: "ChatClient") -> None:

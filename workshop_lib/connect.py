@@ -142,10 +142,14 @@ def ui_url() -> str | None:
     return None
 
 
-def live_record(state_dir: Path) -> dict[str, Any] | None:
-    """What `server.json` of a state folder says about its dev server, if that process lives, else None."""
+def live_record(state_dir: Path, name: str = RECORD_NAME) -> dict[str, Any] | None:
+    """What a record in a state folder says of a server's process, if that process lives, else None.
+
+    Args:
+        name: of the file; the dev server's by default.
+    """
     try:
-        record = json.loads((state_dir / RECORD_NAME).read_text(encoding="utf-8"))
+        record = json.loads((state_dir / name).read_text(encoding="utf-8"))
         process = psutil.Process(record["pid"])
         if process.status() == psutil.STATUS_ZOMBIE:
             return None

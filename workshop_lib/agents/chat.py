@@ -15,6 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox, reason_of
+from workshop_lib.mcp_wire import Transport
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
@@ -43,12 +44,14 @@ class ChatStart(BaseModel):
         instructions: the system message; None for `INSTRUCTIONS`.
         team_timeout: seconds that a call to another team may take, waiting for it included.
         stream: publish the reply piece by piece while it is written, in loops that can.
+        mcp_transport: how the loop with MCP reaches the teams' servers.
     """
 
     user: str = ""
     instructions: str | None = None
     team_timeout: float = Field(60, gt=0)
     stream: bool = False
+    mcp_transport: Transport = "http"
 
 
 class Reply(BaseModel):
@@ -95,7 +98,7 @@ class ChatSession:
             reply = Reply(text="", turn=self._turns, model_calls=0, tool_calls=[])
             self._say("user", message)
             try:
-                toolbox = self._toolbox = self._toolbox or await open_toolbox(self._team_timeout)
+                toolbox = self._toolbox = self._toolbox or await self.open_toolbox()
                 await self.respond(message, toolbox, reply)
             except ActivityError as error:
                 if is_cancelled_exception(error):
@@ -122,6 +125,10 @@ class ChatSession:
     def history(self) -> list[TranscriptLine]:
         """The conversation so far, as people saw it."""
         return self._transcript
+
+    async def open_toolbox(self) -> Toolbox:
+        """The session's tools, asked for with the first message: the local ones and those of the teams."""
+        return await open_toolbox(self._team_timeout)
 
     async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
         """Find the answer to a message and fill it into `reply`."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from workshop_lib.arguments import explain_validation, flat_schema
 from workshop_lib.heartbeat import heartbeating
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.settings import PROJECT_ROOT
@@ -147,26 +148,6 @@ async def execute_tool(request: ToolRequest) -> str:
             return tool.run(request.arguments)
         except ToolInputError as error:
             raise ApplicationError(str(error), type="ToolInputError", non_retryable=True) from None
-
-
-def flat_schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a tool's arguments, without the titles that tell a model nothing."""
-    schema = arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    for prop in schema.get("properties", {}).values():
-        prop.pop("title", None)
-    return schema
-
-
-def explain_validation(error: ValidationError) -> str:
-    """A pydantic error as one line that a model can act on; the offending values are left out."""
-    parts = (
-        f"{'.'.join(str(part) for part in e['loc']) or 'arguments'}: {e['msg']}"
-        for e in error.errors(include_input=False, include_url=False)
-    )
-    # The names are the model's: they may hold line breaks.
-    return " ".join(f"wrong arguments: {'; '.join(parts)}".split())
 
 
 @lru_cache(maxsize=1)

@@ -35,7 +35,7 @@ from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.settings import get_settings
 
 # The loop's name on the command line, and its workflow type.
-LOOPS = {"manual": "ManualChat", "sdk": "SdkChat"}
+LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
 
 
 class MessageRefused(WorkshopError):

@@ -23,7 +23,8 @@ from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.local_tools import ToolInputError, explain_validation, flat_schema
+from workshop_lib.agents.local_tools import ToolInputError
+from workshop_lib.arguments import explain_validation, flat_schema
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.settings import get_settings

@@ -103,6 +103,11 @@ class Toolbox:
             return ToolOutcome(f"Error: {explain(error) or reason_of(error)}")
 
 
+def local_toolbox() -> Toolbox:
+    """The local tools."""
+    return Toolbox([ActivityTool(tool) for tool in LOCAL_TOOLS.values()])
+
+
 async def open_toolbox(team_timeout: timedelta) -> Toolbox:
     """The local tools and those of the teams. Called in a workflow, once a session.
 

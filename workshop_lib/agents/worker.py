@@ -7,6 +7,7 @@ import asyncio
 
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.manual_loop import ManualChat
+from workshop_lib.agents.mcp_loop import McpChat
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.agents.sdk_loop import SdkChat
 from workshop_lib.agents.sdk_model import agents_plugin
@@ -24,7 +25,7 @@ def orchestrator() -> WorkerSpec:
         name="orchestrator",
         namespace=settings.orchestrator_namespace,
         task_queue=settings.orchestrator_queue,
-        workflows=[ManualChat, SdkChat],
+        workflows=[ManualChat, SdkChat, McpChat],
         activities=[plan_next_action, execute_tool, discover_teams],
         client_plugins=[agents_plugin],
         warm_ups=[warm_up],

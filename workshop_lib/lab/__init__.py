@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.comparison import code_lines as code_lines
     from workshop_lib.lab.comparison import compare_loops as compare_loops
     from workshop_lib.lab.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
@@ -59,6 +60,7 @@ _HOME = {
     "stop_all": "workers",
     "stop_worker": "workers",
     "show_timeline": "classroom",
+    "start_mcp_server": "mcp_servers",
     "watch": "waiting",
 }
 __all__ = sorted(_HOME)

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workshop_lib import connect
+from workshop_lib import connect, ports
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import ports
 from workshop_lib.settings import get_settings
 
 DEFAULT_PORT = 7233

@@ -15,9 +15,9 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from workshop_lib import connect
+from workshop_lib import connect, ports
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server, namespaces, ports
+from workshop_lib.lab import database, dev_server, namespaces
 from workshop_lib.lab import server as lab_server
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn

@@ -47,7 +47,15 @@ class StartedWorker(Protocol):
         """Let it finish what it has and wait until it is gone. Harmless when it is gone already."""
 
 
+class Stoppable(Protocol):
+    """Something else that this process has started and that should end with its workers."""
+
+    def stop(self) -> None:
+        """End it and wait until it is gone. Harmless when it is gone already."""
+
+
 _registry: dict[str, StartedWorker] = {}
+_others: dict[str, Stoppable] = {}
 _lock = threading.Lock()
 
 
@@ -60,12 +68,34 @@ def stop_worker(name: str) -> None:
 
 
 def stop_all() -> None:
-    """Stop every worker that this process has started, in threads and in processes."""
+    """Stop everything that this process has started: workers in threads and in processes, servers."""
     with _lock:
-        workers = list(_registry.values())
+        started: list[Stoppable] = [*_others.values(), *_registry.values()]
         _registry.clear()
-    for worker in workers:
-        worker.stop()
+        _others.clear()
+    for one in started:
+        one.stop()
+
+
+def also_stop(name: str, other: Stoppable) -> None:
+    """Have `stop_all` end something that is no worker."""
+    with _lock:
+        _others[name] = other
+
+
+def stop_other(name: str) -> None:
+    """Stop what `also_stop` was told of under this name. No error if there is none."""
+    with _lock:
+        other = _others.pop(name, None)
+    if other:
+        other.stop()
+
+
+def no_longer(name: str, other: Stoppable) -> None:
+    """Take back `also_stop`, if the name is still this one's."""
+    with _lock:
+        if _others.get(name) is other:
+            del _others[name]
 
 
 def registered() -> dict[str, StartedWorker]:

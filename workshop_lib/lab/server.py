@@ -18,9 +18,9 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from workshop_lib import connect
+from workshop_lib import connect, ports
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server, ports
+from workshop_lib.lab import database, dev_server
 from workshop_lib.lab.namespaces import ensure_namespaces, wanted_namespaces
 from workshop_lib.lab.server_process import (
     START_TIMEOUT,

@@ -16,8 +16,9 @@ import psutil
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from workshop_lib import ports
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server, ports
+from workshop_lib.lab import dev_server
 
 T = TypeVar("T")
 

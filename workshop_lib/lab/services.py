@@ -1,4 +1,4 @@
-"""Workers that outlive the command that started them: `workshop up`, `down` and `status`.
+"""Workers and MCP servers that outlive the command that started them: `workshop up`, `down`, `status`.
 
 Each is started as a service would be (`python -m …`), in a session of its own, with a pid file in the state
 folder. Left out: the dev server (`server`), and workers of a notebook, which end with it (`workers`).
@@ -15,14 +15,17 @@ from pathlib import Path
 import psutil
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.mcp_servers import spawn
+from workshop_lib.mcp_wire import SERVERS
 from workshop_lib.settings import get_settings
 
-# What `workshop up` runs besides the dev server: name and module.
+# The workers that `workshop up` runs besides the dev server and the MCP servers: name and module.
 SERVICES = {
     "orchestrator": "workshop_lib.agents.worker",
     "it": "workshop_lib.teams.it.worker",
     "finance": "workshop_lib.teams.finance.worker",
 }
+MCP_PREFIX = "mcp-"  # what the names of MCP servers begin with
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class Service:
     name: str
     pid: int
     created: float
+
+    @property
+    def mcp_server(self) -> str | None:
+        """The MCP server's name, or None for a worker."""
+        name = self.name.removeprefix(MCP_PREFIX)
+        return name if name != self.name else None
+
+    def __str__(self) -> str:
+        return f"MCP server {self.mcp_server}" if self.mcp_server else f"worker {self.name}"
 
     def process(self) -> psutil.Process | None:
         """The process, if it still lives."""
@@ -53,7 +65,12 @@ def start_services() -> list[Service]:
         WorkshopError: one of them left at once.
     """
     running = {service.name: service for service in running_services()}
-    return [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
+    workers = [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
+    names = {f"{MCP_PREFIX}{server}": server for server in SERVERS}
+    return workers + [
+        running.get(name) or _record(name, spawn(server, outlive=True)[0])
+        for name, server in names.items()
+    ]
 
 
 def running_services() -> list[Service]:
@@ -68,7 +85,7 @@ def running_services() -> list[Service]:
 
 
 def stop_services(timeout: float = 10) -> list[str]:
-    """Stop the services: first politely, after `timeout` seconds for good. Returns their names."""
+    """Stop the services: first politely, after `timeout` seconds for good. Returns what they are."""
     stopped = []
     for service in running_services():
         process = service.process()
@@ -78,7 +95,7 @@ def stop_services(timeout: float = 10) -> list[str]:
                 process.wait(timeout)
             except psutil.TimeoutExpired:
                 process.kill()
-            stopped.append(service.name)
+            stopped.append(str(service))
     for path in _folder().glob("*.json"):
         path.unlink(missing_ok=True)
     return stopped
@@ -100,10 +117,14 @@ def _start(name: str, module: str) -> Service:
     try:
         process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
-        service = Service(name, process.pid, psutil.Process(process.pid).create_time())
-        (_folder() / f"{name}.json").write_text(json.dumps(asdict(service)), encoding="utf-8")
-        return service
+        return _record(name, process)
     raise WorkshopError(f"The worker {name} left at once.", fix=f"read {log}.")
+
+
+def _record(name: str, process: "subprocess.Popen[bytes]") -> Service:
+    service = Service(name, process.pid, psutil.Process(process.pid).create_time())
+    (_folder() / f"{name}.json").write_text(json.dumps(asdict(service)), encoding="utf-8")
+    return service
 
 
 def _folder() -> Path:

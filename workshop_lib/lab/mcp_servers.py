@@ -1,0 +1,210 @@
+"""MCP servers as processes that a notebook or the command line starts, kills and starts again.
+
+    finance = await lab.start_mcp_server("finance")
+    finance.kill()
+    await finance.restart()  # on the same port
+
+A server says its address on its standard output once it listens, and leaves when its parent is gone. What
+it logs goes to `<state_dir>/logs/mcp-<name>.log`. Left out: servers that clients start themselves, over
+standard input and output.
+"""
+
+import asyncio
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from workshop_lib.connect import server_address
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import registry
+from workshop_lib.mcp_wire import SERVERS, health_url, server_url
+from workshop_lib.settings import get_settings
+
+START_LIMIT = 30.0  # seconds until a server must listen
+STOP_LIMIT = 5.0  # seconds that it gets to finish its calls
+
+
+class McpServerProcess:
+    """An MCP server in a process of its own.
+
+    Attributes:
+        name: a key of `mcp_wire.SERVERS`.
+        url: where it listens.
+    """
+
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", url: str) -> None:
+        self.name = name
+        self.url = url
+        self._process = process
+
+    def __repr__(self) -> str:
+        state = "runs" if self.alive else f"ended with {self._process.returncode}"
+        return f"<MCP server {self.name} at {self.url}, process {self.pid}, {state}>"
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True until the process has ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: no clean-up, no goodbye. Returns when the process is gone."""
+        self._process.kill()
+        self._gone()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that takes too long. Returns when the process is gone."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._gone()
+
+    async def restart(self) -> None:
+        """Start it again on the same port; what still runs is stopped first.
+
+        Raises:
+            WorkshopError: the port is taken by now, or the server did not start.
+        """
+        if self.alive:
+            await asyncio.to_thread(self.stop)
+        port = urlsplit(self.url).port
+        self._process, self.url = await asyncio.to_thread(spawn, self.name, port=port)
+        _register(self)
+
+    def _gone(self) -> None:
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+        registry.no_longer(_key(self.name), self)
+
+
+async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerProcess:
+    """Start a team's MCP server, in place of the one that this process has started before.
+
+    Args:
+        name: a key of `mcp_wire.SERVERS`: "it", "finance".
+        port: the settings' one when left out, or another where that is taken.
+
+    Returns:
+        The server, listening.
+
+    Raises:
+        WorkshopError: there is no such server, its port is taken, or it did not start.
+    """
+    await asyncio.to_thread(registry.stop_other, _key(name))
+    server = McpServerProcess(name, *await asyncio.to_thread(spawn, name, port=port))
+    _register(server)
+    return server
+
+
+@asynccontextmanager
+async def ensured(names: Iterable[str] = tuple(SERVERS)) -> AsyncIterator[list[McpServerProcess]]:
+    """See to it that these servers answer while the block runs. Yields those that were started for it."""
+    started: list[McpServerProcess] = []
+    try:
+        for name in names:
+            if await asyncio.to_thread(is_healthy, name):
+                continue
+            started.append(await start_mcp_server(name))
+        yield started
+    finally:
+        for server in started:
+            await asyncio.to_thread(server.stop)
+
+
+def is_healthy(name: str) -> bool:
+    """True where a server of this name answers, and works on the Temporal server that we work on."""
+    # Not by way of a proxy that the environment may name: it is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(health_url(server_url(name)), timeout=3) as response:
+            said = json.load(response)
+        return bool(said["server"] == name and said["temporal"] == server_address())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # nobody there, somebody else, or one that cannot work
+
+
+def spawn(
+    name: str, *, port: int | None = None, outlive: bool = False
+) -> tuple["subprocess.Popen[bytes]", str]:
+    """Start a server and wait until it listens. Returns the process and the server's address.
+
+    Args:
+        outlive: it stays when this process ends.
+
+    Raises:
+        WorkshopError: there is no such server, or it did not start.
+    """
+    if name not in SERVERS:
+        raise WorkshopError(f"There is no MCP server {name!r}.", expected=" or ".join(SERVERS))
+    command = [sys.executable, "-m", SERVERS[name], "--transport", "http"]
+    if port:
+        command += ["--port", str(port)]
+    if not outlive:
+        command.append("--while-stdin-open")
+    state = get_settings().state_dir
+    log = state / "logs" / f"mcp-{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        begins_at = output.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if outlive else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,  # the Interrupt button reaches the kernel's whole group
+            env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        return process, _address(process, name, log, begins_at)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        assert process.stdout
+        process.stdout.close()  # it says nothing more
+
+
+def _address(process: "subprocess.Popen[bytes]", name: str, log: Path, begins_at: int) -> str:
+    """What a server says once it listens."""
+    assert process.stdout
+    said, end = b"", time.monotonic() + START_LIMIT
+    while not said.endswith(b"\n"):
+        left = end - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            raise WorkshopError(
+                f"The {name} MCP server did not listen within {START_LIMIT:.0f} s.",
+                fix=f"read {log}.",
+            )
+        chunk = os.read(process.stdout.fileno(), 4096)
+        if not chunk:
+            with log.open("rb") as lines:
+                lines.seek(begins_at)
+                reason = lines.read().decode(errors="replace").strip()
+            raise WorkshopError(reason or f"The {name} MCP server left.", fix=f"read {log}.")
+        said += chunk
+    return said.decode().strip()
+
+
+def _register(server: McpServerProcess) -> None:
+    registry.also_stop(_key(server.name), server)
+
+
+def _key(name: str) -> str:
+    return f"mcp-{name}"

@@ -1,0 +1,246 @@
+"""Runs one MCP server, over HTTP or over standard input and output: what every server of ours shares.
+
+A server is a FastMCP object made by `create_server`. Its tools find a connection to Temporal in the
+lifespan. Whatever a tool raises that is not a `ToolError` is masked, for a model, and who reads what it
+writes, should not see the inside of a program. Left out: the tools (`teams.mcp_tools`).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from fastmcp import Context, FastMCP
+from fastmcp.exceptions import ToolError
+from fastmcp.tools import Tool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from workshop_lib.connect import connect, server_address
+from workshop_lib.errors import WorkshopError
+from workshop_lib.mcp_wire import Transport, remove_record, url_of, users_port, write_record
+from workshop_lib.ports import LOCALHOST, holder, is_free, next_free
+from workshop_lib.settings import DEFAULT_MCP_PORTS
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """A client of one namespace: made at the first need, kept, and made anew when its server is gone."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def client(self) -> Client:
+        """The client.
+
+        Raises:
+            ToolError: there is no Temporal server to connect to.
+        """
+        async with self._connecting:
+            if self._client is None:
+                try:
+                    self._client = await connect(self.namespace)
+                except WorkshopError as error:
+                    raise ToolError(f"Error: {' '.join(error.lines)}") from None
+            return self._client
+
+    def lost(self) -> None:
+        """The server does not answer: it may be elsewhere by now."""
+        self._client = None
+
+    async def reachable(self) -> bool:
+        """True where the Temporal server answers."""
+        try:
+            client = await self.client()
+            return await client.service_client.check_health(timeout=timedelta(seconds=2))
+        except (ToolError, RPCError):
+            self.lost()
+            return False
+
+
+def create_server(
+    name: str, *, instructions: str, version: str, namespace: str, tools: Sequence[Tool]
+) -> FastMCP:
+    """A server with these tools, a health route and a connection to a namespace.
+
+    Args:
+        name: a key of `DEFAULT_MCP_PORTS`.
+        instructions: what a client may tell its model of the server.
+        version: of what it offers.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastMCP) -> AsyncIterator[dict[str, Any]]:
+        yield {"temporal": connection}
+
+    connection = Connection(namespace)
+    server: FastMCP = FastMCP(
+        name,
+        instructions=instructions,
+        version=version,
+        lifespan=lifespan,
+        tools=tools,
+        mask_error_details=True,
+    )
+
+    @server.custom_route("/health", methods=["GET"])
+    async def health(_: Request) -> JSONResponse:
+        """200 where calls can be served, 503 where Temporal is out of reach."""
+        reachable = await connection.reachable()
+        said = {
+            "status": "ok" if reachable else "no Temporal server",
+            "server": name,
+            "namespace": namespace,
+            "temporal": server_address(),
+        }
+        return JSONResponse(said, status_code=200 if reachable else 503)
+
+    return server
+
+
+def connection_of(context: Context) -> Connection:
+    """The connection that the server of a call has."""
+    connection = context.lifespan_context["temporal"]
+    assert isinstance(connection, Connection)
+    return connection
+
+
+def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> None:
+    """What `python -m …mcp_server` does: serve until told to stop.
+
+    Args:
+        make: makes the server.
+        arguments: those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(description="Serves a team's tools by MCP.")
+    parser.add_argument("--transport", choices=["stdio", "http"], default="http")
+    parser.add_argument("--port", type=int, help="for http")
+    parser.add_argument(
+        "--while-stdin-open", action="store_true", help="for http: leave when the input ends"
+    )
+    asked = parser.parse_args(arguments)
+    try:
+        serve(make(), asked.transport, asked.port, while_stdin_open=asked.while_stdin_open)
+    except WorkshopError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def serve(
+    server: FastMCP,
+    transport: Transport,
+    port: int | None = None,
+    *,
+    while_stdin_open: bool = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, or, over standard input and output, until the input ends.
+
+    Over HTTP the first and only line on stdout is the server's address, once it listens.
+
+    Args:
+        port: for HTTP; the one of the settings when left out.
+        while_stdin_open: over HTTP too, end with the standard input, and so with the process at its
+            other end.
+
+    Raises:
+        WorkshopError: the port that the user asked for is taken.
+    """
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,  # over stdio, stdout is the protocol's
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("fastmcp").setLevel(logging.WARNING)
+    with contextlib.suppress(KeyboardInterrupt):
+        if transport == "stdio":
+            asyncio.run(server.run_stdio_async(show_banner=False))
+        else:
+            _serve_http(server, port, while_stdin_open)
+
+
+def _serve_http(server: FastMCP, port: int | None, while_stdin_open: bool) -> None:
+    if while_stdin_open:
+        threading.Thread(target=_leave_with_stdin, daemon=True).start()
+    listening = listen(server.name, port)
+    url = url_of(listening.getsockname()[1])
+    record = write_record(server.name, url)
+    print(url, flush=True)
+    # The web server passes the signal on when it is done; the record is still to be removed then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        asyncio.run(
+            server.run_http_async(
+                show_banner=False,
+                host=LOCALHOST,
+                port=listening.getsockname()[1],
+                sockets=[listening],
+                # A request says all that is needed to answer it, so one that is sent again after a
+                # restart is answered like any other.
+                stateless_http=True,
+                uvicorn_config={"log_config": None, "access_log": False},
+            )
+        )
+    finally:
+        remove_record(record)
+
+
+def listen(name: str, port: int | None = None) -> socket.socket:
+    """A socket that listens, on the port of a server.
+
+    Args:
+        port: asked for by the user. Left out, it is the settings' one, or else the server's default
+            port, and where that is taken the next one that is free.
+
+    Raises:
+        WorkshopError: the port that the user asked for is taken; it names who has it.
+    """
+    users = port or users_port(name)
+    wanted = users or DEFAULT_MCP_PORTS[name]
+    while True:
+        chosen = wanted if users else next_free(wanted)
+        if users and not is_free(users):
+            raise WorkshopError(
+                f"Port {users} of the {name} MCP server is taken by {holder(users)}.",
+                expected="a free port, or none set.",
+                fix=f"stop that program, or unset {name.upper()}_MCP_PORT (or --port).",
+            )
+        # The last argument matters: without it answers wait for 40 ms.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        if sys.platform != "win32":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((LOCALHOST, chosen))
+            listening.listen(2048)
+        except OSError:  # somebody was quicker: look again
+            listening.close()
+            continue
+        if chosen != wanted:
+            logger.warning(
+                "port %s is taken by %s; the %s MCP server takes %s",
+                wanted,
+                holder(wanted),
+                name,
+                chosen,
+            )
+        return listening
+
+
+def _leave_with_stdin() -> None:
+    """End this process when its standard input ends."""
+    # Not by way of `sys.stdin`, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
