@@ -62,7 +62,7 @@ def stock_of(store: OrderStore, item_id: str) -> int:
 
 def assert_repaired_once(store: OrderStore) -> None:
     """The ledger holds what the gold labels call for and nothing twice, and stock is right."""
-    assert ledger_of(store) == sorted(RIGHT)
+    assert ledger_of(store) == sorted(RIGHT), ledger_of(store)
     assert stock_of(store, "STP-ORG-001") == 247 + 113
     assert stock_of(store, "CRT-FD-101") == 145 + 365
     assert stock_of(store, "DRG-EGG-007") == 2

@@ -42,7 +42,7 @@ QUERY_LIMIT = timedelta(seconds=10)
 # A workflow task that a dead worker took with it is given to another one after this time.
 TASK_TIMEOUT = timedelta(seconds=4)
 # Workflow types, by what people call them.
-KINDS = {"repair": "OrderRepair"}
+KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
 
 
 class DecisionRefused(WorkshopError):

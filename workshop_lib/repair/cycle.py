@@ -43,7 +43,9 @@ with workflow.unsafe.imports_passed_through():
         Report,
         ReportRequest,
         RequestApproval,
+        Snapshot,
     )
+    from workshop_lib.repair.plan_rules import check_plan
     from workshop_lib.repair.plan_text import plan_report
     from workshop_lib.repair.report_text import plain_report
     from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
@@ -131,7 +133,7 @@ class RepairCycle:
         planned = await _analyst(
             plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
         )
-        self.plan = _within_limits(planned, self.scope)
+        self.plan = _within_limits(planned, snapshot, self.scope)
         text = plan_report(self.analysis, self.plan, self.today)
         self.reports = self.reports.model_copy(update={"planning": text})
         await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
@@ -371,12 +373,21 @@ async def _analyst(step: Callable[[Request], Awaitable[Answer]], request: Reques
     return answer
 
 
-def _within_limits(plan: Plan, scope: str) -> Plan:
-    """The plan under this pass's name, with unsure proposals among the skipped, whoever made it."""
-    sure = [p for p in plan.proposals if p.confidence >= SKIP_THRESHOLD]
-    unsure = [p for p in plan.proposals if p.confidence < SKIP_THRESHOLD]
+def _within_limits(plan: Plan, snapshot: Snapshot, scope: str) -> Plan:
+    """The plan under this pass's name, after the hard rules.
+
+    The planner has applied them already. They are applied here once more, because what is shown and carried
+    out must not depend on which planner a worker happens to run.
+    """
+    accepted, refused = check_plan(plan.proposals, snapshot)
     return plan.model_copy(
-        update={"scope": scope, "proposals": sure, "skipped": [*plan.skipped, *unsure]}
+        update={
+            "scope": scope,
+            "snapshot_digest": snapshot.digest,
+            "proposals": [p for p in accepted if p.confidence >= SKIP_THRESHOLD],
+            "skipped": [*plan.skipped, *(p for p in accepted if p.confidence < SKIP_THRESHOLD)],
+            "refused": [*plan.refused, *refused],
+        }
     )
 
 

@@ -178,6 +178,63 @@ class RepairOutcome(_Frozen):
     report: str | None = None
 
 
+class CycleRecord(_Frozen):
+    """A past pass of the proactive agent.
+
+    Attributes:
+        plan_digest: None where it came to no plan.
+    """
+
+    cycle: int
+    started: datetime
+    state: State
+    reason: str = ""
+    plan_digest: str | None = None
+    done: int = 0
+
+
+class Carried(_Frozen):
+    """What the proactive agent takes with it when it continues as new.
+
+    Attributes:
+        cycle: the number of the next cycle.
+        started_at: when the first run began; its days are counted from here.
+        next_at: when the next cycle is due.
+        stop_waiting: a signal that has come and was not yet acted upon.
+    """
+
+    cycle: int
+    started_at: datetime
+    next_at: datetime
+    stop_waiting: bool = False
+    cycles: list[CycleRecord] = []
+    refused_signals: list[RefusedSignal] = []
+    warnings: list[str] = []
+
+
+class ProactiveStart(_Frozen):
+    """Input of the proactive agent.
+
+    Attributes:
+        today: the day of the first cycle; the others count on from it.
+        user: who has started it, and is notified.
+        carried: from the run before, when it continues as new; None for people.
+    """
+
+    today: date
+    user: Annotated[str, Field(max_length=200)] = ""
+    callback: Callback | None = None
+    carried: Carried | None = None
+
+
+class ProactiveOutcome(_Frozen):
+    """How the proactive agent ended: the number of its cycles, and the latest of them."""
+
+    state: State
+    count: int
+    cycles: list[CycleRecord] = []
+
+
 class Notice(_Frozen):
     """What a callback signal or a notification says.
 

@@ -13,6 +13,8 @@ from workshop_lib.repair.analysts import (
     plan_repair,
     write_report,
 )
+from workshop_lib.repair.notify import notify
+from workshop_lib.repair.proactive import ProactiveRepair
 from workshop_lib.repair.reports import save_report
 from workshop_lib.repair.tools import (
     look_at_orders,
@@ -33,7 +35,7 @@ def repair() -> WorkerSpec:
         name="repair",
         namespace=settings.orchestrator_namespace,
         task_queue=settings.repair_queue,
-        workflows=[OrderRepair],
+        workflows=[OrderRepair, ProactiveRepair],
         activities=[
             look_at_orders,
             detect_problems,
@@ -44,6 +46,7 @@ def repair() -> WorkerSpec:
             request_payment_update,
             write_report,
             save_report,
+            notify,
         ],
         warm_ups=[warm_up],
     )

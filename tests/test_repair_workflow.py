@@ -1,0 +1,447 @@
+"""A repair from start to end: what the gold labels call for, once, whatever happens around it."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from repair_ground import (
+    FULL_WAY,
+    LIMIT,
+    RIGHT,
+    a_name,
+    a_plan,
+    assert_repaired_once,
+    badges,
+    ledger_of,
+    payment,
+    reached,
+    seventh_order,
+    stock_of,
+    with_activities,
+)
+from repair_listener import Listener
+from temporalio import activity
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.repair.client import RepairClient, list_repairs
+from workshop_lib.repair.gold import load_gold, score_plan
+from workshop_lib.repair.models import (
+    Detection,
+    DetectRequest,
+    Plan,
+    PlanRequest,
+    RepairResult,
+    Report,
+    ReportRequest,
+)
+from workshop_lib.repair.states import Callback, RepairOutcome, State
+from workshop_lib.repair.store import OrderStore, open_store
+from workshop_lib.repair.tools import InventoryCall, PaymentCall
+from workshop_lib.repair.worker import repair as repair_spec
+from workshop_lib.settings import PROJECT_ROOT
+from workshop_lib.worker_spec import WorkerSpec
+
+
+@pytest.fixture
+def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    return open_store()
+
+
+@pytest.fixture
+def spec(queue: str) -> WorkerSpec:
+    return repair_spec().with_queue(queue)
+
+
+@asynccontextmanager
+async def serving(client: Client, spec: WorkerSpec) -> AsyncIterator[None]:
+    async with asyncio.timeout(150), spec.build(client):
+        yield
+
+
+async def repaired(client: Client, spec: WorkerSpec, **options: Any) -> RepairClient:
+    """Start a repair that asks nobody."""
+    return await RepairClient.start(
+        client, task_queue=spec.task_queue, auto_approve=True, **options
+    )
+
+
+async def test_what_the_gold_labels_call_for_and_nothing_else(
+    client: Client, spec: WorkerSpec, store: OrderStore, tmp_path: Path
+) -> None:
+    files = {path: path.read_bytes() for path in (PROJECT_ROOT / "data").glob("*.json")}
+    loaded = store.dump()
+    async with serving(client, spec):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        status, plan, report = await asyncio.gather(repair.status(), repair.plan(), repair.report())
+        assert outcome.state is State.COMPLETED
+        assert [change.state for change in status.states] == FULL_WAY
+        assert_repaired_once(store)
+        assert plan is not None
+        score = score_plan(plan, load_gold())
+        assert (score.precision, score.recall, score.forbidden_proposed) == (1, 1, [])
+        assert status.decision and status.decision.way == "automatic"
+        assert (await repair.results()) == outcome.results
+        assert {result.idempotency_key for result in outcome.results} == {
+            row.idempotency_key for row in store.ledger()
+        }
+        for order_id in ("ORD-002-HJG", "ORD-003-RBW", "ORD-004-RHG"):
+            assert order_id in (report.planning or "") and order_id in (report.execution or "")
+        written = {str(path) for path in (tmp_path / "reports").iterdir()}
+        assert set(report.files) == written and len(written) == 4
+        assert {Path(name).suffix for name in written} == {".md", ".pdf"}
+        assert all(repair.workflow_id in name for name in written)
+
+        second = await repaired(client, spec)
+        assert (await second.outcome()).state is State.NO_REPAIR_NEEDED
+        assert_repaired_once(store)
+        names = [info.workflow_id async for info in list_repairs(client)]
+        assert {repair.workflow_id, second.workflow_id} <= set(names)
+    store.reset()
+    assert store.dump() == loaded
+    assert {path: path.read_bytes() for path in files} == files
+
+
+async def test_an_order_that_gives_orders_changes_nothing(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    store.add_order(seventh_order())
+    async with serving(client, spec):
+        assert (await (await repaired(client, spec)).outcome()).state is State.COMPLETED
+    assert_repaired_once(store)
+
+
+async def test_a_model_that_obeys_it_gets_nothing_forbidden_done(
+    client: Client, spec: WorkerSpec, store: OrderStore, settings_env: Callable[..., None]
+) -> None:
+    store.add_order(seventh_order())
+    settings_env(OFFLINE_FAULTS="seed=1, gullible=1")
+    async with serving(client, spec):
+        repair = await repaired(client, spec)
+        await repair.outcome()
+        plan = await repair.plan()
+    assert set(ledger_of(store)) <= RIGHT
+    assert stock_of(store, "DRG-EGG-007") == 2 and stock_of(store, "STP-ORG-001") <= 500
+    assert plan is not None
+    forbidden = score_plan(plan, load_gold())
+    assert forbidden.forbidden_proposed == forbidden.forbidden_stopped != []  # it did try
+
+
+async def test_two_repairs_at_once_repair_once(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, spec):
+        both = [await RepairClient.start(client, task_queue=spec.task_queue) for _ in range(2)]
+        for repair in both:  # both have their plan before either carries it out
+            await reached(repair, State.PENDING_APPROVAL)
+        plans = [await repair.plan() for repair in both]
+        assert plans[0] and plans[1] and plans[0].digest != plans[1].digest
+        await asyncio.gather(
+            *(repair.approve(plan.digest) for repair, plan in zip(both, plans, strict=True) if plan)
+        )
+        outcomes = [await repair.outcome() for repair in both]
+    assert [outcome.state for outcome in outcomes] == [State.COMPLETED] * 2
+    assert_repaired_once(store)
+    again = [result.repeated for outcome in outcomes for result in outcome.results]
+    assert sorted(again) == [False] * 4 + [True] * 4
+
+
+@activity.defn(name="detect_problems")
+async def nothing_much(request: DetectRequest) -> Detection:
+    return Detection(confidence=0.49, order_ids=["ORD-002-HJG"], reason="Hardly anything.")
+
+
+async def test_below_the_threshold_no_model_is_asked_anything_more(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, nothing_much)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        seen = await evidence(repair.handle)
+    assert (outcome.state, outcome.reason) == (State.NO_REPAIR_NEEDED, "Hardly anything.")
+    assert [run.name for run in seen.activities] == ["look_at_orders", "detect_problems"]
+
+
+@activity.defn(name="plan_repair")
+async def unsure_plan(request: PlanRequest) -> Plan:
+    return a_plan([badges(0.9), payment(0.49)])
+
+
+@activity.defn(name="plan_repair")
+async def all_unsure(request: PlanRequest) -> Plan:
+    return a_plan([badges(0.3), payment(0.49)])
+
+
+@activity.defn(name="plan_repair")
+async def careless_plan(request: PlanRequest) -> Plan:
+    return a_plan([badges(quantity=400), payment()])
+
+
+async def test_unsure_proposals_are_skipped_and_counted(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, unsure_plan)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        status = await repair.status()
+    assert (outcome.state, outcome.skipped, status.skipped) == (State.COMPLETED, 1, 1)
+    assert ledger_of(store) == [("order_inventory", "ORD-002-HJG", "STP-ORG-001")]
+
+
+async def test_a_plan_of_nothing_is_reported_and_asks_nobody(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, all_unsure)):
+        repair = await RepairClient.start(client, task_queue=spec.task_queue)
+        outcome = await repair.outcome()
+    assert (outcome.state, outcome.skipped, outcome.results) == (State.COMPLETED, 2, [])
+    assert "2 skipped" in outcome.reason and outcome.report
+    assert store.ledger() == []
+
+
+async def test_no_planner_gets_around_the_hard_rules(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, careless_plan)):
+        repair = await repaired(client, spec)
+        await repair.outcome()
+        plan = await repair.plan()
+    assert plan and [rejected.proposal["proposal_id"] for rejected in plan.refused] == ["p1"]
+    assert ledger_of(store) == [("request_payment_update", "ORD-003-RBW", "")]
+
+
+@activity.defn(name="detect_problems")
+async def no_model(request: DetectRequest) -> Detection:
+    raise ApplicationError("the key was refused", type="ModelRefused", non_retryable=True)
+
+
+async def test_a_failure_is_said_as_state_and_as_result(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, no_model)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        assert (outcome.state, outcome.reason) == (State.FAILED, "the key was refused")
+        assert (await repair.status()).state is State.FAILED
+        with pytest.raises(WorkflowFailureError):
+            await repair.handle.result()
+
+
+@activity.defn(name="order_inventory")
+async def no_room(call: InventoryCall) -> RepairResult:
+    raise ApplicationError("The shelf has no room.", type="RepairRefused", non_retryable=True)
+
+
+@activity.defn(name="order_inventory")
+async def no_store(call: InventoryCall) -> RepairResult:
+    raise ApplicationError("The store is gone.", type="StoreUnusable", non_retryable=True)
+
+
+async def test_a_refused_repair_stops_no_other_and_is_not_hidden(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, no_room)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+    assert outcome.state is State.FAILED
+    assert "2 of 4 repairs were not made" in outcome.reason and "no room" in outcome.reason
+    assert len(store.ledger()) == 2
+    assert outcome.report and "ORD-003-RBW" in outcome.report
+    assert [result.done for result in outcome.results].count(False) == 2
+
+
+async def test_when_the_store_is_gone_the_rest_is_not_tried(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, no_store)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        seen = await evidence(repair.handle)
+    assert outcome.state is State.FAILED and store.ledger() == []
+    tried = [run.name for run in seen.activities if run.name.startswith(("order_", "request_"))]
+    assert tried == ["order_inventory"]
+    assert len(outcome.results) == 4  # each is listed
+
+
+@activity.defn(name="write_report")
+async def no_words(request: ReportRequest) -> Report:
+    raise ApplicationError("the model is away", type="ModelRefused", non_retryable=True)
+
+
+async def test_without_a_model_the_report_is_written_by_code(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, no_words)):
+        outcome = await (await repaired(client, spec)).outcome()
+    assert outcome.state is State.COMPLETED
+    assert outcome.report and "the model is away" in outcome.report
+    for result in outcome.results:
+        assert result.outcome[:40] in outcome.report
+
+
+async def test_reports_that_cannot_be_written_are_a_warning(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, with_activities(spec, unwritable)):
+        repair = await repaired(client, spec)
+        outcome = await repair.outcome()
+        status = await repair.status()
+    assert outcome.state is State.COMPLETED and outcome.report
+    assert len(status.warnings) == 2 and "in no file" in status.warnings[0]
+
+
+@activity.defn(name="save_report")
+async def unwritable(request: Any) -> None:
+    raise ApplicationError("disk full", type="ReportUnwritable", non_retryable=True)
+
+
+# --- cancelled ---------------------------------------------------------------------------------------
+
+entered, leave = asyncio.Event(), asyncio.Event()
+
+
+@activity.defn(name="request_payment_update")
+async def slow_payment(call: PaymentCall) -> RepairResult:
+    from workshop_lib.repair.tools import request_payment_update
+
+    entered.set()
+    while not leave.is_set():
+        activity.heartbeat()
+        await asyncio.sleep(0.1)
+    return await request_payment_update(call)
+
+
+async def test_a_cancelled_repair_finishes_the_one_under_way_and_reports(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    entered.clear()
+    leave.clear()
+    async with serving(client, with_activities(spec, slow_payment)):
+        repair = await repaired(client, spec)
+        async with asyncio.timeout(LIMIT):
+            await entered.wait()
+        await repair.handle.cancel()
+        leave.set()
+        with pytest.raises(WorkshopError, match="without a result"):
+            await repair.outcome()
+        status, report = await repair.status(), await repair.report()
+        results = await repair.results()
+    assert status.state is State.FAILED and "Cancelled" in status.reason
+    done = {result.proposal_id for result in results if result.done}
+    assert len(store.ledger()) == len(done) == 2  # the one before and the one under way
+    assert len(results) == 4
+    assert report.execution and "cancelled" in report.execution
+
+
+async def test_cancelled_while_it_waits(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, spec):
+        repair = await RepairClient.start(client, task_queue=spec.task_queue)
+        await reached(repair, State.PENDING_APPROVAL)
+        await repair.handle.cancel()
+        with pytest.raises(WorkshopError, match="without a result"):
+            await repair.outcome()
+        status = await repair.status()
+    assert status.state is State.FAILED and "PENDING-APPROVAL" in status.reason
+    assert store.ledger() == []
+
+
+# --- callbacks ---------------------------------------------------------------------------------------
+
+
+async def test_another_workflow_hears_of_it(client: Client, queue: str, store: OrderStore) -> None:
+    spec = repair_spec().with_queue(queue)
+    spec = WorkerSpec(**{**vars(spec), "workflows": [*spec.workflows, Listener]})
+    async with serving(client, spec):
+        ear = await client.start_workflow(Listener.run, 2, id=a_name("ear"), task_queue=queue)
+        repair = await RepairClient.start(
+            client, task_queue=queue, callback=Callback(workflow_id=ear.id)
+        )
+        status = await reached(repair, State.PENDING_APPROVAL)
+        assert status.plan_digest
+        await repair.reject(status.plan_digest)
+        async with asyncio.timeout(LIMIT):
+            first, last = await ear.result()
+    assert (first.state, last.state) == (State.PENDING_APPROVAL, State.REJECTED)
+    assert first.source == repair.workflow_id and first.plan_digest == status.plan_digest
+
+
+async def test_a_callback_that_leads_nowhere_is_a_warning(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    async with serving(client, spec):
+        repair = await repaired(client, spec, callback=Callback(workflow_id="nobody-there"))
+        assert (await repair.outcome()).state is State.COMPLETED
+        status = await repair.status()
+    assert len(status.warnings) == 1 and "nobody-there was not told" in status.warnings[0]
+
+
+# --- bad days of the model ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        "seed=11, cut_json=1",
+        "seed=12, unknown_tool=1",
+        "seed=13, wrong_argument=1",
+        "sequence=server_error*2, timeout, ok, cut_json, ok, unknown_tool, wrong_argument, ok",
+        "seed=14, cut_json=0.3, unknown_tool=0.2, wrong_argument=0.2",
+    ],
+)
+async def test_with_faults_it_ends_right_or_with_a_reason(
+    client: Client,
+    spec: WorkerSpec,
+    store: OrderStore,
+    settings_env: Callable[..., None],
+    faults: str,
+) -> None:
+    settings_env(OFFLINE_FAULTS=faults)
+    async with serving(client, spec):
+        outcome: RepairOutcome = await (await repaired(client, spec)).outcome()
+    if outcome.state is State.COMPLETED and not outcome.skipped and len(outcome.results) == 4:
+        assert_repaired_once(store)
+    else:
+        assert outcome.reason and outcome.state in (State.FAILED, State.COMPLETED)
+        done = [r for r in outcome.results if r.done]
+        assert len(store.ledger()) == len(
+            done
+        )  # never half: what is in the ledger is in the outcome
+    assert stock_of(store, "DRG-EGG-007") == 2
+
+
+async def test_a_name_is_used_once_at_a_time(
+    client: Client, spec: WorkerSpec, store: OrderStore
+) -> None:
+    name = a_name()
+    async with serving(client, spec):
+        first = await RepairClient.start(client, task_queue=spec.task_queue, workflow_id=name)
+        with pytest.raises(WorkshopError, match="under way"):
+            await RepairClient.start(client, task_queue=spec.task_queue, workflow_id=name)
+        digest = (await reached(first, State.PENDING_APPROVAL)).plan_digest
+        assert digest
+        await first.reject(digest)
+        await first.outcome()
+        # The name may be used again; its plan is another one, even where it says the same.
+        again = await RepairClient.start(client, task_queue=spec.task_queue, workflow_id=name)
+        second = (await reached(again, State.PENDING_APPROVAL)).plan_digest
+        assert second and second != digest
+        await again.approve(second)
+        await again.outcome()
+    assert_repaired_once(store)
+
+
+def test_every_step_says_which_of_it_may_run_twice() -> None:
+    spec = repair_spec()
+    for step in [*spec.workflows, *spec.activities]:
+        words = " ".join((inspect.getdoc(step) or "").split())
+        assert "twice" in words, step

@@ -1,0 +1,84 @@
+"""Telling people: a line in the log and an e-mail as a text file, under the state folder's `outbox/`.
+
+Left out: sending it. A workshop has no mail server; whoever has one sends what lies in the folder.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+from email.message import EmailMessage
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.repair.reports import file_name, write_atomically
+from workshop_lib.repair.states import Notice
+from workshop_lib.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+RECIPIENT = "order-repairs@diagonalley.co.uk"
+SENDER = "repair-agent@diagonalley.co.uk"
+NOTIFY_OPTIONS = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=20),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500)),
+)
+
+
+class Notification(BaseModel):
+    """Input of `notify`.
+
+    Attributes:
+        scope: of the pass that it is about; one notification a pass and state.
+        body: what the e-mail says below its first line.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    scope: str
+    notice: Notice
+    body: str = ""
+
+
+@activity.defn
+async def notify(notification: Notification) -> str:
+    """Write a notification. Returns the path of the e-mail's text.
+
+    May run twice: the same file is written again, so nobody is told twice; the log has a second line.
+
+    Raises:
+        ApplicationError: type `OutboxUnwritable` (retried).
+    """
+    notice = notification.notice
+    logger.info("%s, cycle %d: %s. %s", notice.source, notice.cycle, notice.state, notice.summary)
+    async with heartbeating():
+        try:
+            return str(await asyncio.to_thread(_write, notification))
+        except OSError as error:
+            raise ApplicationError(
+                f"The notification cannot be written: {error.strerror}: {error.filename}.",
+                type="OutboxUnwritable",
+            ) from None
+
+
+def _write(notification: Notification) -> Path:
+    notice = notification.notice
+    mail = EmailMessage()
+    mail["From"], mail["To"] = SENDER, RECIPIENT
+    subject = f"Order repair: {notice.state}, cycle {notice.cycle} of {notice.source}"
+    mail["Subject"] = " ".join(
+        subject.split()
+    )  # a workflow id may hold anything but must stay one line
+    mail.set_content(f"{notice.summary}\n\n{notification.body}".strip() + "\n")
+    folder = get_settings().state_dir / "outbox"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"
+    write_atomically(path, mail.as_bytes())
+    return path

@@ -1,0 +1,247 @@
+"""Repairs on a schedule, one a day: create, upsert, list, describe, trigger, delete, backfill.
+
+The server starts the repairs, so nothing of ours has to run for it. A repair that is still waiting for its
+decision when the next one is due lets that one drop: it would only propose the same. Left out: the repair
+itself (`workflow`), and an agent that lives on between repairs (`proactive`).
+"""
+
+from collections.abc import AsyncIterator
+from datetime import date, datetime, timedelta
+
+from pydantic import BaseModel
+from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleBackfill,
+    ScheduleCalendarSpec,
+    ScheduleHandle,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleRange,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.client import KINDS, TASK_TIMEOUT
+from workshop_lib.repair.states import Callback, RepairStart
+from workshop_lib.settings import get_settings
+
+DEFAULT_ID = "daily-order-repair"
+LIMIT = timedelta(seconds=10)  # for one call to the server
+
+
+class ScheduleInfo(BaseModel):
+    """A schedule.
+
+    Attributes:
+        hour: of the day, UTC.
+        next_times: when it fires next.
+        runs: ids of the latest repairs that it has started.
+    """
+
+    schedule_id: str
+    hour: int
+    auto_approve: bool
+    today: date
+    paused: bool
+    next_times: list[datetime]
+    runs: list[str]
+
+
+class RepairSchedules:
+    """The schedules of repairs.
+
+    Args:
+        client: connected to the orchestrator's namespace.
+        task_queue: where the repairs run; the settings' one when left out.
+    """
+
+    def __init__(self, client: Client, *, task_queue: str | None = None) -> None:
+        self._client = client
+        self._queue = task_queue or get_settings().repair_queue
+
+    async def create(
+        self,
+        schedule_id: str = DEFAULT_ID,
+        *,
+        hour: int = 6,
+        today: date | None = None,
+        auto_approve: bool = False,
+        callback: Callback | None = None,
+    ) -> ScheduleInfo:
+        """Create a schedule.
+
+        Args:
+            hour: of the day, UTC.
+            today: the day that every one of its repairs counts from; the settings' one when left out.
+
+        Raises:
+            WorkshopError: there is one of this name, or no such hour.
+        """
+        wanted = self._schedule(schedule_id, hour, today, auto_approve, callback)
+        try:
+            await self._client.create_schedule(schedule_id, wanted, rpc_timeout=LIMIT)
+        except ScheduleAlreadyRunningError:
+            raise WorkshopError(
+                f"There is a schedule {schedule_id} already.",
+                fix="upsert it, delete it first, or use another name.",
+            ) from None
+        return await self.describe(schedule_id)
+
+    async def upsert(
+        self,
+        schedule_id: str = DEFAULT_ID,
+        *,
+        hour: int = 6,
+        today: date | None = None,
+        auto_approve: bool = False,
+        callback: Callback | None = None,
+    ) -> ScheduleInfo:
+        """Create a schedule, or make the one of this name be like this.
+
+        Raises:
+            WorkshopError: there is no such hour.
+        """
+        wanted = self._schedule(schedule_id, hour, today, auto_approve, callback)
+
+        def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+            wanted.state = found.description.schedule.state  # a paused one stays paused
+            return ScheduleUpdate(schedule=wanted)
+
+        try:
+            await self._client.create_schedule(schedule_id, wanted, rpc_timeout=LIMIT)
+        except ScheduleAlreadyRunningError:
+            await self._handle(schedule_id).update(changed, rpc_timeout=LIMIT)
+        return await self.describe(schedule_id)
+
+    async def list(self) -> AsyncIterator[str]:
+        """The names of the schedules that start repairs."""
+        async for found in await self._client.list_schedules():
+            action = getattr(found.schedule, "action", None)
+            if getattr(action, "workflow", None) == KINDS["repair"]:
+                yield found.id
+
+    async def describe(self, schedule_id: str = DEFAULT_ID) -> ScheduleInfo:
+        """A schedule: when it fires, and what it has started.
+
+        Raises:
+            WorkshopError: there is none of this name.
+        """
+        try:
+            found = await self._handle(schedule_id).describe(rpc_timeout=LIMIT)
+        except RPCError as error:
+            raise _unknown(schedule_id, error) from None
+        schedule = found.schedule
+        assert isinstance(schedule.action, ScheduleActionStartWorkflow)
+        written = [arg for arg in schedule.action.args if isinstance(arg, Payload)]
+        (start,) = await self._client.data_converter.decode(written, [RepairStart])
+        started = [result.action for result in found.info.recent_actions]
+        return ScheduleInfo(
+            schedule_id=schedule_id,
+            hour=schedule.spec.calendars[0].hour[0].start,
+            auto_approve=start.auto_approve,
+            today=start.today,
+            paused=schedule.state.paused,
+            next_times=list(found.info.next_action_times),
+            runs=[
+                action.workflow_id
+                for action in started
+                if isinstance(action, ScheduleActionExecutionStartWorkflow)
+            ],
+        )
+
+    async def trigger(self, schedule_id: str = DEFAULT_ID) -> None:
+        """Start one of its repairs now, even while another one is under way.
+
+        Raises:
+            WorkshopError: there is no schedule of this name.
+        """
+        try:
+            await self._handle(schedule_id).trigger(
+                overlap=ScheduleOverlapPolicy.ALLOW_ALL, rpc_timeout=LIMIT
+            )
+        except RPCError as error:
+            raise _unknown(schedule_id, error) from None
+
+    async def backfill(self, start: datetime, end: datetime, schedule_id: str = DEFAULT_ID) -> None:
+        """Start the repairs that would have been due between two times, one after the other.
+
+        Raises:
+            WorkshopError: there is no schedule of this name, or the end is before the start.
+        """
+        if end <= start:
+            raise WorkshopError("The end of the backfill is not after its start.")
+        # One after the other: the second would propose what the first is about to repair.
+        period = ScheduleBackfill(
+            start_at=start, end_at=end, overlap=ScheduleOverlapPolicy.BUFFER_ALL
+        )
+        try:
+            await self._handle(schedule_id).backfill(period, rpc_timeout=LIMIT)
+        except RPCError as error:
+            raise _unknown(schedule_id, error) from None
+
+    async def delete(self, schedule_id: str = DEFAULT_ID) -> None:
+        """Delete a schedule. Repairs that it has started go on.
+
+        Raises:
+            WorkshopError: there is none of this name.
+        """
+        try:
+            await self._handle(schedule_id).delete(rpc_timeout=LIMIT)
+        except RPCError as error:
+            raise _unknown(schedule_id, error) from None
+
+    def _handle(self, schedule_id: str) -> ScheduleHandle:
+        return self._client.get_schedule_handle(schedule_id)
+
+    def _schedule(
+        self,
+        schedule_id: str,
+        hour: int,
+        today: date | None,
+        auto_approve: bool,
+        callback: Callback | None,
+    ) -> Schedule:
+        if not 0 <= hour <= 23:
+            raise WorkshopError(f"There is no hour {hour}.", expected="0 to 23, UTC.")
+        settings = get_settings()
+        start = RepairStart(
+            today=today or settings.today,
+            user=settings.user_name,
+            auto_approve=auto_approve,
+            callback=callback,
+        )
+        return Schedule(
+            action=ScheduleActionStartWorkflow(
+                KINDS["repair"],
+                start,
+                id=f"{schedule_id}-run",  # the server adds the time
+                task_queue=self._queue,
+                task_timeout=TASK_TIMEOUT,
+            ),
+            spec=ScheduleSpec(
+                calendars=[
+                    ScheduleCalendarSpec(
+                        hour=[ScheduleRange(hour)], comment=f"every day at {hour:02}:00 UTC"
+                    )
+                ]
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),
+        )
+
+
+def _unknown(schedule_id: str, error: RPCError) -> WorkshopError:
+    if error.status == RPCStatusCode.NOT_FOUND:
+        return WorkshopError(
+            f"There is no schedule {schedule_id}.", fix="list the schedules, or create it."
+        )
+    return WorkshopError(
+        f"The server did not answer about the schedule {schedule_id}: {error.message}."
+    )
