@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.repair.analysts import (
@@ -23,8 +22,8 @@ from workshop_lib.repair.tools import (
     request_payment_update,
 )
 from workshop_lib.repair.workflow import OrderRepair
-from workshop_lib.settings import get_settings
 from workshop_lib.service import serve
+from workshop_lib.settings import get_settings
 from workshop_lib.worker_spec import WorkerSpec
 
 
@@ -52,14 +51,5 @@ def repair() -> WorkerSpec:
     )
 
 
-async def main() -> None:
-    """Run until interrupted."""
-    from workshop_lib.connect import connect
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    spec = repair()
-    await run_worker(spec, await connect(spec.namespace))
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(serve(repair()))
