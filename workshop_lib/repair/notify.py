@@ -15,7 +15,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
