@@ -41,6 +41,12 @@ class State(StrEnum):
     STOPPED = "STOPPED"
 
 
+# Nothing more happens in a pass that is in one of these.
+ENDS = frozenset(
+    {State.COMPLETED, State.NO_REPAIR_NEEDED, State.REJECTED, State.EXPIRED, State.FAILED}
+)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
