@@ -4,6 +4,7 @@ Both need a worker that stays: `workshop up`. The proactive agent's plans are de
 `workshop repair approve ID`. Left out: what they do (`repair.proactive`, `repair.schedule`).
 """
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,7 +165,7 @@ def list_schedules(as_json: Json = False) -> None:
     async def look() -> list[str]:
         from workshop_lib.repair.schedule import RepairSchedules
 
-        async with connected() as client:
+        async with connected() as client, asyncio.timeout(20):
             return [name async for name in RepairSchedules(client).list()]
 
     found = run(look())

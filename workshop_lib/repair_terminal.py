@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from temporalio.client import Client
 
     from workshop_lib.repair.client import RepairClient
-    from workshop_lib.repair.models import Plan
+    from workshop_lib.repair.models import Plan, RepairResult
     from workshop_lib.repair.states import RepairStatus
     from workshop_lib.worker_spec import WorkerSpec
 
@@ -141,7 +141,7 @@ async def narrate(
         ask: ask the person at the terminal for a decision.
         until: where to stop, if not where the repair rests.
     """
-    from workshop_lib.repair.plain_text import plan_in_text, result_in_text
+    from workshop_lib.repair.plain_text import plan_in_text
     from workshop_lib.repair.states import State
 
     cycle, shown, done, last = 0, 0, 0, ""
@@ -150,22 +150,23 @@ async def narrate(
         async for status in news:
             if status.cycle != cycle:
                 cycle, shown, done = status.cycle, 0, 0
+            approved = status.decision is not None and status.decision.approve
+            results = (await repair.results())[done:] if approved else []
             for change in status.states[shown:]:
+                if change.state == State.PENDING_REPORT:  # what was done comes before it
+                    done += _tell_results(results, tell)
+                    results = []
                 tell(f"state: {change.state}")
                 last = change.state
                 if change.state == State.PENDING_APPROVAL and (plan := await repair.plan()):
                     tell(f"\n{plan_in_text(plan)}\n")
             shown = len(status.states)
-            if status.decision is not None and status.decision.approve:
-                results = await repair.results()
-                for result in results[done:]:
-                    tell(result_in_text(result))
-                done = len(results)
+            done += _tell_results(results, tell)
             if status.state != last:
                 tell(f"state: {status.state}")
                 last = status.state
             if ask and status.state == State.PENDING_APPROVAL and status.decision is None:
-                if not await _ask(repair, tell):
+                if not await _ask(repair):
                     break
             elif until(status):
                 break
@@ -199,7 +200,7 @@ def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
     digest = (status.plan_digest or "")[:SHORT]
     until = f" until {status.decide_until:%Y-%m-%d %H:%M} UTC" if status.decide_until else ""
     return (
-        f"{workflow_id} waits for a decision{until}; nothing has to run for that.\n"
+        f"{workflow_id} waits for a decision{until}; no worker has to run for that.\n"
         f"  workshop repair approve {workflow_id} --digest {digest}\n"
         f"  workshop repair approve {workflow_id} --digest {digest} --proposals p1,p2\n"
         f"  workshop repair reject {workflow_id} --digest {digest} --reason WHY"
@@ -221,7 +222,7 @@ async def document(repair: "RepairClient", status: "RepairStatus") -> dict[str, 
 
 def plan_document(plan: "Plan | None") -> dict[str, Any] | None:
     """A plan as JSON, with the digest that decisions are bound to."""
-    return plan and {"digest": plan.digest, **plan.model_dump(mode="json")}
+    return {"digest": plan.digest, **plan.model_dump(mode="json")} if plan else None
 
 
 async def read_line() -> str | None:
@@ -240,7 +241,16 @@ async def read_line() -> str | None:
         loop.remove_reader(sys.stdin.fileno())
 
 
-async def _ask(repair: "RepairClient", tell: Tell) -> bool:
+def _tell_results(results: "list[RepairResult]", tell: Tell) -> int:
+    """Tell what became of proposals. Returns of how many."""
+    from workshop_lib.repair.plain_text import result_in_text
+
+    for result in results:
+        tell(result_in_text(result))
+    return len(results)
+
+
+async def _ask(repair: "RepairClient") -> bool:
     """Ask until the plan is decided, here or elsewhere. Returns False where the person leaves it open."""
     from workshop_lib.repair.client import DecisionRefused
     from workshop_lib.repair.states import State

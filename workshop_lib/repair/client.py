@@ -5,8 +5,9 @@ act on, and works for the proactive agent too. Left out: the repair itself (`wor
 """
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -233,7 +234,7 @@ class RepairClient:
 
     async def follow(
         self, timeout: timedelta = timedelta(minutes=5)
-    ) -> AsyncIterator[RepairStatus]:
+    ) -> AsyncGenerator[RepairStatus, None]:
         """Where it is now, and again at every change, until its end.
 
         The server says when something new has happened, so nothing is asked for in between. A state that
@@ -267,9 +268,10 @@ class RepairClient:
             WorkshopError: neither came within `timeout`; the repair goes on.
         """
         status = None
-        async for status in self.follow(timeout):
-            if when(status):
-                break
+        async with contextlib.aclosing(self.follow(timeout)) as news:
+            async for status in news:
+                if when(status):
+                    break
         assert status is not None  # the first one comes at once
         return status
 

@@ -107,7 +107,8 @@ class ProactiveClient(RepairClient):
         handle = self._client.get_workflow_handle(self.workflow_id, result_type=ProactiveOutcome)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                return await handle.result()
+                outcome: ProactiveOutcome = await handle.result()
+                return outcome
         except TimeoutError:
             raise self._not_over(timeout) from None
         except WorkflowFailureError as error:
