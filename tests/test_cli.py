@@ -74,7 +74,7 @@ def test_up_status_down(workshop: Run) -> None:
     said = json.loads(workshop("status", "--json").stdout)
     assert said["server"]["address"].startswith("127.0.0.1:")
     workers = {worker["name"] for worker in said["workers"]}
-    assert workers == {"orchestrator", "it", "finance"}
+    assert workers == {"orchestrator", "it", "finance", "repair"}
     stopped = workshop("down")
     assert all(f"worker {name}" in stopped.stderr for name in workers)
     assert "dev server" in stopped.stderr

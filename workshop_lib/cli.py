@@ -8,27 +8,28 @@ one JSON document and nothing else; everything for people goes to stderr.
 import asyncio
 import contextlib
 import json
-import logging
 import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workshop_lib.cli_support import Json, leave_in_order, prepare, run, say, serving, start_server
 from workshop_lib.errors import WorkshopError
 from workshop_lib.mcp_cli import mcp_app
+from workshop_lib.repair_cli import repair_app
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
     from workshop_lib.agents.sessions import ChatClient
-    from workshop_lib.lab.server import Server
     from workshop_lib.lab.services import Service
+    from workshop_lib.worker_spec import WorkerSpec
 
 app = typer.Typer(
     help="A workshop on durable AI agents. Without a command: the lab, with JupyterLab.",
@@ -39,12 +40,9 @@ app = typer.Typer(
 notebook_app = typer.Typer(help="Your copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
 app.add_typer(mcp_app, name="mcp")
-
-T = TypeVar("T")
+app.add_typer(repair_app, name="repair")
 
 LEAVE = ("quit", "exit", "bye")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 class LoopName(StrEnum):
@@ -78,11 +76,6 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -334,41 +327,6 @@ def clean(
     say(f"{folder} is gone.")
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one coroutine to its end."""
-    return asyncio.run(work)
-
-
-def leave_in_order() -> None:
-    """From here on SIGTERM and a closed terminal end the command by way of its clean-up."""
-
-    def leave(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), leave)
-
-
-def start_server() -> "Server":
-    """Find, adopt or start the dev server, and say what a person should know about it."""
-    from workshop_lib.lab.server import ensure_server
-
-    server = ensure_server()
-    if server.note:
-        say(server.note)
-    return server
-
-
-async def prepare(server: "Server") -> None:
-    """Ensure namespaces and endpoints."""
-    from workshop_lib.lab.server import ensure_namespaces
-
-    for message in await ensure_namespaces(server):
-        say(message)
-
-
 @asynccontextmanager
 async def chat_worker(*, mcp_http: bool = False) -> AsyncIterator["Client"]:
     """A server, and workers in this process that serve the chats and the teams while the block runs.
@@ -376,32 +334,20 @@ async def chat_worker(*, mcp_http: bool = False) -> AsyncIterator["Client"]:
     Args:
         mcp_http: also see to it that the teams' MCP servers answer over HTTP.
     """
-    from workshop_lib.connect import connect
-    from workshop_lib.llm.gateway import warm_up
-    from workshop_lib.settings import get_settings
 
-    get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of a chat
-    # What fails is told to the user by the agent; a log line for each attempt would be noise here.
-    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
-    # The model library takes seconds to load; do it while the server starts. The worker would begin later.
-    loading = asyncio.create_task(warm_up())
-    server = await asyncio.to_thread(start_server)
-    if server.started:
-        say("A dev server was started for this; it stays until `workshop down`.")
-    await prepare(server)
-    await loading
-    from workshop_lib.agents.worker import orchestrator
-    from workshop_lib.teams.finance.worker import finance
-    from workshop_lib.teams.it.worker import it
+    def specs() -> "list[WorkerSpec]":
+        from workshop_lib.agents.worker import orchestrator
+        from workshop_lib.teams.finance.worker import finance
+        from workshop_lib.teams.it.worker import it
 
-    async with AsyncExitStack() as workers:
-        for spec in (it(), finance(), orchestrator()):
-            client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
-            await workers.enter_async_context(spec.build(client))
+        return [it(), finance(), orchestrator()]
+
+    async with AsyncExitStack() as running:
+        client = await running.enter_async_context(serving(specs))
         if mcp_http:
             from workshop_lib.lab.mcp_servers import ensured
 
-            await workers.enter_async_context(ensured())
+            await running.enter_async_context(ensured())
         yield client
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workshop_lib.lab.approving import approval_panel as approval_panel
     from workshop_lib.lab.bill import run_durable as run_durable
     from workshop_lib.lab.bill import show_bill as show_bill
     from workshop_lib.lab.classroom import events as events
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOME = {
     "pass_time": "clock",
     "repair_reaches": "repairs",
+    "approval_panel": "approving",
     "code_lines": "comparison",
     "compare_loops": "comparison",
     "show_comparison": "comparison",

@@ -7,7 +7,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import RepairClient
-from workshop_lib.repair.states import LAST_STATES, RepairStatus
+from workshop_lib.repair.states import ENDS, RepairStatus
 
 
 async def repair_reaches(repair: RepairClient, *states: str, timeout: float = 60) -> RepairStatus:
@@ -22,7 +22,7 @@ async def repair_reaches(repair: RepairClient, *states: str, timeout: float = 60
         status = await repair.status()
         if status.state in states:
             return status
-        over = status.state in LAST_STATES and not await _runs(repair)
+        over = status.state in ENDS and not await _runs(repair)
         if now() >= end or over:
             raise WorkshopError(
                 f"{repair.workflow_id} is in the state {status.state}: {status.reason or 'no reason given'}",

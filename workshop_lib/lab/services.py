@@ -24,6 +24,7 @@ SERVICES = {
     "orchestrator": "workshop_lib.agents.worker",
     "it": "workshop_lib.teams.it.worker",
     "finance": "workshop_lib.teams.finance.worker",
+    "repair": "workshop_lib.repair.worker",
 }
 MCP_PREFIX = "mcp-"  # what the names of MCP servers begin with
 

@@ -5,17 +5,21 @@ act on, and works for the proactive agent too. Left out: the repair itself (`wor
 """
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
+    WorkflowHistoryEventAsyncIterator,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -26,6 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
+from workshop_lib.repair.plan_rules import in_words
 from workshop_lib.repair.states import (
     Callback,
     Decision,
@@ -38,6 +43,8 @@ from workshop_lib.repair.states import (
 )
 from workshop_lib.settings import get_settings
 
+# The server answers a wait for new events after twenty seconds, with nothing where nothing has happened.
+EVENTS_LIMIT = timedelta(seconds=40)
 QUERY_LIMIT = timedelta(seconds=10)
 # A workflow task that a dead worker took with it is given to another one after this time.
 TASK_TIMEOUT = timedelta(seconds=4)
@@ -172,13 +179,7 @@ class RepairClient:
             DecisionRefused: it does not count.
         """
         return await self.decide(
-            Decision(
-                approve=True,
-                plan_digest=plan_digest,
-                decided_by=decided_by or get_settings().user_name,
-                proposals=proposals,
-                comment=comment,
-            )
+            _decision(True, plan_digest, decided_by, proposals=proposals, comment=comment)
         )
 
     async def reject(
@@ -189,14 +190,7 @@ class RepairClient:
         Raises:
             DecisionRefused: it does not count.
         """
-        return await self.decide(
-            Decision(
-                approve=False,
-                plan_digest=plan_digest,
-                decided_by=decided_by or get_settings().user_name,
-                comment=comment,
-            )
-        )
+        return await self.decide(_decision(False, plan_digest, decided_by, comment=comment))
 
     async def decide(
         self, decision: Decision, *, timeout: timedelta = timedelta(seconds=30)
@@ -242,6 +236,92 @@ class RepairClient:
             # again.
             await asyncio.sleep(0.2)
 
+    async def follow(
+        self, timeout: timedelta = timedelta(minutes=5)
+    ) -> AsyncGenerator[RepairStatus, None]:
+        """Where it is now, and again at every change, until its end.
+
+        The server says when something new has happened, so nothing is asked for in between. A state that
+        is left in the same step as it is entered is found in `states`.
+
+        Raises:
+            WorkshopError: no worker answers, or it has not ended within `timeout`. It goes on.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        seen = await self.status()
+        yield seen
+        events = self._events()
+        while True:
+            more = await self._next_events(events, end - loop.time(), timeout)
+            status = await self.status()
+            if status != seen:
+                seen = status
+                yield status
+            if not more:
+                if not _continues(events):
+                    return
+                events = self._events()
+
+    async def wait_until(
+        self, when: Callable[[RepairStatus], bool], timeout: timedelta = timedelta(minutes=5)
+    ) -> RepairStatus:
+        """Wait for a status of which something is true, or for the last one.
+
+        Raises:
+            WorkshopError: neither came within `timeout`; the repair goes on.
+        """
+        status = None
+        async with contextlib.aclosing(self.follow(timeout)) as news:
+            async for status in news:
+                if when(status):
+                    break
+        assert status is not None  # the first one comes at once
+        return status
+
+    async def wait_for(
+        self, *states: State, timeout: timedelta = timedelta(minutes=5)
+    ) -> RepairStatus:
+        """Wait until the repair is in one of these states, or has been.
+
+        Raises:
+            WorkshopError: it ended and never was, or is not there within `timeout`.
+        """
+
+        def reached(status: RepairStatus) -> bool:
+            return bool({status.state, *(change.state for change in status.states)} & set(states))
+
+        status = await self.wait_until(reached, timeout)
+        if not reached(status):
+            raise WorkshopError(
+                f"{self.workflow_id} has ended as {status.state}: {status.reason}",
+                expected=" or ".join(states),
+            )
+        return status
+
+    def _events(self) -> WorkflowHistoryEventAsyncIterator:
+        return self.handle.fetch_history_events(
+            wait_new_event=True, skip_archival=True, rpc_timeout=EVENTS_LIMIT
+        )
+
+    async def _next_events(
+        self, events: WorkflowHistoryEventAsyncIterator, left: float, timeout: timedelta
+    ) -> bool:
+        """Wait for events that may have changed the status. Returns whether there can be more."""
+        try:
+            async with asyncio.timeout(left):
+                while True:
+                    await events.fetch_next_page()
+                    if not events.next_page_token:
+                        return False
+                    if any(_is_step(event) for event in events.current_page or ()):
+                        return True
+        except TimeoutError:
+            await self.status()  # where nobody serves it any more, that is what is wrong
+            raise self._not_over(timeout) from None
+        except RPCError as error:
+            raise self._unknown(error) from None
+
     async def outcome(self, timeout: timedelta = timedelta(minutes=5)) -> RepairOutcome:
         """Wait for the end. A repair that failed is an outcome too, with the state FAILED.
 
@@ -252,10 +332,7 @@ class RepairClient:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await self.handle.result()
         except TimeoutError:
-            raise WorkshopError(
-                f"{self.workflow_id} is not over within {timeout.total_seconds():.0f} s. It goes on.",
-                fix="look at its status: it may wait for a decision.",
-            ) from None
+            raise self._not_over(timeout) from None
         except WorkflowFailureError as error:
             cause = error.cause
             if isinstance(cause, ApplicationError) and cause.type == "RepairFailed":
@@ -269,6 +346,12 @@ class RepairClient:
             ) from None
         except RPCError as error:
             raise self._unknown(error) from None
+
+    def _not_over(self, timeout: timedelta) -> WorkshopError:
+        return WorkshopError(
+            f"{self.workflow_id} is not that far within {timeout.total_seconds():.0f} s. It goes on.",
+            fix="look at its status: it may wait for a decision.",
+        )
 
     async def _query(self, name: str, kind: Any) -> Any:
         try:
@@ -307,12 +390,39 @@ async def list_repairs(client: Client) -> AsyncIterator[RepairInfo]:
         yield RepairInfo(
             workflow_id=run.id,
             kind=kinds[run.workflow_type],
-            status=_in_words(run.status),
+            status=_status_in_words(run.status),
             started=run.start_time,
         )
 
 
-def _in_words(status: WorkflowExecutionStatus | None) -> str:
+def _decision(approve: bool, plan_digest: str, decided_by: str | None, **given: Any) -> Decision:
+    """A decision of what a person has typed.
+
+    Raises:
+        DecisionRefused: it cannot be one.
+    """
+    who = decided_by or get_settings().user_name
+    try:
+        return Decision(approve=approve, plan_digest=plan_digest, decided_by=who, **given)
+    except ValidationError as error:
+        raise DecisionRefused("Unreadable", f"That is no decision: {in_words(error)}.") from None
+
+
+def _is_step(event: HistoryEvent) -> bool:
+    """Whether the workflow's code may have run: only that changes its status."""
+    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+
+
+def _continues(events: WorkflowHistoryEventAsyncIterator) -> bool:
+    """Whether a run that has ended goes on as a new one."""
+    last = (events.current_page or ())[-1:]
+    return any(
+        event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+        for event in last
+    )
+
+
+def _status_in_words(status: WorkflowExecutionStatus | None) -> str:
     return status.name.lower().replace("_", " ") if status else "unknown"
 
 

@@ -51,6 +51,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
     from workshop_lib.repair.states import (
         APPROVAL_TIMEOUT,
+        ENDS,
         Decision,
         RecordedDecision,
         RepairOutcome,
@@ -149,13 +150,7 @@ class RepairCycle:
     @property
     def ended(self) -> bool:
         """True once nothing more happens in this pass."""
-        return self.state in (
-            State.COMPLETED,
-            State.NO_REPAIR_NEEDED,
-            State.REJECTED,
-            State.EXPIRED,
-            State.FAILED,
-        )
+        return self.state in ENDS
 
     def show_plan(self) -> None:
         """Open the desk: from now on the plan can be decided."""

@@ -41,15 +41,9 @@ class State(StrEnum):
     STOPPED = "STOPPED"
 
 
-LAST_STATES = frozenset(
-    {
-        State.COMPLETED,
-        State.NO_REPAIR_NEEDED,
-        State.REJECTED,
-        State.EXPIRED,
-        State.FAILED,
-        State.STOPPED,
-    }
+# Nothing more happens in a pass that is in one of these.
+ENDS = frozenset(
+    {State.COMPLETED, State.NO_REPAIR_NEEDED, State.REJECTED, State.EXPIRED, State.FAILED}
 )
 
 

@@ -1,0 +1,107 @@
+"""What the commands of `workshop` share: talking to people, starting the server, serving in this process.
+
+Left out: the commands themselves (`cli`, `repair_cli`).
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from workshop_lib.lab.server import Server
+    from workshop_lib.worker_spec import WorkerSpec
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine to its end."""
+    return asyncio.run(work)
+
+
+def leave_in_order() -> None:
+    """From here on SIGTERM and a closed terminal end the command by way of its clean-up."""
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), leave)
+
+
+def start_server() -> "Server":
+    """Find, adopt or start the dev server, and say what a person should know about it."""
+    from workshop_lib.lab.server import ensure_server
+
+    server = ensure_server()
+    if server.note:
+        say(server.note)
+    return server
+
+
+async def prepare(server: "Server") -> None:
+    """Ensure namespaces and endpoints."""
+    from workshop_lib.lab.server import ensure_namespaces
+
+    for message in await ensure_namespaces(server):
+        say(message)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator["Client"]:
+    """A server that is ready for work, and a client of the orchestrator's namespace."""
+    from workshop_lib.connect import connect
+
+    server = await asyncio.to_thread(start_server)
+    if server.started:
+        say("A dev server was started for this; it stays until `workshop down`.")
+    await prepare(server)
+    yield await connect()
+
+
+@asynccontextmanager
+async def serving(
+    specs: Callable[[], "Sequence[WorkerSpec]"], *, calls_models: bool = True
+) -> AsyncIterator["Client"]:
+    """A server, and workers in this process that serve while the block runs.
+
+    Args:
+        specs: makes the workers' specs. Called late, because their modules take long to import. The
+            client that is given is that of the last one.
+        calls_models: load the model library first, and say now what is wrong with the model.
+    """
+    from workshop_lib.connect import connect
+    from workshop_lib.llm.gateway import warm_up
+    from workshop_lib.settings import get_settings
+
+    # What fails is told to the user by the command; a log line for each attempt would be noise here.
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
+    loading: asyncio.Task[None] | None = None
+    if calls_models:
+        get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of work
+        # The library takes seconds to load; do it while the server starts. The worker would begin later.
+        loading = asyncio.create_task(warm_up())
+    async with connected(), AsyncExitStack() as workers:
+        if loading is not None:
+            await loading
+        for spec in specs():
+            client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
+            await workers.enter_async_context(spec.build(client))
+        yield client
