@@ -76,7 +76,8 @@ def _write(notification: Notification) -> Path:
     mail["Subject"] = " ".join(
         subject.split()
     )  # a workflow id may hold anything but must stay one line
-    mail.set_content(f"{notice.summary}\n\n{notification.body}".strip() + "\n")
+    # As it is, for people who open the file: no line is broken or encoded.
+    mail.set_content(f"{notice.summary}\n\n{notification.body}".strip() + "\n", cte="8bit")
     folder = get_settings().state_dir / "outbox"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"
