@@ -28,7 +28,14 @@ def test_tools_find_nothing(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["workshop_lib.connect", "workshop_lib.cli", "workshop_lib.agents.manual_loop"]
+    "module",
+    [
+        "workshop_lib.connect",
+        "workshop_lib.cli",
+        "workshop_lib.agents.manual_loop",
+        "workshop_lib.repair.client",
+        "workshop_lib.repair.proactive",
+    ],
 )
 def test_heavy_libraries_are_not_imported_before_they_are_needed(module: str) -> None:
     code = (
