@@ -193,6 +193,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents import planner
     from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
     from workshop_lib.llm.messages import Message
+    from workshop_lib.llm.tool_calls import arguments_of
 
 
 @workflow.defn
@@ -201,14 +202,13 @@ class Agent:
     async def run(self, text: str) -> str:
         talk, offer = [Message.user(text)], [tool.spec for tool in LOCAL_TOOLS.values()]
         while True:
-            ask = planner.PlanRequest(messages=talk, tools=offer)
-            step, options = planner.plan_next_action, planner.PLAN_OPTIONS
-            plan = await workflow.execute_activity(step, ask, **options)
+            ask, step = planner.PlanRequest(messages=talk, tools=offer), planner.plan_next_action
+            plan = await workflow.execute_activity(step, ask, **planner.PLAN_OPTIONS)
             talk.append(plan.message)
             if not plan.message.tool_calls:
                 return plan.message.content
             for call in plan.message.tool_calls:
-                tool = ToolRequest(name=call.name, arguments=planner.arguments_of(call))
+                tool = ToolRequest(name=call.name, arguments=arguments_of(call))
                 said = await workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)
                 talk.append(Message.tool_result(call, said))
 
@@ -221,6 +221,7 @@ class Agent:
 #     from workshop_lib.agents import planner
 #     from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
 #     from workshop_lib.llm.messages import Message
+#     from workshop_lib.llm.tool_calls import arguments_of
 #
 #
 # @workflow.defn
@@ -229,14 +230,13 @@ class Agent:
 #     async def run(self, text: str) -> str:
 #         talk, offer = [Message.user(text)], [tool.spec for tool in LOCAL_TOOLS.values()]
 #         while True:
-#             ask = planner.PlanRequest(messages=talk, tools=offer)
-#             step, options = planner.plan_next_action, planner.PLAN_OPTIONS
-#             plan = await workflow.execute_activity(step, ask, **options)
+#             ask, step = planner.PlanRequest(messages=talk, tools=offer), planner.plan_next_action
+#             plan = await workflow.execute_activity(step, ask, **planner.PLAN_OPTIONS)
 #             talk.append(plan.message)
 #             if not plan.message.tool_calls:
 #                 return plan.message.content
 #             for call in plan.message.tool_calls:
-#                 tool = ToolRequest(name=call.name, arguments=planner.arguments_of(call))
+#                 tool = ToolRequest(name=call.name, arguments=arguments_of(call))
 #                 said = LOCAL_TOOLS[tool.name].run(tool.arguments)  # your code here
 #                 talk.append(Message.tool_result(call, said))
 

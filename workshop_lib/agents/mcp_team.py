@@ -23,11 +23,11 @@ from temporalio.openai_agents.workflow import temporal_mcp_server
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import ToolInputError
-from workshop_lib.agents.planner import problem_with
 from workshop_lib.agents.sdk_session import Turn
 from workshop_lib.agents.toolbox import reason_of
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.tool_calls import problem_with
 from workshop_lib.mcp_wire import CallMeta, Transport
 
 TEAMS = ("it", "finance")

@@ -27,9 +27,10 @@ from workshop_lib.agents.local_tools import (
     ToolRequest,
     execute_tool,
 )
-from workshop_lib.agents.planner import TOOL_OPTIONS, arguments_of, problem_with
+from workshop_lib.agents.planner import TOOL_OPTIONS
 from workshop_lib.agents.team_tools import open_team_tools
 from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.tool_calls import arguments_of, problem_with
 
 
 class Tool(Protocol):

@@ -18,10 +18,10 @@ from pydantic import BaseModel
 
 from workshop_lib.agents.chat import INSTRUCTIONS, MAX_TOOL_ROUNDS
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
-from workshop_lib.agents.planner import arguments_of, problem_with
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Message, ToolCall
+from workshop_lib.llm.tool_calls import arguments_of, problem_with
 
 
 class NakedRun(BaseModel):
