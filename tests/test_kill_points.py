@@ -45,7 +45,9 @@ SDK_MODEL = "invoke_model_activity"  # the plugin's, so the spec does not name i
 MODELS = {"manual": MODEL, "sdk": SDK_MODEL}
 QUESTION = "What is 15 * 23?"  # one call of the model, one of a tool, one of the model
 ANSWER = "15 * 23 = 345."
-FIRST = kill_points(SPEC.workflow_names, [*SPEC.activity_names, SDK_MODEL])
+# The MCP loop is killed where its servers are: in the tests of these.
+WORKFLOWS = [name for name in SPEC.workflow_names if name != LOOPS["mcp"]]
+FIRST = kill_points(WORKFLOWS, [*SPEC.activity_names, SDK_MODEL])
 # The second call is the same code; of the slower loop the place where most is lost stands for all.
 SECOND = [
     replace(point, occurrence=2)
@@ -129,7 +131,7 @@ async def reply_of(sending: "asyncio.Task[Reply]") -> Reply:
 
 def loop_of(point: KillPoint) -> str:
     """The loop whose turns pass a place."""
-    loops = (loop for loop in LOOPS if point.name in (LOOPS[loop], MODELS[loop]))
+    loops = (loop for loop in MODELS if point.name in (LOOPS[loop], MODELS[loop]))
     return next(loops, "manual")
 
 
@@ -138,7 +140,7 @@ def test_every_step_of_the_worker_has_every_kill_point() -> None:
     steps = {"activity-before", "activity-inside", "activity-result", "activity-report"}
     assert set(Where) == tasks | steps | {"operation-before", "operation-after"}
     assert SPEC.workflows and SPEC.activities
-    wanted = {*itertools.product(tasks, SPEC.workflow_names)}
+    wanted = {*itertools.product(tasks, WORKFLOWS)}
     wanted |= {*itertools.product(steps, [*SPEC.activity_names, SDK_MODEL])}
     assert {(str(point.where), point.name) for point in FIRST} == wanted
     assert len(FIRST) == len(wanted)

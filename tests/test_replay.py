@@ -40,7 +40,8 @@ async def replay(name: str, workflow: type) -> None:
 
 def test_every_loop_is_recorded() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(RECORDINGS)
-    assert {loop for loop, _ in RECORDINGS.values()} == set(LOOPS)
+    # The MCP loop is the SDK's with other tools; what its servers say is recorded nowhere.
+    assert {loop for loop, _ in RECORDINGS.values()} == set(LOOPS) - {"mcp"}
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

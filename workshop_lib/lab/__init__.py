@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.comparison import code_lines as code_lines
     from workshop_lib.lab.comparison import compare_loops as compare_loops
     from workshop_lib.lab.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.mcp_here import serve_mcp as serve_mcp
     from workshop_lib.lab.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.other_side import linked_runs as linked_runs
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
     from workshop_lib.lab.repairs import repair_reaches as repair_reaches
     from workshop_lib.lab.waiting import result as result
     from workshop_lib.lab.waiting import watch as watch
+    from workshop_lib.lab.wire import json_rpc as json_rpc
     from workshop_lib.lab.worker_process import start_process as start_process
     from workshop_lib.lab.workers import start_worker as start_worker
     from workshop_lib.lab.workers import stop_all as stop_all
     from workshop_lib.lab.workers import stop_worker as stop_worker
 
 _HOME = {
+    "json_rpc": "wire",
+    "serve_mcp": "mcp_here",
     "pass_time": "clock",
     "repair_reaches": "repairs",
     "approval_panel": "approving",
