@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-mcp_app = typer.Typer(help="The teams' tools as MCP servers.", no_args_is_help=True)
+mcp_app = typer.Typer(
+    help="The teams' tools, and the repair agent, as MCP servers.", no_args_is_help=True
+)
 
 
 class ServerName(StrEnum):
@@ -23,6 +25,7 @@ class ServerName(StrEnum):
 
     IT = "it"
     FINANCE = "finance"
+    REPAIR = "repair"
 
 
 class ClientName(StrEnum):

@@ -22,7 +22,9 @@ Transport = Literal["stdio", "http"]
 SERVERS = {
     "it": "workshop_lib.teams.it.mcp_server",
     "finance": "workshop_lib.teams.finance.mcp_server",
+    "repair": "workshop_lib.repair.mcp_server",
 }
+TEAM_SERVERS = ("it", "finance")  # the ones that the chat agent uses
 
 
 class CallMeta(BaseModel):

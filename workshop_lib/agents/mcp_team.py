@@ -28,9 +28,9 @@ from workshop_lib.agents.toolbox import reason_of
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tool_calls import problem_with
-from workshop_lib.mcp_wire import CallMeta, Transport
+from workshop_lib.mcp_wire import TEAM_SERVERS, CallMeta, Transport
 
-TEAMS = ("it", "finance")
+TEAMS = TEAM_SERVERS
 GRACE = timedelta(seconds=5)  # by then the server has said what kept it; this side could not
 
 

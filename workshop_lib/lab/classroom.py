@@ -5,6 +5,7 @@ notebook needs.
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -38,6 +39,8 @@ async def start() -> Client:
             "created"
         ):  # a beginner need not know yet; what was mended is told
             print(message)
+    # A connection whose server a lesson has killed cannot be closed in order; nothing is lost by that.
+    logging.getLogger("openai.agents").setLevel(logging.CRITICAL)
     cells.register()
     client = await connect()
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")

@@ -30,6 +30,7 @@ _AGENTS = "workshop_lib.agents"
 CODE = {
     "manual": (f"{_AGENTS}.manual_loop", f"{_AGENTS}.planner"),
     "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session"),
+    "mcp": (f"{_AGENTS}.mcp_loop", f"{_AGENTS}.mcp_team", f"{_AGENTS}.sdk_session"),
 }
 _NOT_CODE = {
     tokenize.COMMENT,

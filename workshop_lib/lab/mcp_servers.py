@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.mcp_wire import SERVERS, health_url, server_url
+from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, health_url, server_url
 from workshop_lib.settings import get_settings
 
 START_LIMIT = 30.0  # seconds until a server must listen
@@ -97,7 +97,7 @@ async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerPr
     """Start a team's MCP server, in place of the one that this process has started before.
 
     Args:
-        name: a key of `mcp_wire.SERVERS`: "it", "finance".
+        name: a key of `mcp_wire.SERVERS`: "it", "finance", "repair".
         port: the settings' one when left out, or another where that is taken.
 
     Returns:
@@ -113,7 +113,7 @@ async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerPr
 
 
 @asynccontextmanager
-async def ensured(names: Iterable[str] = tuple(SERVERS)) -> AsyncIterator[list[McpServerProcess]]:
+async def ensured(names: Iterable[str] = TEAM_SERVERS) -> AsyncIterator[list[McpServerProcess]]:
     """See to it that these servers answer while the block runs. Yields those that were started for it."""
     started: list[McpServerProcess] = []
     try:
