@@ -332,6 +332,28 @@ async def test_an_endpoint_that_is_taken_away_while_the_chat_waits_is_said(
     assert f"the server has no endpoint {teams.finance_endpoint}" in again.text
 
 
+@pytest.mark.parametrize("loop", ["manual"])  # the server's business, as above
+async def test_a_turn_that_meets_a_missing_endpoint_goes_on_once_it_is_made(
+    chat: ChatClient, teams: Teams
+) -> None:
+    assert (await say(chat, TSLA)).text == TSLA_REPLY  # the session has seen the endpoint
+    await teams.delete_endpoint(teams.finance)
+    # The server does not take the call, and asks the workflow again and again. The client gives up in time.
+    async with asyncio.timeout(10) as limit:
+        with pytest.raises(WorkshopError, match="No reply within 2 s"):
+            await chat.send(TSLA, timeout=timedelta(seconds=2))
+    assert not limit.expired()
+    failed = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+    answered = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED
+    assert of_type(await events(chat.handle), failed)
+    await teams.make_endpoint(teams.finance)
+    async with asyncio.timeout(LIMIT):
+        while len(of_type(await events(chat.handle), answered)) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # an event of the server's
+    texts = [line.text for line in await chat.transcript()]
+    assert texts == [TSLA, TSLA_REPLY] * 2
+
+
 # --- the finance worker is killed --------------------------------------------------------------------
 
 _FINANCE = finance()

@@ -104,7 +104,12 @@ class ChatClient:
         while True:
             left = timedelta(seconds=max(0.1, end - loop.time()))
             try:
-                return await self._send(message, update_id, left)
+                # The client repeats a call by itself while the server refuses it for the moment, each try
+                # with a time of its own. The second is for its own, more telling end.
+                async with asyncio.timeout(left.total_seconds() + 1):
+                    return await self._send(message, update_id, left)
+            except TimeoutError:
+                raise _no_reply(self.workflow_id, timeout) from None
             except RPCError as error:
                 if error.status != RPCStatusCode.FAILED_PRECONDITION:
                     raise
