@@ -1,45 +1,26 @@
 """The `workshop` command as a person meets it: a process with arguments, two streams and a status."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from notebook_runner import isolated_state
-
-BIN = Path(sys.executable).parent
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from workshop_command import Workshop, workshop_command
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Iterator[Run]:
-    """Runs the command in a state folder of its own, which ends with everything that lives in it."""
-    with isolated_state() as state:
-        (Path(state) / "empty.env").touch()
-
-        def run(*arguments: str, typed: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
-            return subprocess.run(
-                [BIN / "workshop", *arguments],
-                input=typed,
-                capture_output=True,
-                text=True,
-                timeout=90,
-                env=os.environ | {"WORKSHOP_STATE_DIR": str(state)} | env,
-            )
-
-        yield run
+def workshop() -> Iterator[Workshop]:
+    with workshop_command() as command:
+        yield command
 
 
-def test_ask_prints_the_reply_and_nothing_else_on_stdout(workshop: Run) -> None:
+def test_ask_prints_the_reply_and_nothing_else_on_stdout(workshop: Workshop) -> None:
     done = workshop("ask", "What is 125 * 8?")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "125 * 8 = 1000.\n"
 
 
-def test_ask_json_is_one_document(workshop: Run) -> None:
+def test_ask_json_is_one_document(workshop: Workshop) -> None:
     done = workshop("ask", "--json", "What's the weather like in San Francisco?")
     document = json.loads(done.stdout)
     assert "15 °C" in document["reply"]
@@ -50,14 +31,14 @@ def test_ask_json_is_one_document(workshop: Run) -> None:
 
 
 @pytest.mark.parametrize("message", ["", "   \n", "x" * 100_000], ids=["empty", "blank", "100 kB"])
-def test_a_message_that_is_refused_says_why(workshop: Run, message: str) -> None:
+def test_a_message_that_is_refused_says_why(workshop: Workshop, message: str) -> None:
     done = workshop("ask", message)
     assert done.returncode == 1
     assert "message" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_named_session_is_rejoined_and_listed(workshop: Run) -> None:
+def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
     first = workshop("chat", "--session", "mine", typed="What is 25 + 17?\n\nbye\n")
     assert "Agent: 25 + 17 = 42." in first.stdout, first.stderr
     again = workshop("chat", "--session", "mine", typed="What did I ask first?\nquit\n")
@@ -69,7 +50,7 @@ def test_a_named_session_is_rejoined_and_listed(workshop: Run) -> None:
     assert all(entry["status"] == "completed" for entry in listed if entry["session"] != "mine")
 
 
-def test_up_status_down(workshop: Run) -> None:
+def test_up_status_down(workshop: Workshop) -> None:
     assert workshop("up").returncode == 0
     said = json.loads(workshop("status", "--json").stdout)
     assert said["server"]["address"].startswith("127.0.0.1:")
@@ -85,13 +66,13 @@ def test_up_status_down(workshop: Run) -> None:
 @pytest.mark.parametrize(
     "arguments", [["ask"], ["frobnicate"], ["ask", "x", "--frobnicate"], ["notebook"]]
 )
-def test_wrong_usage_is_status_2(workshop: Run, arguments: list[str]) -> None:
+def test_wrong_usage_is_status_2(workshop: Workshop, arguments: list[str]) -> None:
     done = workshop(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_loop_is_named_with_the_known_ones(workshop: Run) -> None:
+def test_an_unknown_loop_is_named_with_the_known_ones(workshop: Workshop) -> None:
     done = workshop("ask", "--loop", "moebius", "hello")
     assert done.returncode == 2
     assert "moebius" in done.stderr
@@ -99,7 +80,7 @@ def test_an_unknown_loop_is_named_with_the_known_ones(workshop: Run) -> None:
 
 
 def test_an_unreadable_env_file_is_said_by_line_and_without_its_content(
-    workshop: Run, tmp_path: Path
+    workshop: Workshop, tmp_path: Path
 ) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("LLM_MODEL=offline/rules\nsk-secret-without-a-name\n")
@@ -113,7 +94,7 @@ def test_an_unreadable_env_file_is_said_by_line_and_without_its_content(
     assert "not UTF-8" in done.stderr
 
 
-def test_a_state_folder_that_cannot_be_written(workshop: Run, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_written(workshop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = workshop("ask", "hello", WORKSHOP_STATE_DIR=str(tmp_path / "file" / "state"))
     assert done.returncode == 1
@@ -121,7 +102,7 @@ def test_a_state_folder_that_cannot_be_written(workshop: Run, tmp_path: Path) ->
     assert str(tmp_path / "file") in done.stderr
 
 
-def test_a_key_for_another_provider_than_the_model(workshop: Run) -> None:
+def test_a_key_for_another_provider_than_the_model(workshop: Workshop) -> None:
     done = workshop(
         "ask", "hello", LLM_MODEL="anthropic/claude-x", OPENAI_API_KEY="sk-test-abcdefgh"
     )
@@ -130,7 +111,7 @@ def test_a_key_for_another_provider_than_the_model(workshop: Run) -> None:
     assert "abcdefgh" not in done.stderr
 
 
-def test_an_unknown_notebook_is_named_with_the_known_ones(workshop: Run) -> None:
+def test_an_unknown_notebook_is_named_with_the_known_ones(workshop: Workshop) -> None:
     done = workshop("notebook", "reset", "77")
     assert done.returncode == 1
     assert "00" in done.stderr

@@ -262,17 +262,28 @@ def _decide(
             param_hint="--digest",
         )
 
+    async def follow(repair: "RepairClient") -> tuple[dict[str, Any], bool]:
+        status = await narrate(repair, tell)
+        await tell_end(repair, status, tell)
+        return await document(repair, status), _went_well(status)
+
     async def work() -> tuple[dict[str, Any], bool]:
-        async with repair_worker() as client:
+        from workshop_lib.repair.client import RepairClient
+        from workshop_lib.repair.states import ENDS
+
+        # A decision needs no model, so whoever is refused does not wait for one to be loaded.
+        async with repair_answers() as client:
             repair = await waiting_repair(client, repair_id)
             plan = await repair.plan()
             seen = whole_digest(plan, digest) if digest else await _confirmed(plan, question)
             recorded = await decide(repair, seen)
             made = "approved" if recorded.approve else "rejected"
-            say(f"{made} by {recorded.decided_by}: {', '.join(recorded.approved) or 'nothing'}")
-            status = await narrate(repair, tell)
-            await tell_end(repair, status, tell)
-            return await document(repair, status), _went_well(status)
+            which = ", ".join(recorded.approved or recorded.declined)
+            say(f"{repair.workflow_id}: {made} by {recorded.decided_by}: {which}")
+            if (await repair.status()).state in ENDS:
+                return await follow(repair)
+        async with repair_worker() as client:
+            return await follow(RepairClient(client, repair.workflow_id))
 
     _finish(*run(work()), as_json)
 

@@ -126,7 +126,7 @@ def stop(agent: Agent = AGENT) -> None:
     async def work() -> int:
         from workshop_lib.repair.proactive_client import ProactiveClient
 
-        async with repair_worker() as client:
+        async with repair_worker(calls_models=False) as client:
             leaving = ProactiveClient(client, agent)
             await leaving.request_exit()
             return (await leaving.stopped()).count

@@ -36,15 +36,19 @@ HOW_TO_DECIDE = (
 
 
 @asynccontextmanager
-async def repair_worker() -> AsyncIterator["Client"]:
-    """A server, and a worker in this process that carries repairs on while the block runs."""
+async def repair_worker(*, calls_models: bool = True) -> AsyncIterator["Client"]:
+    """A server, and a worker in this process that carries repairs on while the block runs.
+
+    Args:
+        calls_models: load the model library first; otherwise only when a step turns out to need it.
+    """
 
     def specs() -> "list[WorkerSpec]":
         from workshop_lib.repair.worker import repair
 
-        return [repair()]
+        return [repair() if calls_models else replace(repair(), warm_ups=())]
 
-    async with serving(specs) as client:
+    async with serving(specs, calls_models=calls_models) as client:
         yield client
 
 
