@@ -27,8 +27,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
 from workshop_lib.repair.states import (
+    REQUEST_EXIT,
+    STOP_WAITING,
     Callback,
+    CycleRecord,
     Decision,
+    ProactiveStart,
     RecordedDecision,
     RepairOutcome,
     RepairStart,
@@ -43,6 +47,8 @@ QUERY_LIMIT = timedelta(seconds=10)
 TASK_TIMEOUT = timedelta(seconds=4)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
+# The last task was lost with its worker, or the agent is just continuing as new.
+_AGAIN = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.ABORTED)
 
 
 class DecisionRefused(WorkshopError):
@@ -100,29 +106,65 @@ class RepairClient:
             WorkshopError: there is one of that name under way.
         """
         settings = get_settings()
-        repair = cls(client, workflow_id or f"repair-{uuid.uuid4().hex[:8]}")
+        start = RepairStart(
+            today=today or settings.today,
+            user=settings.user_name,
+            auto_approve=auto_approve,
+            callback=callback,
+        )
+        name = workflow_id or f"repair-{uuid.uuid4().hex[:8]}"
+        return await cls._start(client, "repair", start, name, task_queue)
+
+    @classmethod
+    async def start_proactive(
+        cls,
+        client: Client,
+        *,
+        today: date | None = None,
+        callback: Callback | None = None,
+        workflow_id: str | None = None,
+        task_queue: str | None = None,
+    ) -> "RepairClient":
+        """Start the proactive agent, one a user unless it is given a name.
+
+        Args:
+            today: the day of its first cycle; the settings' one when left out.
+
+        Raises:
+            WorkshopError: it is under way.
+        """
+        settings = get_settings()
+        start = ProactiveStart(
+            today=today or settings.today, user=settings.user_name, callback=callback
+        )
+        name = workflow_id or f"always-repairing-for-{settings.user_name}"
+        return await cls._start(client, "proactive", start, name, task_queue)
+
+    @classmethod
+    async def _start(
+        cls,
+        client: Client,
+        kind: str,
+        start: RepairStart | ProactiveStart,
+        workflow_id: str,
+        task_queue: str | None,
+    ) -> "RepairClient":
         try:
             await client.start_workflow(
-                KINDS["repair"],
-                RepairStart(
-                    today=today or settings.today,
-                    user=settings.user_name,
-                    auto_approve=auto_approve,
-                    callback=callback,
-                ),
-                id=repair.workflow_id,
-                task_queue=task_queue or settings.repair_queue,
+                KINDS[kind],
+                start,
+                id=workflow_id,
+                task_queue=task_queue or get_settings().repair_queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                memo={"user": settings.user_name},
+                memo={"user": start.user},
                 task_timeout=TASK_TIMEOUT,
                 rpc_timeout=QUERY_LIMIT,
             )
         except WorkflowAlreadyStartedError:
             raise WorkshopError(
-                f"The repair {repair.workflow_id} is under way.",
-                fix="look at it, or use another name.",
+                f"{workflow_id} is under way.", fix="look at its status, or use another name."
             ) from None
-        return repair
+        return cls(client, workflow_id)
 
     @property
     def handle(self) -> WorkflowHandle[Any, RepairOutcome]:
@@ -230,12 +272,11 @@ class RepairClient:
             except RPCError as error:
                 if error.status == RPCStatusCode.NOT_FOUND:
                     raise await self._too_late() from None
-                if error.status != RPCStatusCode.FAILED_PRECONDITION:
+                if error.status not in _AGAIN:
                     raise self._no_answer("took the decision") from None
                 if loop.time() >= end:
                     raise self._no_answer("took the decision") from None
-            # The last task was lost with its worker; the server has no event for when it takes updates
-            # again.
+            # The server has no event for when it takes updates again.
             await asyncio.sleep(0.2)
 
     async def outcome(self, timeout: timedelta = timedelta(minutes=5)) -> RepairOutcome:
@@ -265,6 +306,37 @@ class RepairClient:
             ) from None
         except RPCError as error:
             raise self._unknown(error) from None
+
+    async def stop_waiting(self) -> None:
+        """Have the proactive agent begin its next cycle at once.
+
+        Raises:
+            WorkshopError: it has ended, or never was.
+        """
+        await self._signal(STOP_WAITING)
+
+    async def request_exit(self) -> None:
+        """Have the proactive agent leave. Repairs under way are made first; a plan expires undecided.
+
+        Raises:
+            WorkshopError: it has ended, or never was.
+        """
+        await self._signal(REQUEST_EXIT)
+
+    async def cycles(self) -> list[CycleRecord]:
+        """The past cycles of the proactive agent."""
+        answer: list[CycleRecord] = await self._query("cycles", list[CycleRecord])
+        return answer
+
+    async def _signal(self, name: str) -> None:
+        try:
+            await self.handle.signal(name, rpc_timeout=QUERY_LIMIT)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise WorkshopError(
+                    f"{self.workflow_id} has ended, or never was.", fix="list the repairs."
+                ) from None
+            raise self._no_answer("took the signal") from None
 
     async def _query(self, name: str, kind: Any) -> Any:
         try:
