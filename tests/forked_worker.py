@@ -1,16 +1,19 @@
-"""Worker processes that start in milliseconds, so that every kill point can have some of its own.
+"""Worker processes that start in a moment, so that a repair can be killed at every place it has.
 
-They are forked from a process that has imported everything and done nothing else (`forkserver`): no
-connection and no thread is copied. They die for real: SIGKILL, at a kill point. The workers of a lesson
-start anew instead (`lab.worker_process`), which costs seconds each.
+They are forked from a process that has imported everything and has no connection (`forkserver`). They die
+for real: SIGKILL, at a kill point. The workers of a lesson start anew instead (`lab.worker_process`), which
+costs seconds each.
 """
 
 import asyncio
 import multiprocessing
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from workshop_lib.connect import connect
@@ -22,7 +25,6 @@ from workshop_lib.worker_spec import WorkerSpec
 LIMIT = 60  # seconds
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["forked_worker", "litellm", "workshop_lib.repair.worker"])
 
 
 class ForkedWorker:
@@ -34,10 +36,13 @@ class ForkedWorker:
     """
 
     def __init__(self, spec: WorkerSpec, env: Mapping[str, str], kill_at: KillPoint | None) -> None:
+        _start_server()
         self._ready, child_end = _context.Pipe(duplex=False)
         every = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        self._process: ForkServerProcess = _context.Process(
-            target=_serve, args=(spec, {**every, **env}, kill_at, child_end), daemon=True
+        self._process = _context.Process(
+            target=_serve,
+            args=(replace(spec, warm_ups=()), {**every, **env}, kill_at, child_end),
+            daemon=True,
         )
 
     async def start(self) -> None:
@@ -57,6 +62,21 @@ class ForkedWorker:
             self._process.kill()
         if self._process.pid:
             self._process.join()
+
+
+@lru_cache(maxsize=1)
+def _start_server() -> None:
+    """Start the process that workers are forked from; it must find the tests' own modules."""
+    _context.set_forkserver_preload(["forked_preload", "forked_worker"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _serve(

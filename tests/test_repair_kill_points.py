@@ -1,15 +1,14 @@
-"""A worker is killed at every place of a repair, and at the end each repair was made once.
+"""Workers are killed at every place of a repair, and at the end each repair was made once.
 
-As in `test_kill_points`: a real process that kills itself with SIGKILL at the named place, and a second one
-that finishes what the first began. Most of the time of such a case is waiting for the server to notice, so
-the cases of one step run at the same time, each with a store, a queue and processes of its own.
+As in `test_kill_points`: real processes that kill themselves with SIGKILL at the named place, and others
+that go on. Here each repair is killed many times: the worker that takes over dies at the same place of the
+next step. Most of this is waiting for the server to notice, so the repairs run side by side, each with a
+store, a queue and processes of its own.
 """
 
 import asyncio
-import itertools
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,38 @@ from temporalio.client import Client
 
 from workshop_lib.lab.chaos import KillPoint, Where, kill_points
 from workshop_lib.repair.client import RepairClient
-from workshop_lib.repair.states import RepairOutcome, RepairStatus, State
+from workshop_lib.repair.states import RepairOutcome, State
 from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.worker import repair as repair_spec
 
 SPEC = repair_spec()
 OF_THE_AGENT = {"ProactiveRepair", "notify"}  # a single repair does not pass them
-FIRST = [
-    point
-    for point in kill_points(SPEC.workflow_names, SPEC.activity_names)
-    if point.name not in OF_THE_AGENT
-]
 REPAIRS = {"request_approval", "order_inventory", "request_payment_update"}
+# The steps of a repair in the order in which the plan of the sample orders passes them.
+WAY = [
+    "look_at_orders",
+    "detect_problems",
+    "analyze_problems",
+    "plan_repair",
+    "save_report",
+    "order_inventory",
+    "request_payment_update",
+    "request_approval",
+    "order_inventory",
+    "write_report",
+    "save_report",
+]
+# Workflow tasks: the first worker dies at its first one, each other does one and dies at the next.
+TASKS = [1, 2, 2, 2, 2, 2, 2]
 # After the commit of a repair and before its result is known: there a retry would do it again.
 AGAIN = {Where.ACTIVITY_RESULT, Where.ACTIVITY_REPORT}
-# Two of the four repairs are made by the same tool; the report is saved twice. And workflow tasks further
-# on, in which the workflow has decided and nobody has heard of it yet.
-LATER = [
-    *(
-        replace(point, occurrence=2)
-        for point in FIRST
-        if point.name in ("order_inventory", "save_report")
-    ),
-    *(KillPoint(Where.TASK_AFTER, "OrderRepair", number) for number in (4, 5, 6, 7, 8)),
-]
-CASES = {
-    step: list(points)
-    for step, points in itertools.groupby([*FIRST, *LATER], lambda p: f"{p.name}#{p.occurrence}")
-}
+
+
+def deaths(where: Where) -> list[KillPoint]:
+    """Where one repair's workers die, one after the other."""
+    if where in (Where.TASK_BEFORE, Where.TASK_AFTER):
+        return [KillPoint(where, "OrderRepair", number) for number in TASKS]
+    return [KillPoint(where, name) for name in WAY]
 
 
 class Case:
@@ -77,46 +80,51 @@ class Case:
 
 
 def test_every_step_of_a_repair_has_its_kill_points() -> None:
-    names = {*SPEC.workflow_names, *SPEC.activity_names}
-    assert {point.name for point in FIRST} | OF_THE_AGENT == names
-    places = {(point.where, point.name) for points in CASES.values() for point in points}
-    steps = [where for where in Where if where.startswith("activity")]
-    assert places >= {*itertools.product(steps, set(SPEC.activity_names) - OF_THE_AGENT)}
+    every = kill_points(
+        [name for name in SPEC.workflow_names if name not in OF_THE_AGENT],
+        [name for name in SPEC.activity_names if name not in OF_THE_AGENT],
+    )
+    died = {(point.where, point.name) for where in Where for point in deaths(where)}
+    assert died == {(point.where, point.name) for point in every}
 
 
-@pytest.mark.parametrize("points", CASES.values(), ids=CASES)
-async def test_a_repair_survives_a_kill_anywhere(
-    points: Sequence[KillPoint], client: Client, tmp_path: Path
+# Two tests, for two test workers.
+@pytest.mark.parametrize(
+    "places",
+    [
+        [Where.ACTIVITY_BEFORE, Where.ACTIVITY_RESULT, Where.TASK_AFTER],
+        [Where.ACTIVITY_INSIDE, Where.ACTIVITY_REPORT, Where.TASK_BEFORE],
+    ],
+    ids=lambda places: " ".join(places),
+)
+async def test_a_repair_survives_kills_at_every_step(
+    places: Sequence[Where], client: Client, tmp_path: Path
 ) -> None:
     async with asyncio.TaskGroup() as together:
-        for number, point in enumerate(points):
-            together.create_task(one_kill(point, Case(client, tmp_path / str(number))))
+        for where in places:
+            together.create_task(killed_again_and_again(where, Case(client, tmp_path / where)))
 
 
-async def one_kill(point: KillPoint, case: Case) -> None:
+async def killed_again_and_again(where: Where, case: Case) -> None:
     try:
-        doomed = await case.worker(kill_at=point)
+        first, *others = deaths(where)
+        doomed = await case.worker(kill_at=first)
         repair = await case.repair(auto_approve=True)
-        assert await doomed.exited() == -signal.SIGKILL, point
-        await case.worker()
+        for point in [*others, None]:
+            assert await doomed.exited() == -signal.SIGKILL, (where, point)
+            doomed = await case.worker(kill_at=point)
         outcome = await repair.outcome()
-        assert outcome.state is State.COMPLETED, point
+        assert outcome.state is State.COMPLETED, where
         assert_repaired_once(case.store)
-        check_results(point, outcome, await repair.status())
+        assert [change.state for change in (await repair.status()).states] == FULL_WAY
+        repeated = sum(result.repeated for result in outcome.results)
+        if where in AGAIN:
+            assert repeated == 4  # each was asked for again, and none was made again
+        elif where is not Where.ACTIVITY_INSIDE:  # there it is killed before or after the commit
+            assert repeated == 0, where
         await check_reports(repair, outcome)
     finally:
         case.clear()
-
-
-def check_results(point: KillPoint, outcome: RepairOutcome, status: RepairStatus) -> None:
-    assert [change.state for change in status.states] == FULL_WAY
-    repeated = sum(result.repeated for result in outcome.results)
-    if point.name in REPAIRS and point.where in AGAIN:
-        assert repeated == 1, point  # it was asked for again, and not made again
-    elif point.name in REPAIRS and point.where is Where.ACTIVITY_INSIDE:
-        assert repeated <= 1, point  # killed before or after the commit
-    else:
-        assert repeated == 0, point
 
 
 async def check_reports(repair: RepairClient, outcome: RepairOutcome) -> None:

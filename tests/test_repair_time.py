@@ -34,15 +34,14 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import Plan, PlanRequest
-from workshop_lib.repair.proactive import ProactiveRepair
+from workshop_lib.repair.proactive_client import ProactiveClient
 from workshop_lib.repair.states import (
     APPROVAL_TIMEOUT,
     Callback,
-    CycleRecord,
     ProactiveOutcome,
-    ProactiveStart,
     State,
 )
 from workshop_lib.repair.store import OrderStore, open_store
@@ -87,26 +86,25 @@ async def serving(env: WorkflowEnvironment, spec: WorkerSpec) -> AsyncIterator[N
         yield
 
 
-class Agent(RepairClient):
+class Agent(ProactiveClient):
     """A proactive agent under test."""
 
-    def __init__(self, env: WorkflowEnvironment, workflow_id: str) -> None:
-        super().__init__(env.client, workflow_id)
-        self.env = env
+    env: WorkflowEnvironment
 
     @classmethod
     async def begin(
         cls, env: WorkflowEnvironment, queue: str, callback: Callback | None = None
     ) -> "Agent":
-        agent = cls(env, a_name("proactive"))
-        start = ProactiveStart(today=TODAY, user="learner", callback=callback)
-        await env.client.start_workflow(
-            ProactiveRepair.run, start, id=agent.workflow_id, task_queue=queue
+        started = await cls.start_agent(
+            env.client,
+            today=TODAY,
+            callback=callback,
+            workflow_id=a_name("proactive"),
+            task_queue=queue,
         )
+        agent = cls(env.client, started.workflow_id)
+        agent.env = env
         return agent
-
-    async def cycles(self) -> list[CycleRecord]:
-        return await self.handle.query(ProactiveRepair.cycles)
 
     async def in_cycle(self, number: int, *states: State) -> Any:
         return await reached(self, *states, when=lambda status: status.cycle == number)
@@ -192,7 +190,7 @@ async def test_above_the_line_it_acts_alone_and_says_so(
         assert len(store.ledger()) == 2
         (mail,) = (tmp_path / "outbox").iterdir()
         assert "REPORT-COMPLETED" in mail.name and "2 repairs were made" in mail.read_text()
-        await agent.handle.signal("request_exit")
+        await agent.request_exit()
         assert (await agent.left()).state is State.STOPPED
 
 
@@ -215,7 +213,7 @@ async def test_at_the_line_it_notifies_and_waits(
         mails = {path.name: path.read_text() for path in (tmp_path / "outbox").iterdir()}
         (asking,) = [text for name, text in mails.items() if "PENDING-APPROVAL" in name]
         assert status.plan_digest in asking and "ORD-002-HJG" in asking
-        await agent.handle.signal("request_exit")
+        await agent.request_exit()
         await agent.left()
     assert len(store.ledger()) == 2
 
@@ -240,8 +238,11 @@ async def test_what_it_is_told_while_it_waits(
         with pytest.raises(DecisionRefused, match="cycle 1, which ended as REJECTED"):
             await agent.approve(first.plan_digest)
         # Asked to leave, it does not wait for the decision.
-        await agent.handle.signal("request_exit")
+        await agent.request_exit()
         left = await agent.left()
+        for asking in (agent.stop_waiting(), agent.request_exit()):
+            with pytest.raises(WorkshopError, match="under way"):
+                await asking
     assert [record.state for record in left.cycles] == [State.REJECTED, State.EXPIRED]
     assert left.count == 2 and store.ledger() == []
 
@@ -259,7 +260,7 @@ async def test_a_failed_day_does_not_touch_the_next(
         status = await agent.in_cycle(2, State.PENDING_APPROVAL)
         await agent.approve(status.plan_digest)
         await agent.in_cycle(2, State.WAITING)
-        await agent.handle.signal("request_exit")
+        await agent.request_exit()
         assert [r.state for r in (await agent.left()).cycles] == [State.FAILED, State.COMPLETED]
 
 
@@ -296,7 +297,7 @@ async def test_twenty_five_days(env: WorkflowEnvironment, queue: str, store: Ord
         gaps = [b.started - a.started for a, b in itertools.pairwise(records)]
         assert all(abs(gap - DAY) < timedelta(hours=1) for gap in gaps), gaps
         assert await runs_of(env, agent) == 3
-        await agent.handle.signal("request_exit")
+        await agent.request_exit()
         assert (await agent.left()).count == 25
     keys = [row.idempotency_key for row in store.ledger()]
     assert len(keys) == len(set(keys)) and set(repaired) <= set(ledger_of(store))
@@ -337,13 +338,13 @@ class TestSignalsAtContinueAsNew:
                 await agent.in_cycle(11, State.PENDING_APPROVAL)
                 records = await agent.cycles()
                 assert [record.cycle for record in records] == list(range(1, 11))
-                await agent.handle.signal("request_exit")
+                await agent.request_exit()
                 await agent.left()
 
     async def _ten_cycles_nearly(self, agent: Agent) -> None:
         for number in range(1, 10):
             status = await agent.in_cycle(number, State.PENDING_APPROVAL)
-            await agent.handle.signal("stop_waiting")
+            await agent.stop_waiting()
             await agent.reject(status.plan_digest)
 
     async def _send_until_new(self, agent: Agent, signal: str, first_run: str) -> int:

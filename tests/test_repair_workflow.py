@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from workshop_lib.repair.models import (
     Report,
     ReportRequest,
 )
-from workshop_lib.repair.states import Callback, RepairOutcome, State
+from workshop_lib.repair.states import Callback, Decision, RepairOutcome, State
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.tools import InventoryCall, PaymentCall
 from workshop_lib.repair.worker import repair as repair_spec
@@ -438,6 +439,47 @@ async def test_a_name_is_used_once_at_a_time(
         await again.approve(second)
         await again.outcome()
     assert_repaired_once(store)
+
+
+async def test_with_no_worker_the_client_says_so(
+    client: Client, queue: str, store: OrderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workshop_lib.repair.client.QUERY_LIMIT", timedelta(seconds=0.5))
+    repair = await RepairClient.start(client, task_queue=queue)
+    decision = Decision(approve=True, plan_digest="x", decided_by="Minerva")
+    for asking in (
+        repair.status(),
+        repair.decide(decision, timeout=timedelta(seconds=0.5)),
+        repair.outcome(timedelta(seconds=0.5)),
+    ):
+        with pytest.raises(WorkshopError) as said:
+            await asking
+        assert "no worker" in str(said.value).lower() or "not over" in str(said.value)
+    await repair.handle.terminate()
+
+
+async def test_the_store_of_a_repair_may_be_another_database(
+    client: Client,
+    spec: WorkerSpec,
+    settings_env: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """Where it cannot be reached, the repair waits for it and goes on when it is there."""
+    nowhere = f"sqlite:///{tmp_path / 'later' / 'orders.db'}"
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, ORDERS_DATABASE_URL=nowhere)
+    async with serving(client, spec):
+        repair = await repaired(client, spec)
+        async with asyncio.timeout(LIMIT):
+            while not await failed_attempts(repair):  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.05)
+        (tmp_path / "later").mkdir()
+        assert (await repair.outcome()).state is State.COMPLETED
+    assert_repaired_once(open_store())
+
+
+async def failed_attempts(repair: RepairClient) -> int:
+    pending = (await repair.handle.describe()).raw_description.pending_activities
+    return max((activity.attempt for activity in pending), default=1) - 1
 
 
 def test_every_step_says_which_of_it_may_run_twice() -> None:

@@ -50,6 +50,8 @@ QUERY_LIMIT = timedelta(seconds=10)
 TASK_TIMEOUT = timedelta(seconds=4)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
+# The last task was lost with its worker, or the agent is just continuing as new.
+_AGAIN = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.ABORTED)
 
 
 class DecisionRefused(WorkshopError):
@@ -228,7 +230,7 @@ class RepairClient:
             except RPCError as error:
                 if error.status == RPCStatusCode.NOT_FOUND:
                     raise await self._too_late() from None
-                if error.status != RPCStatusCode.FAILED_PRECONDITION:
+                if error.status not in _AGAIN:
                     raise self._no_answer("took the decision") from None
                 if loop.time() >= end:
                     raise self._no_answer("took the decision") from None

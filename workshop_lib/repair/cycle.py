@@ -62,6 +62,8 @@ with workflow.unsafe.imports_passed_through():
     )
 
 
+MAX_REASON = 2000  # characters
+
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
@@ -242,8 +244,8 @@ class RepairCycle:
 
     def end(self, state: State, reason: str) -> None:
         """Go on to a last state. No decision is taken any more."""
-        self.reason = reason
-        self.desk.close(f"The repair has ended: {state}. {reason}")
+        self.reason = reason if len(reason) <= MAX_REASON else reason[:MAX_REASON] + " …"
+        self.desk.close(f"The repair has ended: {state}. {self.reason}")
         self.enter(state)
 
     async def _execute(self) -> None:

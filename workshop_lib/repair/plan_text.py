@@ -12,6 +12,8 @@ from datetime import date
 from workshop_lib.repair.models import Analysis, Plan, Proposal
 from workshop_lib.repair.states import RepairStatus, State
 
+MAX_DETAILS = 15_000  # characters that the Web UI is given
+
 
 def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
     """The planning report: what is wrong, what is proposed, and what is not and why."""
@@ -82,7 +84,8 @@ def status_text(status: RepairStatus, plan: Plan | None) -> str:
     for refused in status.refused_signals[-3:]:
         lines += ["", f"A signal changed nothing: {in_line(refused.reason)}"]
     lines += [f"\nWarning: {in_line(warning)}" for warning in status.warnings[-3:]]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text if len(text) <= MAX_DETAILS else text[:MAX_DETAILS] + "\n\n…\n"
 
 
 def proposal_in_words(proposal: Proposal) -> str:
