@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -350,6 +351,48 @@ def test_a_store_of_another_version_says_what_to_do(store: OrderStore) -> None:
         store.snapshot(TODAY)
     store.reset()
     assert len(store.snapshot(TODAY).orders) == 6
+
+
+@pytest.mark.parametrize(
+    ("orders", "says"),
+    [
+        (None, "No such file"),
+        ("{", "JSON"),
+        ("[]", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"orders": [{"order_id": "ORD-1"}]}', "0.customer_name"),
+        ("twice", "ORD-001-HJP more than once"),
+    ],
+)
+def test_data_that_somebody_has_broken_is_said(
+    tmp_path: Path, orders: str | None, says: str
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(PROJECT_ROOT / "data", folder)
+    if orders is None:
+        (folder / "orders.json").unlink()
+    elif orders == "twice":
+        written = json.loads((folder / "orders.json").read_text())
+        written["orders"].append(written["orders"][0])
+        (folder / "orders.json").write_text(json.dumps(written))
+    else:
+        (folder / "orders.json").write_text(orders)
+    store = OrderStore(f"sqlite:///{tmp_path / 'orders.db'}", folder)
+    for asking in (store.reset, lambda: store.snapshot(TODAY)):
+        with pytest.raises(WorkshopError, match=says):
+            asking()
+    shutil.copy(PROJECT_ROOT / "data/orders.json", folder / "orders.json")
+    assert len(store.snapshot(TODAY).orders) == 6  # mended, it is loaded
+
+
+def test_a_broken_file_leaves_the_store_as_it_was(
+    store: OrderStore, url: str, tmp_path: Path
+) -> None:
+    store.apply("k1", "order_inventory", badges())
+    before = store.dump()
+    with pytest.raises(WorkshopError, match="cannot be used"):
+        OrderStore(url, tmp_path).reset()
+    assert store.dump() == before
 
 
 def test_the_settings_name_the_store(
