@@ -1,7 +1,9 @@
 """The order store, on SQLite and on a real PostgreSQL: every repair once, none lost, none half."""
 
+import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,14 @@ from typing import Any
 import pytest
 from lab_environment import free_port
 from postgres_server import MISSING, PASSWORD, postgres, postgres_programs
+from repair_ground import assert_repaired_once
 from sqlalchemy import text
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import (
     InventoryItem,
     Order,
@@ -26,7 +33,10 @@ from workshop_lib.repair.models import (
     RequestApproval,
     RequestPaymentUpdate,
 )
+from workshop_lib.repair.states import State
 from workshop_lib.repair.store import OrderStore, RepairRefused, StoreUnavailable, open_store
+from workshop_lib.repair.tools import InventoryCall, LookRequest, look_at_orders, order_inventory
+from workshop_lib.repair.worker import repair
 from workshop_lib.settings import PROJECT_ROOT
 
 TESTS = Path(__file__).parent
@@ -343,6 +353,48 @@ def test_a_store_of_another_version_says_what_to_do(store: OrderStore) -> None:
     assert len(store.snapshot(TODAY).orders) == 6
 
 
+@pytest.mark.parametrize(
+    ("orders", "says"),
+    [
+        (None, "No such file"),
+        ("{", "JSON"),
+        ("[]", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"orders": [{"order_id": "ORD-1"}]}', "0.customer_name"),
+        ("twice", "ORD-001-HJP more than once"),
+    ],
+)
+def test_data_that_somebody_has_broken_is_said(
+    tmp_path: Path, orders: str | None, says: str
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(PROJECT_ROOT / "data", folder)
+    if orders is None:
+        (folder / "orders.json").unlink()
+    elif orders == "twice":
+        written = json.loads((folder / "orders.json").read_text())
+        written["orders"].append(written["orders"][0])
+        (folder / "orders.json").write_text(json.dumps(written))
+    else:
+        (folder / "orders.json").write_text(orders)
+    store = OrderStore(f"sqlite:///{tmp_path / 'orders.db'}", folder)
+    for asking in (store.reset, lambda: store.snapshot(TODAY)):
+        with pytest.raises(WorkshopError, match=says):
+            asking()
+    shutil.copy(PROJECT_ROOT / "data/orders.json", folder / "orders.json")
+    assert len(store.snapshot(TODAY).orders) == 6  # mended, it is loaded
+
+
+def test_a_broken_file_leaves_the_store_as_it_was(
+    store: OrderStore, url: str, tmp_path: Path
+) -> None:
+    store.apply("k1", "order_inventory", badges())
+    before = store.dump()
+    with pytest.raises(WorkshopError, match="cannot be used"):
+        OrderStore(url, tmp_path).reset()
+    assert store.dump() == before
+
+
 def test_the_settings_name_the_store(
     url: str, settings_env: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -352,6 +404,40 @@ def test_the_settings_name_the_store(
     settings_env(ORDERS_DATABASE_URL=None, WORKSHOP_STATE_DIR=tmp_path / "new")
     open_store().reset()
     assert (tmp_path / "new/orders.db").is_file()
+
+
+async def test_repairs_at_once_on_this_database(
+    client: Client, queue: str, url: str, store: OrderStore, settings_env: Callable[..., None]
+) -> None:
+    settings_env(ORDERS_DATABASE_URL=url)
+    async with asyncio.timeout(150), repair().with_queue(queue).build(client):
+        started = [
+            await RepairClient.start(client, task_queue=queue, auto_approve=True) for _ in range(3)
+        ]
+        outcomes = await asyncio.gather(*(one.outcome() for one in started))
+    # Who comes late finds nothing to do; who planned in time is answered with what was done.
+    assert {outcome.state for outcome in outcomes} <= {State.COMPLETED, State.NO_REPAIR_NEEDED}
+    assert_repaired_once(store)
+
+
+async def test_what_is_retried_and_what_is_not(
+    settings_env: Callable[..., None], tmp_path: Path
+) -> None:
+    call = InventoryCall(key="k1", proposal_id="p1", arguments=badges(254))
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    with pytest.raises(ApplicationError, match="no room") as refused:
+        await ActivityEnvironment().run(order_inventory, call)
+    assert (refused.value.type, refused.value.non_retryable) == ("RepairRefused", True)
+    settings_env(ORDERS_DATABASE_URL=f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x")
+    with pytest.raises(ApplicationError) as away:
+        await ActivityEnvironment().run(look_at_orders, LookRequest(today=TODAY))
+    assert (away.value.type, away.value.non_retryable) == ("StoreUnavailable", False)
+    settings_env(ORDERS_DATABASE_URL=f"mysql://u:{PASSWORD}@127.0.0.1/x")
+    with pytest.raises(ApplicationError) as unusable:
+        await ActivityEnvironment().run(look_at_orders, LookRequest(today=TODAY))
+    assert (unusable.value.type, unusable.value.non_retryable) == ("StoreUnusable", True)
+    for error in (away.value, unusable.value):
+        assert PASSWORD not in f"{error}{error.__cause__}"
 
 
 @pytest.mark.parametrize(

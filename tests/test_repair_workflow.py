@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -480,6 +482,29 @@ async def test_the_store_of_a_repair_may_be_another_database(
 async def failed_attempts(repair: RepairClient) -> int:
     pending = (await repair.handle.describe()).raw_description.pending_activities
     return max((activity.attempt for activity in pending), default=1) - 1
+
+
+async def test_the_worker_as_a_service(
+    client: Client, temporal_server: str, store: OrderStore
+) -> None:
+    service = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "workshop_lib.repair.worker",
+        env={**os.environ, "TEMPORAL_ADDRESS": temporal_server},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert service.stderr
+        async with asyncio.timeout(LIMIT):
+            said = await service.stderr.readline()
+            assert b"OrderRepair" in said and b"repair-task-queue" in said
+            repair = await RepairClient.start(client, auto_approve=True)
+            assert (await repair.outcome()).state is State.COMPLETED
+    finally:
+        service.kill()
+        await service.communicate()
+    assert_repaired_once(store)
 
 
 def test_every_step_says_which_of_it_may_run_twice() -> None:

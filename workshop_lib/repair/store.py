@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -103,9 +104,11 @@ class OrderStore:
 
     Args:
         url: an SQLAlchemy URL of SQLite or PostgreSQL.
+        data: the folder that it is loaded from, and that `reset` goes back to.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, data: Path = tables.DATA) -> None:
+        self._data = data
         self._url = _url(url)
         self._engine = _engine(self._url)
 
@@ -195,7 +198,7 @@ class OrderStore:
             # Dropped and not emptied: the tables may be those of an older version.
             tables.metadata.drop_all(connection)
             tables.metadata.create_all(connection)
-            tables.load_data(connection)
+            tables.load_data(connection, self._data)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -213,7 +216,7 @@ class OrderStore:
                 _lock_creation(connection)
                 if not _is_ready(connection):  # else another process did it while we waited
                     tables.metadata.create_all(connection)
-                    tables.load_data(connection)
+                    tables.load_data(connection, self._data)
             yield connection
 
     @contextlib.contextmanager

@@ -5,8 +5,9 @@ Left out: what is done with them (`store`). `data/` is only ever read.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import (
     Boolean,
     Column,
@@ -25,12 +26,15 @@ from sqlalchemy import (
     select,
 )
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.models import InventoryItem, Order
 from workshop_lib.settings import PROJECT_ROOT
 
 DATA = PROJECT_ROOT / "data"
 # Raised by whoever changes a table. A store of another version is refused, and `reset` makes it anew.
 SCHEMA_VERSION = 1
+
+Model = TypeVar("Model", bound=BaseModel)
 
 metadata = MetaData()
 
@@ -121,15 +125,21 @@ def write_order(connection: Connection, order: Order) -> None:
     )
 
 
-def load_data(connection: Connection, folder: Path = DATA) -> None:
-    """Fill empty tables from `orders.json` and `inventory.json`."""
+def load_data(connection: Connection, folder: Path) -> None:
+    """Fill empty tables from `orders.json` and `inventory.json` of a folder.
+
+    Raises:
+        WorkshopError: a file is missing, is no JSON, holds what is no order or article, or one twice.
+    """
+    found_orders = _read(folder / "orders.json", "orders", Order)
+    found_items = _read(folder / "inventory.json", "items", InventoryItem)
+    _refuse_twice(folder / "orders.json", [order.order_id for order in found_orders])
+    _refuse_twice(folder / "inventory.json", [item.item_id for item in found_items])
     connection.execute(insert(store_info).values(version=SCHEMA_VERSION))
-    for order in _read(folder / "orders.json")["orders"]:
-        write_order(connection, Order.model_validate(order))
-    for item in _read(folder / "inventory.json")["items"]:
-        connection.execute(
-            insert(inventory).values(InventoryItem.model_validate(item).model_dump())
-        )
+    for order in found_orders:
+        write_order(connection, order)
+    for item in found_items:
+        connection.execute(insert(inventory).values(item.model_dump()))
 
 
 def read_orders(connection: Connection) -> list[Order]:
@@ -148,5 +158,29 @@ def read_orders(connection: Connection) -> list[Order]:
     ]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def _read(path: Path, name: str, kind: type[Model]) -> list[Model]:
+    """The list of that name in a JSON file."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))[name]
+        return TypeAdapter(list[kind]).validate_python(written)  # type: ignore[valid-type]
+    except OSError as error:
+        why = error.strerror or "it cannot be read"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except (ValueError, LookupError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise WorkshopError(
+        f"{path} cannot be used: {why}.",
+        expected=f'a JSON object with a list "{name}", whose entries have the fields of {kind.__name__}.',
+        fix=f"correct it; `git checkout {path.name}` in its folder brings the original back.",
+    )
+
+
+def _refuse_twice(path: Path, ids: list[str]) -> None:
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise WorkshopError(
+            f"{path} cannot be used: it has {', '.join(twice[:5])} more than once.",
+            fix="give each entry an id of its own.",
+        )
