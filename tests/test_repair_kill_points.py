@@ -9,10 +9,11 @@ store, a queue and processes of its own.
 import asyncio
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from forked_worker import ForkedWorker
+from forked_workers import ForkedWorker, start_forked
 from repair_ground import FULL_WAY, LIMIT, a_name, assert_repaired_once, reached
 from temporalio.client import Client
 
@@ -64,9 +65,10 @@ class Case:
         self.store = OrderStore(f"sqlite:///{folder / 'orders.db'}")
 
     async def worker(self, kill_at: KillPoint | None = None) -> ForkedWorker:
-        worker = ForkedWorker(SPEC.with_queue(self.queue), self._env, kill_at)
+        # What the warm-ups load is loaded already, before the processes are forked.
+        spec = replace(SPEC.with_queue(self.queue), warm_ups=[])
+        worker = await start_forked(spec, kill_at=kill_at, env=self._env)
         self._workers.append(worker)
-        await worker.start()
         return worker
 
     async def repair(self, *, auto_approve: bool) -> RepairClient:
@@ -76,7 +78,7 @@ class Case:
 
     def clear(self) -> None:
         for worker in self._workers:
-            worker.clear()
+            worker.kill()
 
 
 def test_every_step_of_a_repair_has_its_kill_points() -> None:
@@ -111,7 +113,7 @@ async def killed_again_and_again(where: Where, case: Case) -> None:
         doomed = await case.worker(kill_at=first)
         repair = await case.repair(auto_approve=True)
         for point in [*others, None]:
-            assert await doomed.exited() == -signal.SIGKILL, (where, point)
+            assert await doomed.exited(LIMIT) == -signal.SIGKILL, (where, point)
             doomed = await case.worker(kill_at=point)
         outcome = await repair.outcome()
         assert outcome.state is State.COMPLETED, where

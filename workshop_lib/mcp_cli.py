@@ -53,12 +53,10 @@ WHERE = {
 }
 # Of the environment, what a server must have too if it is set here. Keys and tokens are not among it: what
 # is printed is pasted and shared.
-PASSED_ON = (
-    "WORKSHOP_STATE_DIR",
-    "WORKSHOP_ENV_FILE",
-    "TEMPORAL_ADDRESS",
-    "TEMPORAL_PROFILE",
-    "TEMPORAL_CONFIG_FILE",
+PATHS = ("WORKSHOP_STATE_DIR", "WORKSHOP_ENV_FILE", "TEMPORAL_CONFIG_FILE")
+NAMES = (
+    *("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE"),
+    *("IT_NAMESPACE", "IT_QUEUE", "FINANCE_NAMESPACE", "FINANCE_QUEUE"),
 )
 
 
@@ -109,7 +107,7 @@ def configuration(client: ClientName) -> dict[str, Any]:
                         "name": name,
                         "cmd": sys.executable,
                         "args": arguments,
-                        "envs": env,
+                        "envs": dict(env),
                         "timeout": 300,
                     }
                     for name, arguments in commands.items()
@@ -145,11 +143,7 @@ def _arguments(module: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    paths = {name: os.environ[name] for name in PATHS if os.environ.get(name)}
+    names = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
     # The client's working folder is another.
-    return {
-        name: value
-        if name in ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE")
-        else str(Path(value).resolve())
-        for name, value in found.items()
-    }
+    return {name: str(Path(path).resolve()) for name, path in paths.items()} | names

@@ -1,0 +1,70 @@
+"""The teams' workers and MCP servers as processes, for the tests of a module."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from lab_environment import set_env
+from temporalio.client import WorkflowExecution
+
+from workshop_lib.connect import connect
+from workshop_lib.lab.mcp_servers import McpServerProcess, start_mcp_server
+from workshop_lib.lab.worker_process import WorkerProcess, start_process
+from workshop_lib.mcp_wire import SERVERS
+from workshop_lib.settings import get_settings, reload_settings
+from workshop_lib.teams.finance.worker import finance
+from workshop_lib.teams.it.worker import it
+
+WORKERS = {"it": it, "finance": finance}
+
+
+@dataclass
+class Teams:
+    """What runs, by the team's name."""
+
+    workers: dict[str, WorkerProcess]
+    servers: dict[str, McpServerProcess]
+
+    def url(self, name: str) -> str:
+        return self.servers[name].url
+
+
+@contextmanager
+def served_teams(address: str) -> Iterator[Teams]:
+    """Workers on queues of their own and servers in front of them, while the block runs.
+
+    Args:
+        address: of the Temporal server.
+    """
+    teams = Teams({}, {})
+    with pytest.MonkeyPatch.context() as patch:
+        set_env(
+            patch,
+            TEMPORAL_ADDRESS=address,
+            IT_QUEUE=f"it-{uuid.uuid4().hex[:8]}",
+            FINANCE_QUEUE=f"finance-{uuid.uuid4().hex[:8]}",
+        )
+        try:
+            for name in SERVERS:
+                teams.workers[name] = asyncio.run(start_process(WORKERS[name]()))
+                teams.servers[name] = asyncio.run(start_mcp_server(name))
+            yield teams
+        finally:
+            for process in [*teams.servers.values(), *teams.workers.values()]:
+                if process.alive:
+                    process.kill()
+    reload_settings()
+
+
+async def team_runs(name: str, queue: str | None = None) -> list[WorkflowExecution]:
+    """The runs that a team has been asked for on its queue of this module."""
+    settings = get_settings()
+    namespace, own = {
+        "it": (settings.it_namespace, settings.it_queue),
+        "finance": (settings.finance_namespace, settings.finance_queue),
+    }[name]
+    client = await connect(namespace)
+    return [run async for run in client.list_workflows() if run.task_queue == (queue or own)]
