@@ -13,7 +13,7 @@ from temporalio.client import WorkflowExecution
 from workshop_lib.connect import connect
 from workshop_lib.lab.mcp_servers import McpServerProcess, start_mcp_server
 from workshop_lib.lab.worker_process import WorkerProcess, start_process
-from workshop_lib.mcp_wire import SERVERS
+from workshop_lib.mcp_wire import TEAM_SERVERS
 from workshop_lib.settings import get_settings, reload_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.teams.it.worker import it
@@ -48,7 +48,7 @@ def served_teams(address: str) -> Iterator[Teams]:
             FINANCE_QUEUE=f"finance-{uuid.uuid4().hex[:8]}",
         )
         try:
-            for name in SERVERS:
+            for name in TEAM_SERVERS:
                 teams.workers[name] = asyncio.run(start_process(WORKERS[name]()))
                 teams.servers[name] = asyncio.run(start_mcp_server(name))
             yield teams

@@ -90,8 +90,17 @@ def write_record(name: str, url: str) -> Path:
 
 def remove_record(path: Path) -> None:
     """Take back what `write_record` said, unless another server has taken the name since."""
+    _remove(path, os.getpid())
+
+
+def forget_server(name: str, pid: int) -> None:
+    """Take back what a server said that has died before it could do so itself."""
+    _remove(get_settings().state_dir / _record_name(name), pid)
+
+
+def _remove(path: Path, pid: int) -> None:
     try:
-        if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
+        if json.loads(path.read_text(encoding="utf-8"))["pid"] == pid:
             path.unlink()
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it is gone, with its folder perhaps

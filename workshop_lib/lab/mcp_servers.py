@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, health_url, server_url
+from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, forget_server, health_url, server_url
 from workshop_lib.settings import get_settings
 
 START_LIMIT = 30.0  # seconds until a server must listen
@@ -88,6 +88,7 @@ class McpServerProcess:
 
     def _gone(self) -> None:
         self._process.wait()
+        forget_server(self.name, self.pid)
         if self._process.stdin:
             self._process.stdin.close()
         registry.no_longer(_key(self.name), self)
