@@ -1,5 +1,6 @@
 """The order store, on SQLite and on a real PostgreSQL: every repair once, none lost, none half."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -16,9 +17,14 @@ from typing import Any
 import pytest
 from lab_environment import free_port
 from postgres_server import MISSING, PASSWORD, postgres, postgres_programs
+from repair_ground import assert_repaired_once
 from sqlalchemy import text
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import (
     InventoryItem,
     Order,
@@ -26,7 +32,10 @@ from workshop_lib.repair.models import (
     RequestApproval,
     RequestPaymentUpdate,
 )
+from workshop_lib.repair.states import State
 from workshop_lib.repair.store import OrderStore, RepairRefused, StoreUnavailable, open_store
+from workshop_lib.repair.tools import InventoryCall, LookRequest, look_at_orders, order_inventory
+from workshop_lib.repair.worker import repair
 from workshop_lib.settings import PROJECT_ROOT
 
 TESTS = Path(__file__).parent
@@ -352,6 +361,40 @@ def test_the_settings_name_the_store(
     settings_env(ORDERS_DATABASE_URL=None, WORKSHOP_STATE_DIR=tmp_path / "new")
     open_store().reset()
     assert (tmp_path / "new/orders.db").is_file()
+
+
+async def test_repairs_at_once_on_this_database(
+    client: Client, queue: str, url: str, store: OrderStore, settings_env: Callable[..., None]
+) -> None:
+    settings_env(ORDERS_DATABASE_URL=url)
+    async with asyncio.timeout(150), repair().with_queue(queue).build(client):
+        started = [
+            await RepairClient.start(client, task_queue=queue, auto_approve=True) for _ in range(3)
+        ]
+        outcomes = await asyncio.gather(*(one.outcome() for one in started))
+    # Who comes late finds nothing to do; who planned in time is answered with what was done.
+    assert {outcome.state for outcome in outcomes} <= {State.COMPLETED, State.NO_REPAIR_NEEDED}
+    assert_repaired_once(store)
+
+
+async def test_what_is_retried_and_what_is_not(
+    settings_env: Callable[..., None], tmp_path: Path
+) -> None:
+    call = InventoryCall(key="k1", proposal_id="p1", arguments=badges(254))
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    with pytest.raises(ApplicationError, match="no room") as refused:
+        await ActivityEnvironment().run(order_inventory, call)
+    assert (refused.value.type, refused.value.non_retryable) == ("RepairRefused", True)
+    settings_env(ORDERS_DATABASE_URL=f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x")
+    with pytest.raises(ApplicationError) as away:
+        await ActivityEnvironment().run(look_at_orders, LookRequest(today=TODAY))
+    assert (away.value.type, away.value.non_retryable) == ("StoreUnavailable", False)
+    settings_env(ORDERS_DATABASE_URL=f"mysql://u:{PASSWORD}@127.0.0.1/x")
+    with pytest.raises(ApplicationError) as unusable:
+        await ActivityEnvironment().run(look_at_orders, LookRequest(today=TODAY))
+    assert (unusable.value.type, unusable.value.non_retryable) == ("StoreUnusable", True)
+    for error in (away.value, unusable.value):
+        assert PASSWORD not in f"{error}{error.__cause__}"
 
 
 @pytest.mark.parametrize(
