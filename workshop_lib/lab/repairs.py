@@ -1,38 +1,22 @@
 """Waiting for a repair in a notebook."""
 
-import asyncio
 from datetime import timedelta
-
-from temporalio.client import WorkflowExecutionStatus
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import RepairClient
-from workshop_lib.repair.states import ENDS, RepairStatus
+from workshop_lib.repair.states import RepairStatus
 
 
 async def repair_reaches(repair: RepairClient, *states: str, timeout: float = 60) -> RepairStatus:
-    """Wait until a repair is in one of these states. Returns its status.
+    """Wait until a repair, or the proactive agent's cycle, is in one of these states.
 
     Raises:
-        WorkshopError: it is not, within `timeout` seconds; the text says where it is.
+        WorkshopError: it has ended in another one, or is not there within `timeout` seconds.
     """
-    now = asyncio.get_running_loop().time
-    end = now() + timeout
-    while True:
-        status = await repair.status()
-        if status.state in states:
-            return status
-        over = status.state in ENDS and not await _runs(repair)
-        if now() >= end or over:
-            raise WorkshopError(
-                f"{repair.workflow_id} is in the state {status.state}: {status.reason or 'no reason given'}",
-                expected=" or ".join(states),
-                fix="is its worker running? `await lab.waits_for(repair.handle)` says what it waits for.",
-            )
-        await asyncio.sleep(0.1)  # a query can be asked and not waited for
-
-
-async def _runs(repair: RepairClient) -> bool:
-    """The proactive agent goes on after a cycle that has ended; a single repair does not."""
-    described = await repair.handle.describe(rpc_timeout=timedelta(seconds=10))
-    return described.status is WorkflowExecutionStatus.RUNNING
+    status = await repair.wait_until(lambda now: now.state in states, timedelta(seconds=timeout))
+    if status.state not in states:
+        raise WorkshopError(
+            f"{repair.workflow_id} has ended as {status.state}: {status.reason or 'no reason given'}",
+            expected=" or ".join(states),
+        )
+    return status
