@@ -59,7 +59,8 @@ def test_up_status_down(workshop: Workshop) -> None:
     stopped = workshop("down")
     assert all(f"worker {name}" in stopped.stderr for name in workers)
     assert "dev server" in stopped.stderr
-    assert json.loads(workshop("status", "--json").stdout) == {"server": None, "workers": []}
+    stopped_status = json.loads(workshop("status", "--json").stdout)
+    assert stopped_status == {"server": None, "workers": [], "mcp_servers": []}
     assert "Nothing was running" in workshop("down").stderr
 
 

@@ -23,7 +23,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server, namespaces, server
+from workshop_lib.lab import database, dev_server, namespaces, server, server_process
 from workshop_lib.lab.server import Server, ensure_namespaces, ensure_server, status, stop
 from workshop_lib.settings import get_settings
 
@@ -439,3 +439,14 @@ def test_a_holder_is_named() -> None:
     with socket.socket() as unbound:
         unbound.bind(("127.0.0.1", 0))  # bound, not listening: nobody else can have it all the same
         assert not dev_server.ports.is_free(unbound.getsockname()[1])
+
+
+def test_a_server_that_loses_its_port_is_not_mistaken_for_the_one_that_holds_it(
+    temporal_server: str, tmp_path: Path
+) -> None:
+    port = int(temporal_server.rsplit(":", 1)[1])
+    arguments = dev_server.command(
+        dev_server.find_cli(), port=port, ui_port=free_port(), database=None
+    )
+    with pytest.raises(server_process.PortLost):
+        server_process.launch(arguments, tmp_path)

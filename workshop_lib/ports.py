@@ -68,6 +68,14 @@ def holder(port: int) -> str:
         return unknown
 
 
+def is_held_by(pid: int, port: int) -> bool:
+    """True when it is this process of ours that listens on a port."""
+    try:
+        return any(_holds(c, port) for c in psutil.Process(pid).net_connections(kind="tcp"))
+    except psutil.Error:  # it has left
+        return False
+
+
 def _holds(connection: Any, port: int) -> bool:
     listening = connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
     return bool(connection.laddr) and connection.laddr.port == port and listening

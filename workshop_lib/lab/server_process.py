@@ -66,12 +66,15 @@ def _wait_until_serving(process: subprocess.Popen[bytes], port: int, log: Path) 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             reason = dev_server.why_it_ended(log.read_text(encoding="utf-8", errors="replace"))
-            kind = PortLost if "address already in use" in reason else WorkshopError
+            # Some of those that lose their port panic; that another answers there now tells them, too.
+            lost = "address already in use" in reason or ports.is_listening(port)
+            kind = PortLost if lost else WorkshopError
             raise kind(
                 f"The Temporal server did not start: {reason}",
                 fix=f"read {log}; `workshop doctor` looks for the usual causes.",
             )
-        if ports.is_listening(port) and answers(f"{ports.LOCALHOST}:{port}"):
+        # Another server that came first answers there too, until ours finds that it has lost the port.
+        if ports.is_held_by(process.pid, port) and answers(f"{ports.LOCALHOST}:{port}"):
             return
         time.sleep(0.03)
     raise WorkshopError(
