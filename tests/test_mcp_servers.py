@@ -143,9 +143,9 @@ async def test_every_tool_is_listed_and_called(connect_to: Connect, name: str) -
     ],
 )
 async def test_what_a_model_can_mend_is_a_tool_error_in_words(
-    connect_to: Connect, tool: str, arguments: dict[str, Any], words: str
+    teams: Teams, tool: str, arguments: dict[str, Any], words: str
 ) -> None:
-    async with connect_to("finance") as client:
+    async with asyncio.timeout(LIMIT), Client(teams.url("finance")) as client:
         result = await client.call_tool(tool, arguments)
         assert result.is_error
         assert text_of(result).startswith("Error: ") and words in text_of(result)

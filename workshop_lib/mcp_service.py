@@ -172,20 +172,20 @@ def serve(
 
 
 def _serve_http(server: FastMCP, port: int | None, while_stdin_open: bool) -> None:
+    # Whenever it comes: the record is to be removed. The web server passes the signal on when it is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if while_stdin_open:
         threading.Thread(target=_leave_with_stdin, daemon=True).start()
     listening = listen(server.name, port)
-    url = url_of(listening.getsockname()[1])
-    record = write_record(server.name, url)
-    print(url, flush=True)
-    # The web server passes the signal on when it is done; the record is still to be removed then.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    port = listening.getsockname()[1]
+    record = write_record(server.name, url_of(port))
     try:
+        print(url_of(port), flush=True)
         asyncio.run(
             server.run_http_async(
                 show_banner=False,
                 host=LOCALHOST,
-                port=listening.getsockname()[1],
+                port=port,
                 sockets=[listening],
                 # A request says all that is needed to answer it, so one that is sent again after a
                 # restart is answered like any other.

@@ -1,0 +1,285 @@
+"""Chats whose agent has the teams' tools through MCP: what they answer, and what a death anywhere costs."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from mcp_teams import Teams, served_teams, team_runs
+from openai_server import KEY, openai_server
+from temporalio.client import Client
+
+from workshop_lib.agents.chat import MAX_CORRECTIONS, ChatStart, Reply
+from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.settings import get_settings
+from workshop_lib.teams.finance.worker import finance
+from workshop_lib.worker_spec import WorkerSpec
+
+pytestmark = pytest.mark.xdist_group("mcp")
+
+LIMIT = timedelta(seconds=60)
+Chat = Callable[..., ChatClient]
+SettingsEnv = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def teams(temporal_server: str) -> Iterator[Teams]:
+    with served_teams(temporal_server) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def all_up(teams: Teams) -> AsyncIterator[Teams]:
+    """The teams; what a test has killed runs again afterwards."""
+    yield teams
+    for server in teams.servers.values():
+        if not server.alive:
+            await server.restart()
+
+
+@pytest.fixture
+def chat(client: Client, worker: WorkerSpec, all_up: Teams) -> Chat:
+    """Makes sessions that the worker serves."""
+
+    def make(transport: str = "http", **start: object) -> ChatClient:
+        begin = ChatStart.model_validate({"mcp_transport": transport, **start})
+        return ChatClient(client, "mcp", task_queue=worker.task_queue, start=begin)
+
+    return make
+
+
+async def say(chat: ChatClient, message: str) -> Reply:
+    return await chat.send(message, timeout=LIMIT)
+
+
+# --- answers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+async def test_sample_questions_and_what_follows_them(chat: Chat, transport: str) -> None:
+    session = chat(transport)
+    for question, answers, tool in [
+        ("What is 125 * 8?", ["1000"], "calculator"),
+        ("What's the weather like in San Francisco?", ["15 °C"], "weather"),
+        ("What is my IP address?", ["172.16.0.1"], "get_ip"),
+        ("Get JIRA metrics for project DEMO-456", ["23", "45", "68"], "jira_metrics"),
+        ("What's the stock price of TSLA?", ["242.8"], "stock_price"),
+        ("And AAPL?", ["185.5"], "stock_price"),
+        (
+            "Calculate ROI for $10,000 at 5% over 10 years",
+            ["16288.95", "6288.95", "62.89"],
+            "calculate_roi",
+        ),
+        ("What's the stock price of ZZZZ?", ["unknown ticker 'ZZZZ'", "AAPL"], "stock_price"),
+    ]:
+        reply = await say(session, question)
+        assert all(answer in reply.text for answer in answers), reply.text
+        assert reply.tool_calls == [tool]
+        assert reply.model_calls == 2
+    # Each server was asked for its tools once, by an activity; so was each of the calls.
+    steps = [run.name for run in (await evidence(session.handle)).activities]
+    for team, calls in (("it", 2), ("finance", 4)):
+        assert steps.count(f"temporalio.mcp.{team}-{transport}.list-tools") == 1
+        assert steps.count(f"temporalio.mcp.{team}-{transport}.call-tool") == calls
+
+
+async def test_a_reply_streams(client: Client, chat: Chat) -> None:
+    from workshop_lib.agents.streaming import stream_reply
+
+    pieces = [
+        piece
+        async for piece in stream_reply(
+            client, chat(stream=True), "What's the stock price of TSLA?", timeout=LIMIT
+        )
+    ]
+    *told, reply = pieces
+    assert isinstance(reply, Reply) and "242.8" in reply.text
+    assert "".join(str(piece) for piece in told) == reply.text
+
+
+# --- a model that calls badly ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", ['{"ticker": ', "[]", "{}", '"'])
+async def test_an_impossible_call_is_handed_back_a_bounded_number_of_times(
+    chat: Chat, settings_env: SettingsEnv, arguments: str
+) -> None:
+    bad = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call_0",
+                "type": "function",
+                "function": {"name": "stock_price", "arguments": arguments},
+            }
+        ],
+    }
+    with openai_server(bad) as model:
+        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=model.base, OPENAI_API_KEY=KEY)
+        reply = await say(chat(), "What's the stock price of TSLA?")
+    assert "Please ask in other words" in reply.text
+    assert reply.tool_calls == []
+    assert reply.model_calls == len(model.requests) == MAX_CORRECTIONS + 1
+    told = model.requests[1]["messages"][-1]["content"]
+    assert "Error: " in str(told)
+
+
+# --- a server that dies ------------------------------------------------------------------------------
+
+
+async def test_one_team_out_of_reach_is_said_and_the_other_still_answers(
+    chat: Chat, all_up: Teams
+) -> None:
+    all_up.servers["it"].kill()
+    session = chat()
+    reply = await say(session, "What's the stock price of TSLA?")
+    assert "242.8" in reply.text
+    assert "it team's MCP server" in reply.text and all_up.url("it") in reply.text
+    reply = await say(session, "What is my IP address?")
+    assert "172.16" not in reply.text and "it team's MCP server" in reply.text
+    # It comes back in the midst of the session.
+    await all_up.servers["it"].restart()
+    reply = await say(session, "What is my IP address?")
+    assert "172.16.0.1" in reply.text and "cannot be used" not in reply.text
+
+
+async def test_a_server_that_dies_after_its_tools_are_known_is_told_to_the_model_in_words(
+    chat: Chat, all_up: Teams
+) -> None:
+    session = chat(team_timeout=1)
+    await say(session, "What's the stock price of TSLA?")
+    all_up.servers["finance"].kill()
+    reply = await say(session, "What's the stock price of AAPL?")
+    assert reply.tool_calls == ["stock_price"] and reply.model_calls == 2
+    assert "finance team's MCP server" in reply.text
+    await all_up.servers["finance"].restart()
+    assert "185.5" in (await say(session, "What's the stock price of AAPL?")).text
+
+
+async def test_a_server_killed_in_mid_call_costs_no_second_run(
+    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+) -> None:
+    server = all_up.servers["finance"]
+    queue = f"late-{uuid.uuid4().hex[:8]}"
+    settings_env(FINANCE_QUEUE=queue)  # whose worker comes later
+    await server.restart()
+    sending = asyncio.create_task(say(chat(), "What's the stock price of TSLA?"))
+    await started(queue)
+    server.kill()
+    await server.restart()
+    assert not sending.done()
+    late = await start_process(replace(finance(), name="late"))
+    try:
+        reply = await sending
+    finally:
+        late.kill()
+        settings_env(FINANCE_QUEUE=all_up.workers["finance"].spec.task_queue)
+        await server.restart()
+    assert "242.8" in reply.text and reply.tool_calls == ["stock_price"]
+    assert len(await team_runs("finance", queue)) == 1
+
+
+async def started(queue: str) -> None:
+    """The team has a run on this queue: the call is under way."""
+    async with asyncio.timeout(30):
+        while not await team_runs("finance", queue):  # noqa: ASYNC110 - an event of the server's
+            await asyncio.sleep(0.05)
+
+
+# --- the agent's worker dies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("point", "transport"),
+    [
+        # Listings are the first and the second activity, a model call is the third; the fourth calls the
+        # tool.
+        ("activity-result@*#1", "http"),
+        ("activity-inside@*#4", "http"),
+        ("activity-report@*#4", "stdio"),
+    ],
+)
+async def test_a_kill_of_the_agents_worker_costs_no_second_run(
+    client: Client, spec: WorkerSpec, all_up: Teams, point: str, transport: str
+) -> None:
+    before = len(await team_runs("finance"))
+    begin = ChatStart.model_validate({"mcp_transport": transport})
+    session = ChatClient(client, "mcp", task_queue=spec.task_queue, start=begin)
+    spec = replace(spec, name=f"agent-{uuid.uuid4().hex[:8]}")
+    doomed = await start_process(spec, kill_at=point)
+    sending = asyncio.create_task(say(session, "What's the stock price of TSLA?"))
+    assert await doomed.exited(LIMIT.total_seconds()) == -signal.SIGKILL
+    assert not sending.done()
+    second = await start_process(spec)
+    try:
+        reply = await sending
+        assert reply == Reply(
+            text="Stock price for TSLA: company Tesla, price 242.80 USD.",
+            turn=1,
+            model_calls=2,
+            tool_calls=["stock_price"],
+        )
+    finally:
+        second.kill()
+    async with asyncio.timeout(20):
+        while len(await team_runs("finance")) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert len(await team_runs("finance")) == before + 1
+
+
+# --- tools that change -------------------------------------------------------------------------------
+
+WITH_DIVIDEND = """
+import sys
+from workshop_lib import mcp_service
+from workshop_lib.teams.finance.mcp_server import server
+
+gained = server()
+
+@gained.tool
+def dividend_yield(ticker: str) -> str:
+    "Get the dividend yield of a company by its ticker symbol."
+    return f"{ticker} yields 4.2 percent"
+
+mcp_service.serve(gained, "http", int(sys.argv[1]), while_stdin_open=True)
+"""
+
+
+async def test_a_tool_that_a_server_gains_is_there_after_tools_changed(
+    chat: Chat, all_up: Teams
+) -> None:
+    session = chat()
+    question = "What is the dividend yield of TSLA?"
+    assert (await say(session, question)).tool_calls != ["dividend_yield"]
+    server = all_up.servers["finance"]
+    port = str(urlsplit(server.url).port)
+    server.kill()
+    with subprocess.Popen(  # noqa: ASYNC220 - it starts at once
+        [sys.executable, "-c", WITH_DIVIDEND, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as gained:
+        assert gained.stdin and gained.stdout
+        await asyncio.to_thread(gained.stdout.readline)
+        # The session knows the old tools, until it is told.
+        assert (await say(session, question)).tool_calls != ["dividend_yield"]
+        await session.handle.signal("tools_changed")
+        reply = await say(session, question)
+        with contextlib.suppress(BrokenPipeError):
+            gained.stdin.close()
+        gained.wait(20)
+    assert reply.tool_calls == ["dividend_yield"] and "4.2" in reply.text
+
+
+def test_the_queue_of_the_module_is_back(teams: Teams) -> None:
+    """What the tests above change, they change back."""
+    assert get_settings().finance_queue == teams.workers["finance"].spec.task_queue
