@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from lab_environment import set_env
+from lab_environment import free_port, set_env
 from temporalio.client import WorkflowExecution
 
 from workshop_lib.connect import connect
@@ -46,6 +46,9 @@ def served_teams(address: str) -> Iterator[Teams]:
             TEMPORAL_ADDRESS=address,
             IT_QUEUE=f"it-{uuid.uuid4().hex[:8]}",
             FINANCE_QUEUE=f"finance-{uuid.uuid4().hex[:8]}",
+            # While one is down, nobody else's server takes its port.
+            IT_MCP_PORT=free_port(),
+            FINANCE_MCP_PORT=free_port(),
         )
         try:
             for name in TEAM_SERVERS:

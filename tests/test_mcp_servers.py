@@ -281,7 +281,8 @@ async def test_a_server_is_killed_and_started_again_in_its_place(teams: Teams) -
 async def test_stop_all_ends_servers_and_takes_back_their_address(
     settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
 ) -> None:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    port = free_port()
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, FINANCE_MCP_PORT=port)
     first = await start_mcp_server("finance")
     assert server_url("finance") == first.url
     second = await start_mcp_server("finance")
@@ -289,7 +290,7 @@ async def test_stop_all_ends_servers_and_takes_back_their_address(
     registry.stop_all()
     assert not second.alive
     assert not {entry for entry in os.listdir(tmp_path) if entry.startswith("mcp-")}  # noqa: PTH208
-    assert server_url("finance") == f"http://127.0.0.1:{DEFAULT_MCP_PORTS['finance']}/mcp"
+    assert server_url("finance") == f"http://127.0.0.1:{port}/mcp"
 
 
 def test_a_taken_default_port_is_replaced_and_said(
