@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from notebook_runner import isolated_state
+from notebook_runner import isolated_state, processes_of
 
 BIN = Path(sys.executable).parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -49,6 +49,17 @@ def test_ask_json_is_one_document(workshop: Run) -> None:
     assert document["milliseconds"] > 0
 
 
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+def test_ask_by_way_of_mcp_leaves_no_server_behind(workshop: Run, transport: str) -> None:
+    done = workshop(
+        "ask", "--loop", "mcp", "--mcp-transport", transport, "What's the stock price of TSLA?"
+    )
+    assert "242.80 USD" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    ours = processes_of(Path(os.environ["WORKSHOP_STATE_DIR"]))
+    left = [process for process in ours if "mcp_server" in " ".join(process.cmdline())]
+    assert left == []
+
+
 @pytest.mark.parametrize("message", ["", "   \n", "x" * 100_000], ids=["empty", "blank", "100 kB"])
 def test_a_message_that_is_refused_says_why(workshop: Run, message: str) -> None:
     done = workshop("ask", message)
@@ -75,10 +86,18 @@ def test_up_status_down(workshop: Run) -> None:
     assert said["server"]["address"].startswith("127.0.0.1:")
     workers = {worker["name"] for worker in said["workers"]}
     assert workers == {"orchestrator", "it", "finance"}
+    servers = {server["name"]: server["url"] for server in said["mcp_servers"]}
+    assert set(servers) == {"it", "finance"}
+    assert all(url.startswith("http://127.0.0.1:") for url in servers.values())
     stopped = workshop("down")
     assert all(f"worker {name}" in stopped.stderr for name in workers)
+    assert all(f"MCP server {name}" in stopped.stderr for name in servers)
     assert "dev server" in stopped.stderr
-    assert json.loads(workshop("status", "--json").stdout) == {"server": None, "workers": []}
+    assert json.loads(workshop("status", "--json").stdout) == {
+        "server": None,
+        "workers": [],
+        "mcp_servers": [],
+    }
     assert "Nothing was running" in workshop("down").stderr
 
 

@@ -21,7 +21,7 @@ from lab_environment import set_env
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
 
-from workshop_lib.agents.chat import Reply
+from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.planner import PlanRequest
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.agents.worker import orchestrator
@@ -123,7 +123,9 @@ async def test_a_turn_survives_a_kill_anywhere(
     point: KillPoint, client: Client, kills: Kills
 ) -> None:
     doomed = await kills.start(kill_at=point)
-    chat = ChatClient(client, loop_of(point), task_queue=kills.spec.task_queue)
+    # The loop with MCP starts its servers itself; the others do not mind.
+    start = ChatStart(mcp_transport="stdio")
+    chat = ChatClient(client, loop_of(point), task_queue=kills.spec.task_queue, start=start)
     sending = asyncio.create_task(chat.send(QUESTION))
     assert await doomed.exited(LIMIT) == -signal.SIGKILL
     assert not sending.done()
