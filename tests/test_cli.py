@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from notebook_runner import processes_of
 from workshop_command import Workshop, workshop_command
 
 
@@ -28,6 +29,17 @@ def test_ask_json_is_one_document(workshop: Workshop) -> None:
     assert document["model_calls"] == 2
     assert document["workflow_id"].startswith("chat-manual-")
     assert document["milliseconds"] > 0
+
+
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+def test_ask_by_way_of_mcp_leaves_no_server_behind(workshop: Workshop, transport: str) -> None:
+    done = workshop(
+        "ask", "--loop", "mcp", "--mcp-transport", transport, "What's the stock price of TSLA?"
+    )
+    assert "242.80 USD" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    ours = processes_of(workshop.state)
+    left = [process for process in ours if "mcp_server" in " ".join(process.cmdline())]
+    assert left == []
 
 
 @pytest.mark.parametrize("message", ["", "   \n", "x" * 100_000], ids=["empty", "blank", "100 kB"])
@@ -56,8 +68,12 @@ def test_up_status_down(workshop: Workshop) -> None:
     assert said["server"]["address"].startswith("127.0.0.1:")
     workers = {worker["name"] for worker in said["workers"]}
     assert workers == {"orchestrator", "it", "finance", "repair"}
+    servers = {server["name"]: server["url"] for server in said["mcp_servers"]}
+    assert set(servers) == {"it", "finance", "repair"}
+    assert all(url.startswith("http://127.0.0.1:") for url in servers.values())
     stopped = workshop("down")
     assert all(f"worker {name}" in stopped.stderr for name in workers)
+    assert all(f"MCP server {name}" in stopped.stderr for name in servers)
     assert "dev server" in stopped.stderr
     stopped_status = json.loads(workshop("status", "--json").stdout)
     assert stopped_status == {"server": None, "workers": [], "mcp_servers": []}

@@ -205,7 +205,6 @@ async def started(queue: str) -> None:
     [
         # Listings are the first and the second activity, a model call is the third; the fourth calls the
         # tool.
-        ("activity-result@*#1", "http"),
         ("activity-inside@*#4", "http"),
         ("activity-report@*#4", "stdio"),
     ],
