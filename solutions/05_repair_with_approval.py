@@ -352,24 +352,29 @@ await run.approve(forged)
 # The refusal left no trace: a validator turned it down before it was recorded. And the repair still waits. It would do
 # so for twelve hours.
 #
+# A panel shows what you decide about, and holds its digest:
+
+# %%
+panel = await lab.approval_panel(run)
+panel
+
+# %% [markdown]
 # ### Exercise · Approve a part (5 min)
 #
-# Approve the badges (002) and the payment (003), and nothing for Hagrid (004). Use the plan's own digest.
+# Approve the badges (002) and the payment (003), and nothing for Hagrid (004).
 #
 # The check waits for the report and looks at what was repaired and what was declined.
 #
-# *Hint: `await run.approve(digest, proposals=[...])`, with ids of proposals such as `"p1"`. Each proposal knows its
+# *Hint: `await panel.approve([...])`, with ids of proposals such as `"p1"`. Each of `panel.plan.proposals` knows its
 # `order_id`.*
 
 # %% exercise="part_approved" minutes=5
-plan = await run.plan()
-chosen = [p.proposal_id for p in plan.proposals if p.order_id != "ORD-004-RHG"]
-await run.approve(plan.digest, proposals=chosen, comment="Hagrid's eggs can wait")
+chosen = [p.proposal_id for p in panel.plan.proposals if p.order_id != "ORD-004-RHG"]
+await panel.approve(chosen, comment="Hagrid's eggs can wait")
 
 # --- stub ---
-# plan = await run.plan()
-# # your code here: approve a part of the plan
-# await run.approve(plan.digest, proposals=[])
+# chosen = [p.proposal_id for p in panel.plan.proposals]
+# # your code here: choose, and approve
 
 # %%
 await check.part_approved(run)

@@ -80,11 +80,14 @@ async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> 
 
 @check(
     expects="the badges and the payment approved, all for order 004 declined, and the report written.",
-    hint="`proposals=[…]` holds the ids of what you approve; what is left out is declined.",
+    hint="`panel.approve([…])` takes the ids of what you approve; what is left out is declined.",
     timeout=30,
 )
 async def part_approved(repair: RepairClient) -> str:
     """Only what was approved is in the results, and the rest is on record as declined."""
+    status = await repair.status()
+    if status.state == State.PENDING_APPROVAL and status.decision is None:
+        raise NotYet(saw="a plan that nobody has decided about yet")
     outcome = await repair.outcome()
     if outcome.state is not State.COMPLETED:
         raise NotYet(saw=f"the repair ended as {outcome.state}: {outcome.reason}")
