@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from build_notebooks import Course, render
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 from notebook_rules import checks_in, problems, style_problems
 from notebook_runner import RUN_SECONDS, Run, run_notebook
 from notebook_source import Source
@@ -17,6 +18,8 @@ from notebook_source import Source
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks import all_checks
 from workshop_lib.lab.checks.framework import STOPPED
+
+WALK_SECONDS = 170.0  # a notebook with every exercise done twice
 
 
 def sources_are_good(course: Course) -> list[str]:
@@ -65,43 +68,56 @@ def solution_passes(path: Path, seconds: float = RUN_SECONDS) -> list[str]:
     ]
 
 
-def stops_at_unsolved(
-    source: Source, exercise: str, folder: Path, seconds: float = RUN_SECONDS
-) -> list[str]:
-    """With the earlier exercises solved and this one a stub, its own check says "not yet".
+def stubs_are_refused(source: Source, folder: Path, seconds: float = WALK_SECONDS) -> list[str]:
+    """Each stub's own check says "not yet", and the solution then passes: one run, as a learner goes along.
 
-    For a notebook's first exercise that is the learner's edition as it is published.
+    So every check is met by a first attempt that fails, and must not hold it against the second.
     """
-    names = list(source.exercises)
-    return stops_at(
-        render(source, names[names.index(exercise) :]), exercise, folder, seconds=seconds
-    )
-
-
-def stops_at(
-    notebook: NotebookNode, exercise: str | None, folder: Path, seconds: float = RUN_SECONDS
-) -> list[str]:
-    """A notebook runs without an error up to one exercise's check, which says "not yet".
-
-    Args:
-        exercise: its name; None for a notebook that has none and runs to its end.
-    """
+    notebook, attempts = _walk(source)
     run = run_notebook(notebook, folder, seconds)
-    if run.stopped_at is None:
-        if exercise is None:
-            return []
-        return [f"check.{exercise} passed, and every other, with the exercise unsolved"]
-    names = _checks(notebook)[run.stopped_at]
-    if exercise is None or exercise not in names:
-        return [f"expected to stop at check.{exercise}, but {_where(run)}"]
-    if run.error != "CheckNotMet":
-        return [f'check.{exercise} did not say "not yet": {_where(run)}']
-    lines = run.message.split("\n")
+    if run.stopped_at is not None:
+        return [f"{source.path.name}: {_where(run)}"]
+    return [
+        problem
+        for index, exercise in attempts.items()
+        if (problem := _refusal_problem(run, index, exercise))
+    ]
+
+
+def _walk(source: Source) -> tuple[NotebookNode, dict[int, str]]:
+    """The solved notebook with each exercise's stub and its check before the solution.
+
+    Returns:
+        The notebook, and the exercise of each check that has to refuse, by the cell's index.
+    """
+    notebook = render(source)
+    cells: list[NotebookNode] = []
+    attempts: dict[int, str] = {}
+    for index, (cell, written) in enumerate(zip(notebook.cells, source.cells, strict=True)):
+        if written.exercise and written.stub is not None:
+            check = next(c for c in notebook.cells[index + 1 :] if c.cell_type == "code")
+            cells += [new_code_cell(written.stub), new_code_cell(check.source)]
+            cells[-1].metadata["tags"] = ["raises-exception"]
+            attempts[len(cells) - 1] = written.exercise
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook, attempts
+
+
+def _refusal_problem(run: Run, index: int, exercise: str) -> str | None:
+    """What is wrong with how a check refused a stub, or None."""
+    errors = [o for o in run.notebook.cells[index].outputs if o.output_type == "error"]
+    if not errors:
+        return f"check.{exercise} passed with the exercise unsolved"
+    name, message = errors[0].ename, errors[0].evalue
+    if name != "CheckNotMet":
+        return f'check.{exercise} did not say "not yet" but {name}: {message}'
+    lines = message.split("\n")
     if [line.split(" ")[0] for line in lines] != ["Not", "Saw:", "Hint:"]:
-        return [f"check.{exercise} did not say its three lines: {run.message}"]
+        return f"check.{exercise} did not say its three lines: {message}"
     if STOPPED in lines[1]:
-        return [f"check.{exercise} broke on the stub: {lines[1]}"]
-    return []
+        return f"check.{exercise} broke on the stub: {lines[1]}"
+    return None
 
 
 def _checks(notebook: NotebookNode) -> list[list[str]]:

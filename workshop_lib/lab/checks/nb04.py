@@ -14,6 +14,7 @@ from workshop_lib.lab.waiting import watch
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"
+KEY = "idempotency_key"
 KNOWN = {"stock_price", "calculate_roi"}
 CHOICES = {
     "two teams of one company, both on Temporal": "nexus",
@@ -53,15 +54,16 @@ async def killed_server(
     last = (await evidence(chat.handle)).named(CALL)[-1]
     if last.attempts < 2:
         raise NotYet(saw=f"a call that was tried {last.attempts} time")
+    key = last.input["meta"][KEY]
     team = await connect(get_settings().finance_namespace)
     runs: list[str] = []
     async with asyncio.timeout(15):
         while not runs:  # a list follows a moment later
             found = team.list_workflows("WorkflowType = 'StockPriceWorkflow'")
-            runs = [run.id async for run in found if f"-{ticker}-" in run.id]
+            runs = [run.id async for run in found if (await run.memo()).get(KEY) == key]
             await asyncio.sleep(0.1)
     if len(runs) != 1:
-        raise NotYet(saw=f"{len(runs)} runs of the team's for {ticker}")
+        raise NotYet(saw=f"{len(runs)} runs of the team's for this call")
     if ticker not in reply.text:
         raise NotYet(saw=f"the reply {reply.text!r}")
     return f"{last.attempts} tries, one run: {runs[0]}"
