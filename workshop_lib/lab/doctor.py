@@ -54,6 +54,7 @@ async def examine(*, fix: bool = False) -> list[Finding]:
     findings += await _look("model", machine.model)
     findings += await _look("state folder", lambda: machine.state_folder(fix=fix))
     findings += await _look("ports", around.server_ports)
+    findings += await _look("MCP ports", around.mcp_ports)
     return findings + await _server(fix)
 
 

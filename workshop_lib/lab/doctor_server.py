@@ -22,7 +22,8 @@ from workshop_lib.lab import server as lab_server
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.server import Server
-from workshop_lib.settings import get_settings
+from workshop_lib.mcp_wire import listening_url, users_port
+from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 FIX = "workshop doctor --fix"
 _CALL = timedelta(seconds=3)
@@ -35,22 +36,38 @@ def server_ports() -> list[Finding]:
     settings = get_settings()
     if connect.live_record(settings.state_dir):
         return [ok("ports", "held by this project's dev server")]
-    findings = []
-    for variable, wanted, default in (
+    return _ports(
+        "ports",
         ("WORKSHOP_TEMPORAL_PORT", settings.temporal_port, dev_server.DEFAULT_PORT),
         ("WORKSHOP_UI_PORT", settings.ui_port, dev_server.DEFAULT_UI_PORT),
-    ):
+    )
+
+
+def mcp_ports() -> list[Finding]:
+    """The ports of the MCP servers that do not run."""
+    asked = [
+        (f"{name.upper()}_MCP_PORT", users_port(name), default)
+        for name, default in DEFAULT_MCP_PORTS.items()
+        if listening_url(name) is None
+    ]
+    return _ports("MCP ports", *asked)
+
+
+def _ports(name: str, *asked: tuple[str, int | None, int]) -> list[Finding]:
+    """What is odd about some ports: the variable that sets each, what it says, and the default."""
+    findings = []
+    for variable, wanted, default in asked:
         port = wanted or default
         if ports.is_free(port):
             continue
         text = f"{port} is held by {ports.holder(port)}"
         if wanted:
             repair = f"stop that process, or set {variable} to another port or to nothing"
-            findings.append(fail("ports", f"{text}, and {variable} asks for it", repair))
+            findings.append(fail(name, f"{text}, and {variable} asks for it", repair))
         else:
             repair = f"nothing needs to be done; to choose the port yourself set {variable}"
-            findings.append(warn("ports", f"{text}: another one will be chosen", repair))
-    return findings or [ok("ports", "free")]
+            findings.append(warn(name, f"{text}: another one will be chosen", repair))
+    return findings or [ok(name, "free" if asked else "held by this project's servers")]
 
 
 def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
@@ -159,9 +176,8 @@ async def _workers(client: Client) -> list[Finding]:
         (settings.orchestrator_namespace, settings.orchestrator_queue),
         (settings.it_namespace, settings.it_queue),
         (settings.finance_namespace, settings.finance_queue),
+        (settings.orchestrator_namespace, settings.repair_queue),
     ]
-    if repair_queue := getattr(settings, "repair_queue", None):
-        queues.append((settings.orchestrator_namespace, repair_queue))
     found: list[Finding] = []
     names: set[str] = set()
     for namespace, queue in queues:
