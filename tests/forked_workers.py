@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -70,7 +71,10 @@ def _start(spec: WorkerSpec, kill_at: KillPoint | None, env: dict[str, str]) -> 
         args=(spec, str(kill_at) if kill_at else None, dict(os.environ) | env, theirs),
         daemon=True,
     )
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        # A test that has run an IPython shell leaves its module as `__main__`, without this.
+        patch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+        process.start()
     theirs.close()
     ready = wait([ours, process.sentinel], START_LIMIT)
     said = os.read(ours.fileno(), 65536) if ours in ready else b""

@@ -456,7 +456,7 @@ async def test_with_no_worker_the_client_says_so(
     ):
         with pytest.raises(WorkshopError) as said:
             await asking
-        assert "no worker" in str(said.value).lower() or "not over" in str(said.value)
+        assert "no worker" in str(said.value).lower() or "not that far" in str(said.value)
     await repair.handle.terminate()
 
 
