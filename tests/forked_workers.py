@@ -61,6 +61,8 @@ async def start_forked(
 
 
 def _start(spec: WorkerSpec, kill_at: KillPoint | None, env: dict[str, str]) -> ForkedWorker:
+    if not hasattr(main := sys.modules["__main__"], "__spec__"):
+        main.__spec__ = None  # an IPython shell that a test has run leaves its own module there
     with pytest.MonkeyPatch.context() as patch:
         # Where the first process looks for what it is to import.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -71,10 +73,7 @@ def _start(spec: WorkerSpec, kill_at: KillPoint | None, env: dict[str, str]) -> 
         args=(spec, str(kill_at) if kill_at else None, dict(os.environ) | env, theirs),
         daemon=True,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        # A test that has run an IPython shell leaves its module as `__main__`, without this.
-        patch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
-        process.start()
+    process.start()
     theirs.close()
     ready = wait([ours, process.sentinel], START_LIMIT)
     said = os.read(ours.fileno(), 65536) if ours in ready else b""
