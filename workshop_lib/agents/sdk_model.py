@@ -6,11 +6,11 @@ and nothing else happens. Which model answers is decided by the same settings as
 tried once and Temporal retries it; failures are explained in the same words as the gateway's.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from agents import Model, ModelProvider, ModelResponse, ModelSettings
@@ -35,7 +35,7 @@ from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import REPLY_TOPIC
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.failures import explain_failure
-from workshop_lib.llm.gateway import call_options, register_offline_provider
+from workshop_lib.llm.gateway import call_options, load
 from workshop_lib.llm.journal import record_request
 from workshop_lib.settings import get_settings
 
@@ -153,7 +153,7 @@ class _Model(Model):
 
 async def _open(name: str, request: dict[str, Any]) -> Model:
     """The SDK's own LiteLLM model; `request` gets our options for the call."""
-    await asyncio.to_thread(register_offline_provider)  # loads LiteLLM, which takes seconds
+    await load()
     from agents.extensions.models.litellm_model import LitellmModel
 
     options = call_options(name)
@@ -171,6 +171,7 @@ async def _open(name: str, request: dict[str, Any]) -> Model:
     return model
 
 
+@lru_cache
 def _reasons(name: str) -> bool:
     """Whether a model can be told how much to reason."""
     import litellm

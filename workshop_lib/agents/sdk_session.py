@@ -58,6 +58,7 @@ class AgentSession(ChatSession):
         super().__init__(start)
         self._items: list[TResponseInputItem] = []  # the SDK's form of the conversation
         self._stream = WorkflowStream() if start.stream else None
+        self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """The agent for one turn, with these tools among its own."""
@@ -67,8 +68,9 @@ class AgentSession(ChatSession):
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
         asked: TResponseInputItem = {"role": "user", "content": message}
         try:
-            tools: list[Tool] = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
-            self._items = await self._run(self.agent(tools), [*self._items, asked], reply)
+            if not self._tools:
+                self._tools = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
+            self._items = await self._run(self.agent(self._tools), [*self._items, asked], reply)
             return
         except MaxTurnsExceeded:
             reply.text = TOO_MANY_ROUNDS

@@ -28,6 +28,7 @@ __all__ = [
     "ModelUnavailable",
     "call_options",
     "complete",
+    "load",
     "register_offline_provider",
     "stream",
     "warm_up",
@@ -128,6 +129,12 @@ async def warm_up() -> None:
         messages=[Message.user("warm-up").to_openai()],
         mock_response="warm",
     )
+
+
+async def load() -> None:
+    """Load LiteLLM where that was not done yet, off the event loop: it takes seconds."""
+    if _litellm_module is None:
+        await asyncio.to_thread(_litellm)
 
 
 def register_offline_provider() -> None:
