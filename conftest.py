@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent
 # Helpers of the tests and of the builder are plain modules.
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
-from notebook_runner import forget_learners_settings, isolated_state  # noqa: E402
+from notebook_runner import clear_leftovers, forget_learners_settings, isolated_state  # noqa: E402
 
 _session = ExitStack()
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A test worker inherits what the controller has set, a shared server's address included.
     if not hasattr(config, "workerinput"):
         forget_learners_settings()
+        clear_leftovers()
     _session.enter_context(isolated_state())
 
 

@@ -137,8 +137,8 @@ await check.naked_loop(turn)
 # ## Lose everything
 #
 # An agent like this runs in some process, and processes die: a deployment, a crash, a laptop that is closed.
-# Here is a conversation of four messages, seven model calls. Its process is killed at the sixth. It takes some
-# seconds, because a fresh process loads LiteLLM again.
+# Here is a conversation of four messages, seven model calls. Its process is killed at the sixth. The first such
+# process takes some seconds, because LiteLLM is loaded for it. On Linux the next ones share what is loaded.
 
 # %%
 from workshop_lib.lab.naked import run_naked
@@ -267,7 +267,8 @@ my_guess = ""
 # ### Exercise · Survive (6 min)
 #
 # Let a worker die in mid-turn, in a model call or in a tool, then let another finish the run. The check refuses to
-# pass unless the history shows that a step was lost with its worker. The cell takes some seconds: processes start.
+# pass unless the history shows that a step was lost with its worker. The cell takes some seconds: a death has to be
+# noticed.
 #
 # *Hint: `doomed = await lab.start_process(agent_worker, kill_at=...)` before the run starts, then
 # `await doomed.exited()`.*
@@ -307,7 +308,7 @@ await lab.show_timeline(handle)
 # ## The bill
 #
 # Now the conversation of four messages again, as a durable chat session. Its worker dies at the same sixth
-# model call, and another takes over. This takes some seconds: two processes have to start.
+# model call, and another takes over. This takes some seconds: a death has to be noticed.
 #
 # > **Predict.** The naked agent paid for 13 model calls. How many will the durable one pay for?
 

@@ -54,8 +54,6 @@ client = await lab.start()
 #
 # This is the whole agent. `activity_as_tool` reads name, docstring and arguments of an activity and makes a tool
 # of them. `Runner.run` is the loop.
-#
-# The first run takes some seconds: SDK and plugin are loaded.
 
 # %%
 # %%workflow assistant
@@ -86,15 +84,17 @@ class Assistant:
 
 # %% [markdown]
 # The plugin belongs to the client of the worker. It registers the activity for model calls, and it teaches the
-# SDK's runner to use it.
+# SDK's runner to use it. The model's library is loaded here too, so that the first call need not: that takes some seconds.
 
 # %%
 from workshop_lib.agents.sdk_model import agents_plugin
+from workshop_lib.llm import gateway
 
 assistant = lab.spec(
     "assistant", workflows=[Assistant], activities=[get_weather], client_plugins=[agents_plugin]
 )
 worker = await lab.start_worker(assistant)
+await gateway.load()
 
 # %%
 question = "What is the weather in Seattle?"
@@ -108,7 +108,7 @@ await lab.show_timeline(handle)
 
 # %% [markdown]
 # The picture is that of 01: model, tool, model. The loop is not in your code any more, and every step of it is in
-# the history all the same.
+# the history all the same. (A city that the tool does not know is an error, and Temporal tries again and again.)
 
 # %%
 lab.code_lines(Assistant)
@@ -119,7 +119,7 @@ lab.code_lines(Assistant)
 # ### Exercise · Add a tool (6 min)
 #
 # Give the assistant a calculator. It is an activity with one argument, `expression`, and a docstring that tells
-# the model when to use it. (`get_weather` comes from the library now, to keep the cell short.)
+# the model when to use it. (`get_weather` comes from the library from now on.)
 #
 # The check asks for the weather and a product in one message, and looks for one completed activity of each.
 #
@@ -174,10 +174,13 @@ class Assistant:
 #     @workflow.run
 #     async def run(self, text: str) -> str:
 #         soon = timedelta(seconds=10)
+#         # your code here: and offer it
 #         offer = [activity_as_tool(t, start_to_close_timeout=soon) for t in (get_weather,)]
 #         return (await Runner.run(Agent(name="assistant", tools=offer), text)).final_output
 
 # %%
+from workshop_lib.agents.flat_tools import get_weather
+
 await check.tool_added(client, Assistant, [get_weather, calculate])
 
 # %% [markdown]
@@ -185,20 +188,22 @@ await check.tool_added(client, Assistant, [get_weather, calculate])
 #
 # > **Predict.** The worker dies in the second model call, when the tool's result is recorded. Another worker
 # > takes over. How many model calls will be in the history, and how many will have been paid for?
+#
+# Two processes start, one after the other, and a death has to be noticed. That takes some seconds.
 
 # %%
 my_guess = ""
 
 # %%
 assistant = lab.spec(
-    "killed",
+    lab.new_id("mortal"),  # a queue of its own, should you run this cell again
     workflows=[Assistant],
     activities=[get_weather, calculate],
     client_plugins=[agents_plugin],
 )
 doomed = await lab.start_process(assistant, kill_at="activity-inside@invoke_model_activity#2")
 turn = await client.start_workflow(
-    Assistant.run, question, id=lab.new_id("killed"), task_queue=assistant.task_queue
+    Assistant.run, question, id=lab.new_id("mortal"), task_queue=assistant.task_queue
 )
 await doomed.exited()
 await lab.start_process(assistant)
@@ -229,9 +234,10 @@ await lab.show_timeline(turn)
 # This conversation forgets. A result has `to_input_list()`: everything said so far, ready to be handed to the next
 # run, together with the new message as `{"role": "user", "content": text}`.
 #
-# The check asks about Seattle, then "And in Portland?".
+# The check asks about Seattle, then "And in Portland?", and looks at what the model is sent with a third question.
 #
-# `as_tool` is `activity_as_tool` with the library's time limits.
+# `as_tool` is `activity_as_tool` with the library's time limits. `run` waits for ever, so that the conversation stays
+# and can be asked.
 #
 # *Hint: the list lives in `self`. A workflow's memory needs no database: it is rebuilt from the history.*
 
@@ -294,9 +300,11 @@ await check.remembers(client, Conversation)
 # ## What an SDK does when the model is wrong
 #
 # Models call tools that do not exist. The loop of 01 tells the model. What does the SDK do? The offline model
-# can be asked to make that mistake once.
+# can be asked to make that mistake: here twice, once in each of two runs. The second is `SdkChat`, the library's own
+# loop, further down; the last two activities are its.
 #
-# **This cell fails on purpose**, after some seconds.
+# **This cell fails on purpose**, after some seconds. Its code is right, whatever the last line of the error advises: it
+# is the SDK that has no answer.
 
 # %% tags=["raises-exception"]
 from workshop_lib.agents.local_tools import execute_tool
@@ -328,8 +336,10 @@ chat = ChatClient(client, "sdk", task_queue=queue)
 await lab.watch(chat.send(question), chat.handle, timeout=30)
 
 # %% [markdown]
-# Three model calls: the slip, the right tool, the words. The class itself is short, for the rest is shared with
-# other loops:
+# Three model calls: the slip, the right tool, the words. (Run again alone, the cell shows two: both slips are used up.)
+#
+# The class itself shows one of the three places, `failure_exception_types`. The others are in `agents/sdk_session.py`,
+# which it shares with other loops.
 
 # %%
 import inspect
@@ -341,18 +351,20 @@ print(inspect.getsource(sdk_loop.SdkChat))
 # %% [markdown]
 # ## Word by word
 #
-# A chat feels quick when words appear while they are written. In a workflow that is a little odd: what is recorded is the whole
-# answer. So the activity publishes the pieces on the side, and the history stays the truth.
+# A chat feels quick when words appear while they are written. The model's activity sends the pieces to the workflow as
+# signals, and whoever reads gets them from there. That makes some 24 kB of history more a turn, so a session has it on
+# request only. What counts is the whole answer, which is recorded as always.
 
 # %%
 from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 
-await lab.start_worker(orchestrator())
+# The offline model is too quick to watch: here it takes two seconds for an answer.
+await lab.start_process(orchestrator(), env={"OFFLINE_LATENCY_MS": "2000"})
 chatty = ChatClient(client, "sdk", start=ChatStart(stream=True))
 async for piece in stream_reply(client, chatty, "What is the weather in San Francisco?"):
-    print(piece, end="" if isinstance(piece, str) else "\n", flush=True)
+    print(piece if isinstance(piece, str) else f"\n{piece!r}", end="", flush=True)
 
 # %% [markdown]
 # The last item is the `Reply` of the history. Had the worker died in mid-sentence, some words would have come twice,
@@ -360,15 +372,21 @@ async for piece in stream_reply(client, chatty, "What is the weather in San Fran
 #
 # ## The two loops, measured
 #
-# The same question to both loops of the library, measured now, on this machine:
+# The same question to both loops of the library, measured now, on this machine, with the quick model again. Lines of
+# code are those of all that a loop does not share with the other.
+#
+# > **Predict.** Lines, model calls, events, bytes of history, milliseconds: where is the SDK's loop ahead, and where
+# > behind?
 
 # %%
+my_guess = ""
+
+# %%
+await lab.start_worker(orchestrator())
 figures = await lab.compare_loops(client, "What is 15 * 23?", ["manual", "sdk"])
 lab.show_comparison(figures)
 
 # %% [markdown]
-# > **Predict first, then look again.** Which row would you have guessed wrong?
-#
 # The SDK's loop is not shorter once it has to be robust: what it saves in the loop it spends on bending failures into
 # words. What it brings is elsewhere.
 #
@@ -376,13 +394,20 @@ lab.show_comparison(figures)
 # |---|---|
 # | handoffs, guardrails, structured output, approval of tools | deciding what happens between two model calls |
 # | one way to describe tools, known to many | choosing what an error becomes: it raises, you wrap |
-# | a loop that others maintain | some milliseconds and some bytes of history a turn |
+# | a loop that others maintain | some 40 % more history a turn, and a little time |
 
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. In a terminal: `uv run workshop chat --loop sdk`. Or change the docstring of `get_weather` into
-# "Get something." and run the first cells again: the docstring is all that a model has to go by.
+# No checks here. In a terminal: `uv run workshop chat --loop sdk`. Or hold a long conversation with `Conversation` and
+# look at its history: each call carries all that was said. The library's loop hands in the latest messages only.
+#
+# ```python
+# talk = lab.spec("talk", workflows=[Conversation], activities=[get_weather], client_plugins=[agents_plugin])
+# await lab.start_worker(talk)
+# long = await client.start_workflow(Conversation.run, id=lab.new_id("talk"), task_queue=talk.task_queue)
+# await long.execute_update(Conversation.ask, "What is the weather in Seattle?")
+# ```
 
 # %% [markdown]
 # ## Recap
@@ -405,6 +430,4 @@ lab.show_comparison(figures)
 # Stop this notebook's workers. Next: **03 · Call another team**.
 
 # %%
-await chatty.end()
-await chat.end()
 lab.stop_all()

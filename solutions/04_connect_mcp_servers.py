@@ -109,7 +109,7 @@ await lab.watch(chat.send(both), chat.handle, timeout=40)
 await lab.show_timeline(chat.handle)
 
 # %% [markdown]
-# Look for the names that begin with `temporalio.mcp`: two listings, once a session, and a call to each team.
+# Look for `list-tools` and `call-tool`: two listings, once a session, and a call to each team.
 #
 # ## A tool that appears
 #
@@ -125,11 +125,12 @@ my_guess = ""
 # ### Exercise · Add a tool to a running agent (8 min)
 #
 # `mine` is the finance team's server with all its tools, in this kernel. Give it one more: `exchange_rate`, with one
-# argument `currency` and a docstring. Then serve it, and tell the session with the signal `tools_changed`.
+# argument `currency` and a docstring. Then serve it, and tell the session: it listens to the signal `tools_changed`.
 #
 # The check looks for a completed call of a tool that the team never had.
 #
-# *Hint: FastMCP makes a tool of any function: `@mine.tool`. Name, docstring and arguments are what the model reads.*
+# *Hint: FastMCP makes a tool of any function: `@mine.tool`. A **signal** is a message to a workflow that nobody
+# answers: `await chat.handle.signal("name")`.*
 
 # %% exercise="new_tool" minutes=8
 from workshop_lib.teams.finance import mcp_server
@@ -184,7 +185,8 @@ reply
 my_guess = ""
 
 # %% [markdown]
-# To have time for a murder, the finance *worker* stops first. The workflow is started then, and waits.
+# To have time for a murder, the finance *worker* stops first. The workflow is started then, and waits. The chat is a
+# new one, with nothing else under way.
 #
 # ### Exercise · Survive it (8 min)
 #
@@ -192,15 +194,17 @@ my_guess = ""
 #
 # The check wants a second try of the call, the price in the reply, and one run in the team's namespace.
 #
-# *Hint: `await server.restart()` brings it back on the same port; workers start with `lab.start_worker(finance())`.*
+# *Hint: `server.kill()`, then `await server.restart()`, which brings it back on the same port.*
 
 # %% exercise="killed_server" minutes=8
 import asyncio
 
 server = await lab.start_mcp_server("finance")
 lab.stop_worker("finance")
+await chat.end()
+chat = ChatClient(client, "mcp")
 asking = asyncio.create_task(chat.send("What's the stock price of NVDA?"))
-await lab.waits_for(chat.handle, until="call-tool")
+await lab.mcp_runs(chat.handle, "finance-namespace")  # the call has reached the team
 server.kill()
 await server.restart()
 await lab.start_worker(finance())
@@ -210,8 +214,10 @@ await lab.start_worker(finance())
 #
 # server = await lab.start_mcp_server("finance")
 # lab.stop_worker("finance")
+# await chat.end()
+# chat = ChatClient(client, "mcp")
 # asking = asyncio.create_task(chat.send("What's the stock price of NVDA?"))
-# await lab.waits_for(chat.handle, until="call-tool")
+# await lab.mcp_runs(chat.handle, "finance-namespace")  # the call has reached the team
 # # your code here: kill the server, and bring it back
 # await lab.start_worker(finance())
 
@@ -244,11 +250,12 @@ from workshop_lib.mcp_cli import ClientName, configuration
 print(json.dumps(configuration(ClientName.CLAUDE), indent=1))
 
 # %% [markdown]
-# `workshop mcp config claude` prints the same. Paste it, and *Claude Desktop* has both teams' tools. The command knows `goose`, `wsl` and `inspector` too.
+# `workshop mcp config claude` prints the same. Paste it, and *Claude Desktop* has both teams' tools, and those of the repair agent, which
+# you meet in 05. The command knows `goose`, `wsl` and `inspector` too.
 #
 # ## Side by side
 #
-# One question through both doors, measured now, on this machine:
+# One question through both doors, measured now, on this machine. The column `sdk` goes through Nexus:
 
 # %%
 figures = await lab.compare_loops(client, "What's the stock price of TSLA?", ["sdk", "mcp"])
@@ -290,8 +297,8 @@ await check.chosen(choices)
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Kill the IT server and ask for both teams: the reply names the outage and holds the other answer. Or in a
-# terminal: `uv run workshop chat --loop mcp --mcp-transport stdio`.
+# No checks here. `it_server.kill()`, and ask for both teams: after a while the reply names the outage, with the other
+# answer in it. Or in a terminal: `uv run workshop chat --loop mcp --mcp-transport stdio`.
 
 # %% [markdown]
 # ## Recap

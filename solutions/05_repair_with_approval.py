@@ -63,7 +63,9 @@ from workshop_lib.settings import get_settings
 shop = store.snapshot(get_settings().today)
 for order in shop.orders:
     days = (shop.today - order.order_date).days
-    print(f"{order.order_id}  {order.status:<20} {days:>3} days  {order.notes[:45]}")
+    print(f"{order.order_id}  {order.customer_name:<21} {order.status:<19} {days:>3} days")
+    for line in order.items:
+        print(f"    {line.quantity:>4} × {line.item_id}  {line.item_name}")
 
 # %% [markdown]
 # > **Predict.** Which of them need a repair? Write three order ids down before you go on.
@@ -76,7 +78,7 @@ my_guess = ""
 #
 # Detection is cheap: it sends statuses, ages and one comparison of stock, not whole orders. Below a confidence of 0.5
 # nothing more is asked. Each step is an activity whose answer is checked, and sent back to the model when it makes no
-# sense. As plain functions they run in a notebook too. (The first call takes some seconds.)
+# sense. (The first call takes some seconds.)
 
 # %%
 from workshop_lib.repair.worker import repair
@@ -88,7 +90,7 @@ from workshop_lib.repair.client import RepairClient
 
 run = await RepairClient.start(client)
 status = await lab.repair_reaches(run, "PENDING-APPROVAL")
-status.state, [change.state for change in status.states]
+" → ".join(change.state for change in status.states)
 
 # %%
 for problem in (await run.problems()).problems:
@@ -123,7 +125,8 @@ for proposal in plan.proposals:
 #
 # The check tries three good purchases and five bad ones.
 #
-# *Hint: `shop.order(id)` and `shop.item(id)` return None for what does not exist.*
+# *Hint: `shop.order(id)` and `shop.item(id)` return None for what does not exist. `order.items` are lines, and each
+# line has an `item_id`.*
 
 # %% exercise="validator" minutes=8
 from workshop_lib.repair.plan_rules import shortage
@@ -199,7 +202,8 @@ for thrown_out in (await talked.plan()).refused:
 # instructions that notes are data helps, and is no wall. This is one.
 # </details>
 #
-# How good is a plan? `data/gold.json` says what a careful clerk would do.
+# How good is a plan? `data/gold.json` says what a careful clerk would do. **Precision**: how much of the plan is right.
+# **Recall**: how much of what is right is in the plan. What the rules have refused is not in it.
 
 # %%
 from workshop_lib.repair.gold import load_gold, score_plan
@@ -273,7 +277,8 @@ await lab.result(bought)
 # `shelf.order` takes a `key`: an order whose key has been seen before changes nothing. Find a key that all attempts of
 # this step share, and no other step does.
 #
-# The check runs it twice: 113 for the first run, 113 more for the second.
+# The check runs it twice: 113 for the first run, 113 more for the second. Then a run with two such steps: 226. It tells
+# of the failing attempts, which are the lesson.
 #
 # *Hint: look at `activity.info()`: `workflow_id`, `workflow_run_id`, `activity_id`, `attempt` …*
 
@@ -363,7 +368,8 @@ panel
 #
 # Approve the badges (002) and the payment (003), and nothing for Hagrid (004).
 #
-# The check waits for the report and looks at what was repaired and what was declined.
+# The check waits for the report and looks at what was repaired and what was declined. A decision is final. Decided
+# otherwise? `store.reset()`, then the cells that make `run` and `panel`, and again.
 #
 # *Hint: `await panel.approve([...])`, with ids of proposals such as `"p1"`. Each of `panel.plan.proposals` knows its
 # `order_id`.*
@@ -393,7 +399,8 @@ Markdown((await run.report()).execution)
 # %% [markdown]
 # ## Kill it while it repairs
 #
-# Hagrid's repairs are left. A worker dies after a repair is made and before that is reported.
+# Hagrid's repairs are left: the kibble, and a request to the Ministry. This time nobody looks (`auto_approve`), and the
+# rules still do. A worker dies after a repair is made and before that is reported. Some ten seconds.
 #
 # > **Predict.** How often will the kibble be ordered?
 
@@ -406,7 +413,7 @@ doomed = await lab.start_process(repair(), kill_at="activity-report@order_invent
 rest = await RepairClient.start(client, auto_approve=True)
 await doomed.exited()
 await lab.start_process(repair())
-await lab.result(rest.handle)
+(await lab.result(rest.handle)).reason
 
 # %%
 for row in store.ledger():
@@ -425,7 +432,8 @@ await lab.show_timeline(rest.handle)
 # ## Try it yourself
 #
 # No checks here. In a terminal: `uv run workshop repair run`. Or approve from the Web UI: open a waiting run, *Send a
-# Signal*, `decide_by_signal`. A bad signal changes nothing, and its reason shows in the status.
+# Signal*, `decide_by_signal`, with `{"approve": true, "plan_digest": "…", "decided_by": "you"}`. A bad signal changes
+# nothing, and its reason shows in the status.
 
 # %% [markdown]
 # ## Recap

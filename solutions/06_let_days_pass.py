@@ -61,7 +61,7 @@ store.reset()
 # This run waits for a signal, for ever. Give it twelve hours. Undecided, it ends as `"EXPIRED"`, which is a result
 # and no failure.
 #
-# The check lets thirteen hours pass for one run, and decides another.
+# The check decides one run. For another it lets eleven hours pass, and two more.
 #
 # *Hint: `workflow.wait_condition(..., timeout=...)` raises `TimeoutError` when the time is over.*
 
@@ -177,36 +177,31 @@ await check.acts_alone(acts_alone)
 # %% [markdown]
 # ## An agent that stays
 #
-# One run, a cycle a day. It looks, plans, acts or asks, and waits for the next morning.
+# One run, a cycle a day. It looks, plans, acts or asks, and waits until a day is over. (Its clock is your machine's; the
+# shop's calendar began on 28 June and goes a day on with each cycle.)
 
 # %%
-from workshop_lib.repair.proactive import ProactiveRepair
-from workshop_lib.repair.states import ProactiveStart
-from workshop_lib.settings import get_settings
+from workshop_lib.repair.proactive_client import ProactiveClient
 
-settings = get_settings()
-agent = RepairClient(client, lab.new_id("proactive"))
-await client.start_workflow(
-    ProactiveRepair.run,
-    ProactiveStart(today=settings.today, user="learner"),
-    id=agent.workflow_id,
-    task_queue=settings.repair_queue,
-)
+agent = await ProactiveClient.start_agent(client, workflow_id=lab.new_id("proactive"))
 asked = await lab.repair_reaches(agent, "PENDING-APPROVAL")
-asked.state, asked.cycle
+f"cycle {asked.cycle}: {asked.state}"
 
 # %% [markdown]
 # <details><summary>Will it order the badges alone?</summary>
 #
-# No. One proposal of the plan has 0.90, so it asks about all of it. *"The badges are at 0.99."* A plan is decided as a whole:
-# an order that is repaired by half counts as looked after, and nobody would look again.
+# No. One proposal of the plan has 0.90, so it asks about all of it. *"The badges are at 0.99."* You may approve a part. The
+# agent may not: it acts on a whole plan, or asks. An order that it repaired by half would count as looked after.
 # </details>
 #
 # It has notified somebody. There is no mail server here, so the letter lies in a folder:
 
 # %%
-letters = sorted((settings.state_dir / "outbox").iterdir())
-print(letters[0].read_text()[:700])
+from workshop_lib.settings import get_settings
+
+await lab.waits_for(agent.handle, until="nothing is pending")  # the letter is written
+letters = sorted((get_settings().state_dir / "outbox").glob(f"{agent.workflow_id}*"))
+print(letters[0].read_text().partition("\n## ")[0])
 
 # %% [markdown]
 # ## One bad day
@@ -221,11 +216,11 @@ my_guess = ""
 # %%
 await agent.reject(asked.plan_digest, comment="not on a Saturday")
 await lab.repair_reaches(agent, "WAITING-FOR-NEXT-CYCLE")
-await lab.pass_time(agent.handle, days=1)
+f"its clock: {await lab.pass_time(agent.handle, days=1):%A %d %B, %H:%M}"
 
 # %%
 tomorrow = await lab.repair_reaches(agent, "PENDING-APPROVAL")
-tomorrow.cycle, tomorrow.plan_digest == asked.plan_digest
+f"cycle {tomorrow.cycle}; the same digest: {tomorrow.plan_digest == asked.plan_digest}"
 
 # %% [markdown]
 # <details><summary>What did it do?</summary>
@@ -236,7 +231,7 @@ tomorrow.cycle, tomorrow.plan_digest == asked.plan_digest
 #
 # Today you approve. Then you go on holiday, and nine days pass. (Some seconds here: each cycle does its work.)
 #
-# > **Predict.** Everything is repaired. What will the nine cycles say?
+# > **Predict.** Everything is repaired. What will the cycles of these days say?
 
 # %%
 my_guess = ""
@@ -245,10 +240,10 @@ my_guess = ""
 await agent.approve(tomorrow.plan_digest)
 await lab.repair_reaches(agent, "WAITING-FOR-NEXT-CYCLE")
 before = (await agent.handle.describe()).run_id
-await lab.pass_time(agent.handle, days=9)
+f"its clock: {await lab.pass_time(agent.handle, days=9):%A %d %B, %H:%M}"
 
 # %%
-for cycle in await agent.handle.query(ProactiveRepair.cycles):
+for cycle in await agent.cycles():
     print(
         f"cycle {cycle.cycle:>2}  {cycle.started:%d %b %H:%M}  {cycle.state}  {cycle.reason[:50]}"
     )
@@ -258,7 +253,8 @@ for cycle in await agent.handle.query(ProactiveRepair.cycles):
 #
 # The third found nothing, and asked no model for a plan: detection was enough. *"So did the others."* Time passes for the
 # shop too. Harry's payment was a day old when you came, and on the fourth day it is a problem. The agent asked you every
-# morning. Nobody answered, the plan expired after twelve hours, and the next day was a new one.
+# day. Nobody answered, the plan expired after twelve hours, and the next day was a new one. (The eleventh cycle waits for
+# you now, and is no past one yet.)
 # </details>
 #
 # ## A run that never ends
@@ -275,37 +271,36 @@ print("another run:", now.run_id != before, "· events in its history:", now.his
 # new run. Now ask it to leave.
 
 # %%
-await agent.handle.signal("request_exit")
-stays = client.get_workflow_handle_for(ProactiveRepair.run, agent.workflow_id)
-(await lab.result(stays)).state
+await agent.request_exit()
+f"{(await agent.stopped()).state}"
 
 # %% [markdown]
 # ## Or let the server start it
 #
 # An agent that stays can be asked, and remembers. Often that is not needed: a **schedule** starts a repair every
-# morning, and between two repairs nothing runs.
+# day, and between two repairs nothing runs.
 #
 # ### Exercise · Every day at seven (4 min)
 #
-# Create a schedule for seven o'clock, and start one of its repairs now.
+# Create a schedule for seven o'clock UTC, and start one of its repairs now.
 #
 # The check asks the server for the next times and for what was started.
 #
-# *Hint: `await schedules.create(name, hour=...)`, `await schedules.trigger(name)`.*
+# *Hint: `await schedules.upsert(name, hour=...)`, `await schedules.trigger(name)`.*
 
 # %% exercise="scheduled" minutes=4
 from workshop_lib.repair.schedule import RepairSchedules
 
-schedules, name = RepairSchedules(client), lab.new_id("daily")
-await schedules.create(name, hour=7)
+schedules, name = RepairSchedules(client), "daily"
+made = await schedules.upsert(name, hour=7)  # or changed, where there is one
 await schedules.trigger(name)
 
 # --- stub ---
 # from workshop_lib.repair.schedule import RepairSchedules
 #
-# schedules, name = RepairSchedules(client), lab.new_id("daily")
+# schedules, name = RepairSchedules(client), "daily"
 # # your code here
-# await schedules.create(name)
+# made = await schedules.upsert(name)  # or changed, where there is one
 
 # %%
 await check.scheduled(client, name)
@@ -325,8 +320,8 @@ for moment in (await schedules.describe(name)).next_times[:5]:
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Hurry the agent with `stop_waiting` instead of letting time pass. Or backfill the schedule for last week:
-# `await schedules.backfill(start, end, name)` makes up for mornings that were missed.
+# No checks here. Hurry the agent with `stop_waiting` instead of letting time pass. Or make up for days that were missed:
+# `await schedules.backfill(start, end, name)`, from and to a `datetime` such as `datetime(2026, 1, 5, tzinfo=UTC)`.
 
 # %% [markdown]
 # ## Recap

@@ -7,8 +7,6 @@ tests of the lab's own server start theirs. Left out: a lab of its own for a tes
 
 import asyncio
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from lab_environment import free_port, set_env
+from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
 
@@ -35,15 +34,13 @@ SERVER_FOLDER = "WORKSHOP_TEST_SERVER"  # names the folder; test workers inherit
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the folder of the server, which test workers then share."""
     if not hasattr(config, "workerinput"):
-        os.environ[SERVER_FOLDER] = tempfile.mkdtemp(prefix="wt-")
+        os.environ[SERVER_FOLDER] = str(state_folder())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the server, if a test has started it."""
     if not hasattr(config, "workerinput"):
-        folder = Path(os.environ.pop(SERVER_FOLDER))
-        server.stop(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(Path(os.environ.pop(SERVER_FOLDER)))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ import psutil
 import pytest
 from lab_environment import free_port
 from nbformat import NotebookNode
-from notebook_runner import isolated_state, processes_of
+from notebook_runner import isolated_state, processes_of, runs
 from playwright.sync_api import Page, sync_playwright
 
 START_SECONDS = 60.0
@@ -69,7 +69,7 @@ class RunningLab:
     def kernel_processes(self) -> list[psutil.Process]:
         """The notebooks' kernels."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if "ipykernel_launcher" in process.cmdline()]
+        return [process for process in below if runs(process, "ipykernel_launcher")]
 
     def press_ctrl_c(self, says: str) -> None:
         """What the terminal does: SIGINT to the whole group. Returns once the log holds `says`."""

@@ -1,6 +1,8 @@
 """A lab of its own for a test: a state folder, free ports, and nothing of a user's server."""
 
 import os
+import random
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +11,21 @@ from pathlib import Path
 import pytest
 
 from workshop_lib.lab import server
+from workshop_lib.ports import is_free
 from workshop_lib.settings import reload_settings
 
 
 def free_port() -> int:
-    """A port that nobody holds at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody holds at the moment, and that the system gives to nobody who asks for any."""
+    # Below the ports that it hands out to connections and kernels: one that a test has yet to use stays
+    # free meanwhile.
+    return next(port for port in iter(lambda: random.randrange(15_000, 32_000), 0) if is_free(port))
+
+
+def hold(pid: int) -> None:
+    """Let a child process hang. Returns when it does: a signal takes its time to reach every thread."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
 
 
 @contextmanager

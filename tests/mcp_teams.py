@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 from lab_environment import free_port, set_env
@@ -62,12 +63,23 @@ def served_teams(address: str) -> Iterator[Teams]:
     reload_settings()
 
 
-async def team_runs(name: str, queue: str | None = None) -> list[WorkflowExecution]:
-    """The runs that a team has been asked for on its queue of this module."""
+async def team_runs(
+    name: str, queue: str | None = None, since: datetime | None = None
+) -> list[WorkflowExecution]:
+    """The runs that a team has been asked for on its queue of this module.
+
+    Args:
+        since: only those that were started then or later. The list follows a moment after the facts, so
+            what it holds at the beginning of a test is no number to count on.
+    """
     settings = get_settings()
     namespace, own = {
         "it": (settings.it_namespace, settings.it_queue),
         "finance": (settings.finance_namespace, settings.finance_queue),
     }[name]
     client = await connect(namespace)
-    return [run async for run in client.list_workflows() if run.task_queue == (queue or own)]
+    return [
+        run
+        async for run in client.list_workflows()
+        if run.task_queue == (queue or own) and (since is None or run.start_time >= since)
+    ]

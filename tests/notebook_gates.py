@@ -19,7 +19,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks import all_checks
 from workshop_lib.lab.checks.framework import STOPPED
 
-WALK_SECONDS = 170.0  # a notebook with every exercise done twice
+WALK_SECONDS = 280.0  # a notebook with every exercise done twice
 
 
 def sources_are_good(course: Course) -> list[str]:

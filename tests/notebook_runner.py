@@ -6,6 +6,7 @@ to look like (`notebook_gates`).
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -21,6 +22,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 RUN_SECONDS = 120.0
+PREFIX = "ws-"  # of state folders
 NO_ENV_FILE = Path(__file__).resolve().parent / "there-is-no.env"
 
 
@@ -95,8 +97,7 @@ def isolated_state() -> Iterator[Path]:
     No shared server is in reach either: what runs within starts its own.
     """
     before = dict(os.environ)
-    # Directly below the temporary folder: socket paths have to be short.
-    folder = Path(tempfile.mkdtemp(prefix="ws-"))
+    folder = state_folder()
     _forget_server_and_keys()
     os.environ["WORKSHOP_STATE_DIR"] = str(folder)
     try:
@@ -104,9 +105,28 @@ def isolated_state() -> Iterator[Path]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-        _stop_server(folder)
-        _stop_processes(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
+
+
+def state_folder() -> Path:
+    """A new state folder, whose name tells which process has made it."""
+    # Directly below the temporary folder: socket paths have to be short.
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+
+
+def clear(folder: Path) -> None:
+    """Stop what runs in a state folder, and remove it."""
+    _stop_server(folder)
+    _stop_processes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_leftovers() -> None:
+    """Clear the state folders of processes that were killed and could not do it themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        maker = folder.name.removeprefix(PREFIX).split("-")[0]
+        if maker.isdigit() and not psutil.pid_exists(int(maker)):
+            clear(folder)
 
 
 def _forget_server_and_keys() -> None:
@@ -128,15 +148,25 @@ def _stop_processes(folder: Path) -> None:
     """End what still runs with this state folder: a worker whose kernel is gone, for one."""
     left = processes_of(folder)
     for process in left:
-        process.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it left by itself since the look
+            process.terminate()
     _, alive = psutil.wait_procs(left, timeout=5)
     for process in alive:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Every process, but this one, that was started with this state folder."""
     return [process for process in psutil.process_iter() if _lives_in(process, folder)]
+
+
+def runs(process: psutil.Process, program: str) -> bool:
+    """Whether a part of its command line holds this text; a process that has gone runs nothing."""
+    try:
+        return program in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _lives_in(process: psutil.Process, folder: Path) -> bool:

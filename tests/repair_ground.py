@@ -72,12 +72,16 @@ async def reached(
     repair: RepairClient, *states: State, when: Callable[[RepairStatus], bool] = lambda _: True
 ) -> RepairStatus:
     """Wait until the repair is in one of these states."""
-    async with asyncio.timeout(LIMIT):
-        while True:
-            status = await repair.status()
-            if status.state in states and when(status):
-                return status
-            await asyncio.sleep(0.05)
+    status: RepairStatus | None = None
+    try:
+        async with asyncio.timeout(LIMIT):
+            while True:
+                status = await repair.status()
+                if status.state in states and when(status):
+                    return status
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"not {', '.join(states)} within {LIMIT} s, but {status}") from None
 
 
 def with_activities(spec: WorkerSpec, *others: Callable[..., Any]) -> WorkerSpec:

@@ -11,9 +11,6 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.bill import run_durable, show_bill
 from workshop_lib.lab.naked import run_naked
 
-# The durable conversations share a task queue: one after the other.
-pytestmark = pytest.mark.xdist_group("bill")
-
 TALK = [
     "What is 125 * 8?",
     "And the weather in Seattle?",
@@ -94,3 +91,9 @@ async def test_a_conversation_that_fails_by_itself_is_an_error(
         await run_naked(["What is 125 * 8?"])
     with pytest.raises(WorkshopError, match="ended with status 2"):
         await run_naked([])
+
+
+async def test_a_conversation_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE_LATENCY_MS", "60000")
+    with pytest.raises(WorkshopError, match="not over after 1 s"):
+        await run_naked(["What is 125 * 8?"], timeout=1)

@@ -359,6 +359,20 @@ async def test_a_message_that_found_no_worker_is_answered_once_there_is_one(
     assert [line.text for line in lines] == ["What is 15 * 23?", "15 * 23 = 345."]
 
 
+async def test_a_message_whose_sender_is_cancelled_is_cancelled_and_not_given_up(
+    unserved: ChatClient,
+) -> None:
+    await unserved.begin()
+    for begun in (False, True):  # the first message of a session is sent in another way
+        unserved._begun = begun
+        sending = asyncio.create_task(unserved.send("Hello"))
+        await asyncio.sleep(0.5)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    await unserved.handle.terminate()
+
+
 async def test_a_later_message_that_finds_no_worker_is_given_up_in_time(
     client: Client, spec: WorkerSpec
 ) -> None:
@@ -507,8 +521,8 @@ async def plan_attempts(chat: ChatClient) -> list[int]:
 
 @pytest.fixture
 def short_of_patience(worker: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both loops give a model two seconds in all."""
-    limit = timedelta(seconds=2)
+    """Both loops give a model four seconds in all."""
+    limit = timedelta(seconds=4)
     monkeypatch.setitem(planner.PLAN_OPTIONS, "schedule_to_close_timeout", limit)
     runner = get_default_agent_runner()
     assert isinstance(runner, TemporalOpenAIRunner)

@@ -1,11 +1,13 @@
 """The `workshop` command as a person meets it: a process with arguments, two streams and a status."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from notebook_runner import processes_of
+from notebook_runner import processes_of, runs
 from workshop_command import Workshop, workshop_command
 
 
@@ -38,16 +40,19 @@ def test_ask_by_way_of_mcp_leaves_no_server_behind(workshop: Workshop, transport
     )
     assert "242.80 USD" in done.stdout and done.stdout.count("\n") == 1, done.stderr
     ours = processes_of(workshop.state)
-    left = [process for process in ours if "mcp_server" in " ".join(process.cmdline())]
+    left = [process for process in ours if runs(process, "mcp_server")]
     assert left == []
 
 
 @pytest.mark.parametrize("message", ["", "   \n", "x" * 100_000], ids=["empty", "blank", "100 kB"])
-def test_a_message_that_is_refused_says_why(workshop: Workshop, message: str) -> None:
-    done = workshop("ask", message)
+def test_a_message_that_is_refused_says_why_before_anything_is_started(
+    workshop: Workshop, message: str, tmp_path: Path
+) -> None:
+    done = workshop("ask", message, WORKSHOP_STATE_DIR=str(tmp_path))
     assert done.returncode == 1
     assert "message" in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
@@ -132,3 +137,21 @@ def test_an_unknown_notebook_is_named_with_the_known_ones(workshop: Workshop) ->
     done = workshop("notebook", "reset", "77")
     assert done.returncode == 1
     assert "00" in done.stderr
+
+
+def test_the_interpreter_is_not_torn_down_under_the_sdks_threads(workshop: Workshop) -> None:
+    """They let go of it a moment after the last word, and would now and then crash it with status 134."""
+    program = (
+        "import atexit, sys; atexit.register(print, 'torn down'); from workshop_lib.cli import main;"
+        "sys.argv = ['workshop', 'sessions', *sys.argv[1:]]; main()"
+    )
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program, *arguments]
+        env = workshop.environment()
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
+
+    used = run()
+    assert (used.returncode, "torn down" in used.stdout) == (0, False), used.stderr
+    unused = run("--no-such-option")  # the SDK was not even loaded
+    assert (unused.returncode, "torn down" in unused.stdout) == (2, True), unused.stderr

@@ -32,7 +32,10 @@ def patch(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
 
 def note_server(folder: Path, **changes: object) -> None:
     """A `server.json` that names a living process. The lab ends it, as it would end a server."""
-    process = psutil.Popen(["sleep", "600"], start_new_session=True)
+    idle = "import time; print('up', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", idle]
+    process = psutil.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+    assert process.stdout.readline()  # before, it may have no command line yet
     record: dict[str, object] = {
         "address": "127.0.0.1:7999",
         "ui_url": "http://localhost:8999",

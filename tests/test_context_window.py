@@ -1,10 +1,13 @@
 """What of a conversation a model is sent, for conversations of every shape."""
 
 import random
+from typing import Any
 
 import pytest
 
+from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.context_window import OPENING_NOTE, ContextWindow
+from workshop_lib.agents.sdk_loop import SdkChat
 from workshop_lib.llm.messages import Message, ToolCall
 
 INSTRUCTIONS = "Be helpful."
@@ -103,3 +106,50 @@ def test_long_tool_results_are_cut_and_say_so() -> None:
     assert cut.content == "r" * 100 + " … (4900 characters left out)"
     assert cut.tool_call_id == "1"
     assert messages[2].content == long  # the conversation itself is not touched
+
+
+# --- the Agents SDK's items ---------------------------------------------------------------------------
+
+
+def as_items(messages: list[Message]) -> list[dict[str, Any]]:
+    """The same conversation as the Agents SDK writes it: calls and results are items of their own."""
+    items: list[dict[str, Any]] = []
+    for message in messages:
+        items += [
+            {"type": "function_call", "call_id": call.id, "arguments": "{}"}
+            for call in message.tool_calls
+        ]
+        if message.role == "tool":
+            output = {"call_id": message.tool_call_id, "output": message.content}
+            items.append({"type": "function_call_output"} | output)
+        elif message.content is not None:
+            items.append({"role": message.role, "content": message.content})
+    return items
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_what_a_session_lets_go_of_would_not_have_been_sent_again(seed: int) -> None:
+    """At every step of a conversation: the latest items with its opening do as well as all of it."""
+    items = as_items(a_conversation(seed))
+    window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16]))
+    kept: list[dict[str, Any]] = []
+    opening = None
+    for index, item in enumerate(items):
+        kept.append(item)
+        if item.get("role") == "user":  # a turn begins
+            latest = window.latest_items(kept)
+            if len(latest) < len(kept) and opening is None:
+                opening = kept[0]["content"]
+            kept = latest
+        whole = window.select_items(INSTRUCTIONS, items[: index + 1])
+        assert window.select_items(INSTRUCTIONS, kept, opening) == whole
+
+
+def test_a_session_of_the_sdk_does_not_hold_on_to_the_whole_conversation() -> None:
+    """A run copies what it is given several times a model call: with all of it, turns grow ever slower."""
+    session = SdkChat(ChatStart())
+    for number in range(40):
+        session._ask(f"question {number}")
+        session._items.append({"role": "assistant", "content": f"answer {number}"})
+    assert len(session._items) <= ContextWindow().max_messages + 1
+    assert session._opening == "question 0"

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from forked_workers import ForkedWorker, start_forked
 from lab_environment import set_env
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client
@@ -34,6 +33,7 @@ from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
 from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.worker_process import WorkerProcess, start_process
 from workshop_lib.llm import gateway
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.settings import reload_settings
@@ -61,22 +61,21 @@ class Kills:
     """Worker processes of one test, the journal that they share, and who is to be ended afterwards."""
 
     def __init__(self, spec: WorkerSpec, journal: Path) -> None:
-        # What the warm-ups load is loaded already, before the processes are forked.
-        self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}", warm_ups=[])
+        self.spec = replace(spec, name=f"kills-{uuid.uuid4().hex[:8]}", warm_ups=[gateway.load])
         self.journal = journal
         self.known = journal.with_name("known_calls.jsonl")
-        self.workers: list[ForkedWorker] = []
+        self.workers: list[WorkerProcess] = []
 
     async def start(
         self, kill_at: KillPoint | None = None, latency_ms: int = 100, second: bool = False
-    ) -> ForkedWorker:
+    ) -> WorkerProcess:
         """A worker process; `second` lets the first one live."""
         spec = replace(self.spec, name=f"{self.spec.name}-b") if second else self.spec
         env = {
             "WORKSHOP_MODEL_JOURNAL": str(self.journal),
             "OFFLINE_LATENCY_MS": str(latency_ms),
         }
-        worker = await start_forked(spec, kill_at=kill_at, env=env)
+        worker = await start_process(spec, kill_at=kill_at, env=env)
         self.workers.append(worker)
         return worker
 

@@ -8,7 +8,8 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,13 +20,15 @@ from temporalio.client import Client
 
 from workshop_lib.agents.chat import MAX_CORRECTIONS, ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.errors import WorkshopError
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
+from workshop_lib.lab import processes
 from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.worker_spec import WorkerSpec
-
-pytestmark = pytest.mark.xdist_group("mcp")
 
 LIMIT = timedelta(seconds=60)
 Chat = Callable[..., ChatClient]
@@ -107,6 +110,34 @@ async def test_a_reply_streams(client: Client, chat: Chat) -> None:
     assert "".join(str(piece) for piece in told) == reply.text
 
 
+async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
+    client: Client,
+    spec: WorkerSpec,
+    all_up: Teams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What MCP's client imports at its first result takes long: here longer than a heartbeat may."""
+    slow, loaded = (
+        tmp_path / "rfc3987_syntax.py",
+        tmp_path / "loaded",
+    )  # a part of it, and the slowest
+    seconds = 2 * HEARTBEAT_TIMEOUT.total_seconds()
+    slow.write_text(f"import time\ntime.sleep({seconds})\nopen({str(loaded)!r}, 'w').close()\n")
+    monkeypatch.setattr(processes, "_FORKS", False)  # a fork would not look for modules there
+    new = await start_process(spec, env={"PYTHONPATH": str(tmp_path)})
+    try:
+        session = ChatClient(client, "mcp", task_queue=spec.task_queue)
+        assert "242.8" in (await say(session, "What's the stock price of TSLA?")).text
+    finally:
+        new.kill()
+    assert loaded.exists()
+    steps = (await evidence(session.handle)).activities
+    calls = [step for step in steps if step.name.startswith("temporalio.mcp.")]
+    assert len(calls) == 3  # two listings and a call
+    assert {call.attempts for call in calls} == {1}, calls
+
+
 # --- a model that calls badly ------------------------------------------------------------------------
 
 
@@ -157,7 +188,7 @@ async def test_one_team_out_of_reach_is_said_and_the_other_still_answers(
 async def test_a_server_that_dies_after_its_tools_are_known_is_told_to_the_model_in_words(
     chat: Chat, all_up: Teams
 ) -> None:
-    session = chat(team_timeout=1)
+    session = chat(team_timeout=4)  # the server that comes back has to answer in it
     await say(session, "What's the stock price of TSLA?")
     all_up.servers["finance"].kill()
     reply = await say(session, "What's the stock price of AAPL?")
@@ -174,8 +205,11 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
     queue = f"late-{uuid.uuid4().hex[:8]}"
     settings_env(FINANCE_QUEUE=queue)  # whose worker comes later
     await server.restart()
-    sending = asyncio.create_task(say(chat(), "What's the stock price of TSLA?"))
-    await started(queue)
+    session = chat()
+    sending = asyncio.create_task(say(session, "What's the stock price of TSLA?"))
+    assert len(await mcp_runs(session.handle, get_settings().finance_namespace)) == 1
+    with pytest.raises(WorkshopError, match="see that the team's namespace is it-namespace"):
+        await mcp_runs(session.handle, "it-namespace", timeout=0.5)
     server.kill()
     await server.restart()
     assert not sending.done()
@@ -188,13 +222,6 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
         await server.restart()
     assert "242.8" in reply.text and reply.tool_calls == ["stock_price"]
     assert len(await team_runs("finance", queue)) == 1
-
-
-async def started(queue: str) -> None:
-    """The team has a run on this queue: the call is under way."""
-    async with asyncio.timeout(30):
-        while not await team_runs("finance", queue):  # noqa: ASYNC110 - an event of the server's
-            await asyncio.sleep(0.05)
 
 
 # --- the agent's worker dies -------------------------------------------------------------------------
@@ -212,7 +239,7 @@ async def started(queue: str) -> None:
 async def test_a_kill_of_the_agents_worker_costs_no_second_run(
     client: Client, spec: WorkerSpec, all_up: Teams, point: str, transport: str
 ) -> None:
-    before = len(await team_runs("finance"))
+    began = datetime.now(UTC)
     begin = ChatStart.model_validate({"mcp_transport": transport})
     session = ChatClient(client, "mcp", task_queue=spec.task_queue, start=begin)
     spec = replace(spec, name=f"agent-{uuid.uuid4().hex[:8]}")
@@ -232,9 +259,9 @@ async def test_a_kill_of_the_agents_worker_costs_no_second_run(
     finally:
         second.kill()
     async with asyncio.timeout(20):
-        while len(await team_runs("finance")) == before:  # noqa: ASYNC110
+        while not await team_runs("finance", since=began):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert len(await team_runs("finance")) == before + 1
+    assert len(await team_runs("finance", since=began)) == 1
 
 
 # --- tools that change -------------------------------------------------------------------------------

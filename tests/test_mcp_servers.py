@@ -10,8 +10,10 @@ import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -31,8 +33,6 @@ from workshop_lib.mcp_cli import ClientName, ServerName, configuration
 from workshop_lib.mcp_service import listen
 from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, health_url, server_url
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
-
-pytestmark = pytest.mark.xdist_group("mcp")  # one set of servers for all
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 LIMIT = 60
@@ -190,7 +190,7 @@ async def test_a_hundred_calls_at_once_are_each_answered(teams: Teams) -> None:
 
 
 async def test_calls_with_one_key_are_one_run(teams: Teams) -> None:
-    key, before = {"idempotency_key": uuid.uuid4().hex}, len(await team_runs("finance"))
+    key, begin = {"idempotency_key": uuid.uuid4().hex}, datetime.now(UTC)
 
     async def call(ticker: str, meta: Any = None) -> CallToolResult:
         async with asyncio.timeout(LIMIT), Client(teams.url("finance")) as client:
@@ -205,7 +205,7 @@ async def test_calls_with_one_key_are_one_run(teams: Teams) -> None:
     other = await call("AAPL", key)
     assert other.structured_content and other.structured_content["ticker"] == "AAPL"
     await call("TSLA")
-    await listed(before + 3)
+    await listed(3, begin)
 
 
 async def test_a_failure_is_the_same_again(teams: Teams) -> None:
@@ -215,12 +215,12 @@ async def test_a_failure_is_the_same_again(teams: Teams) -> None:
     assert two[0].is_error and text_of(two[0]) == text_of(two[1])
 
 
-async def listed(count: int) -> None:
-    """The finance team's runs are this many; the list follows a moment later, and then stays."""
+async def listed(count: int, since: datetime) -> None:
+    """The finance team's runs since then are this many; the list follows a moment later, and then stays."""
     async with asyncio.timeout(20):
-        while len(await team_runs("finance")) < count:  # noqa: ASYNC110 - an event of the server's
+        while len(await team_runs("finance", since=since)) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert len(await team_runs("finance")) == count
+    assert len(await team_runs("finance", since=since)) == count
 
 
 # --- nobody there ------------------------------------------------------------------------------------
@@ -276,6 +276,27 @@ async def test_a_server_is_killed_and_started_again_in_its_place(teams: Teams) -
     await server.restart()
     assert server.alive and server.url == url == server_url("it") and server.pid != pid
     assert await asyncio.to_thread(is_healthy, "it")
+
+
+async def test_a_port_that_is_taken_meanwhile_is_given_up_unless_it_was_asked_for(
+    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, IT_MCP_PORT=None)
+    server = await start_mcp_server("it")
+    url, port = server.url, urlsplit(server.url).port
+    assert port
+    server.kill()
+    with listening(port):
+        await server.restart()
+        assert server.url == server_url("it") != url
+        assert await asyncio.to_thread(is_healthy, "it")
+    server.kill()
+    asked = await start_mcp_server("it", port=free_port())
+    port = urlsplit(asked.url).port
+    assert port
+    asked.kill()
+    with listening(port), pytest.raises(WorkshopError, match=f"Port {port}"):
+        await asked.restart()
 
 
 async def test_stop_all_ends_servers_and_takes_back_their_address(

@@ -23,7 +23,7 @@ from notebook_gates import (
     sources_are_good,
     stubs_are_refused,
 )
-from notebook_runner import isolated_state, run_notebook
+from notebook_runner import clear_leftovers, isolated_state, run_notebook
 from notebook_source import Source, read_source
 
 from workshop_lib.errors import WorkshopError
@@ -70,7 +70,7 @@ def test_checks_match_exercises(source: Source) -> None:
     assert checks_match_exercises(source) == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize("source", SOURCES, ids=number)
 def test_stubs_are_refused_and_solutions_then_pass(source: Source) -> None:
     assert stubs_are_refused(source, COURSE.notebooks) == []
@@ -211,7 +211,8 @@ def test_a_check_that_breaks_on_the_stub_closes_the_gate(course: TinyCourse) -> 
 
 def test_a_run_that_takes_too_long_is_stopped(course: TinyCourse) -> None:
     source = course.write(SOURCE.replace("doubled = 21 * 2", "while True:\n    pass"))
-    run = run_notebook(render(source), course.notebooks, seconds=5)
+    # Time enough for a kernel to start and for the cell before.
+    run = run_notebook(render(source), course.notebooks, seconds=20)
     assert run.error == "TimeoutError"
     assert run.stopped_at == 2
 
@@ -257,8 +258,41 @@ pathlib.Path(f"{folder.name}.used").touch()
     assert not (tmp_path / "learners").exists()
 
 
+KILLED_RUN = """
+import os, subprocess, sys, time
+from notebook_runner import state_folder
+
+os.environ["WORKSHOP_STATE_DIR"] = str(state_folder())
+idle = "import time; print('up', flush=True); time.sleep(60)"
+left = subprocess.Popen([sys.executable, "-c", idle], stdout=subprocess.PIPE)
+left.stdout.readline()
+print(os.environ["WORKSHOP_STATE_DIR"], left.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_killed_run_leaves_running_is_stopped_by_the_next_one() -> None:
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED_RUN],
+        cwd=COURSE.root / "tests",
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert killed.stdout
+    folder, left = killed.stdout.readline().split()
+    clear_leftovers()
+    assert Path(folder).is_dir() and psutil.pid_exists(int(left))  # its owner lives
+    killed.kill()
+    killed.wait()
+    clear_leftovers()
+    assert not Path(folder).exists()
+    assert not psutil.pid_exists(int(left))
+
+
 def test_what_a_notebook_leaves_running_is_stopped() -> None:
     with isolated_state() as folder:
-        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        idle = "import time; print('up', flush=True); time.sleep(60)"
+        left = subprocess.Popen([sys.executable, "-c", idle], stdout=subprocess.PIPE)
+        assert left.stdout and left.stdout.readline()  # its environment can be read by now
     assert not psutil.pid_exists(left.pid)
     assert not folder.exists()

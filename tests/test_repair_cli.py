@@ -7,7 +7,7 @@ import pty
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -34,6 +34,14 @@ def workshop() -> Iterator[Workshop]:
 
 def store_of(workshop: Workshop) -> OrderStore:
     return OrderStore(f"sqlite:///{workshop.state / 'orders.db'}")
+
+
+def eventually(look: Callable[[], list[str]]) -> list[str]:
+    """What a look shows once it shows anything, as server lists do a moment after the fact."""
+    end = time.monotonic() + LIMIT
+    while not (found := look()) and time.monotonic() < end:
+        pass  # each look is a process of its own
+    return found
 
 
 def the_plan(document: dict[str, Any]) -> Plan:
@@ -271,11 +279,14 @@ def test_schedules(workshop: Workshop) -> None:
     assert twice.returncode == 1 and "already" in twice.stderr
     changed = workshop("repair", "schedule", "upsert", "--hour", "9", "--today", "2025-06-30")
     assert "at 09:00 UTC" in changed.stdout and "2025-06-30" in changed.stdout
-    assert json.loads(workshop("repair", "schedule", "list", "--json").stdout) == [
-        "daily-order-repair"
-    ]
+
+    def shown(*command: str) -> Any:
+        return json.loads(workshop("repair", "schedule", *command, "--json").stdout)
+
+    # The list, and the runs, follow a moment later.
+    assert eventually(lambda: shown("list")) == ["daily-order-repair"]
     assert workshop("repair", "schedule", "trigger").returncode == 0
-    (started,) = json.loads(workshop("repair", "schedule", "describe", "--json").stdout)["runs"]
+    (started,) = eventually(lambda: shown("describe")["runs"])
     assert started.startswith("daily-order-repair-run-")
     asyncio.run(terminate(started))
     assert workshop("repair", "schedule", "delete").returncode == 0

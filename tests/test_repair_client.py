@@ -10,7 +10,7 @@ import pytest_asyncio
 from repair_ground import FULL_WAY, LIMIT, a_name
 from temporalio.client import Client
 
-from workshop_lib import repair_recurring_cli
+from workshop_lib import queries, repair_recurring_cli
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import client as client_module
 from workshop_lib.repair import proactive, proactive_client, schedule
@@ -81,7 +81,7 @@ async def test_nobody_serves_it(
     client: Client, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repair = await RepairClient.start(client, task_queue=queue)
-    monkeypatch.setattr(client_module, "QUERY_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr(queries, "ATTEMPTS", (timedelta(seconds=0.5),))
     for asking in (
         repair.status(),
         repair.wait_for(State.PENDING_APPROVAL, timeout=timedelta(seconds=5)),

@@ -42,8 +42,6 @@ from workshop_lib.settings import PROJECT_ROOT
 TESTS = Path(__file__).parent
 TODAY = date(2025, 6, 28)
 BADGES = {"order_id": "ORD-002-HJG", "item_id": "STP-ORG-001", "quantity": 113}
-# Every test of the store runs on one PostgreSQL server, so on one test worker.
-pytestmark = pytest.mark.xdist_group("order-store")
 
 
 @pytest.fixture(scope="session")
@@ -321,11 +319,12 @@ def test_a_kill_in_mid_transaction_leaves_all_or_nothing(
 
 def test_reset_while_repairs_run(store: OrderStore) -> None:
     store.reset()
-    stop = threading.Event()
+    stop, under_way = threading.Event(), threading.Barrier(4)
 
     def repairing(number: int) -> int:
+        under_way.wait(60)
         done = 0
-        while not stop.is_set():
+        while done == 0 or not stop.is_set():
             store.apply(f"k{number}-{done}", "order_inventory", badges())
             done += 1
         return done
@@ -333,6 +332,7 @@ def test_reset_while_repairs_run(store: OrderStore) -> None:
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(repairing, number) for number in range(3)]
         try:
+            under_way.wait(60)
             for _ in range(5):
                 store.reset()
         finally:

@@ -106,8 +106,12 @@ async def test_what_the_gold_labels_call_for_and_nothing_else(
         second = await repaired(client, spec)
         assert (await second.outcome()).state is State.NO_REPAIR_NEEDED
         assert_repaired_once(store)
-        names = [info.workflow_id async for info in list_repairs(client)]
-        assert {repair.workflow_id, second.workflow_id} <= set(names)
+        names: set[str] = set()
+        async with asyncio.timeout(LIMIT):
+            while (
+                not {repair.workflow_id, second.workflow_id} <= names
+            ):  # the list follows a bit later
+                names = {info.workflow_id async for info in list_repairs(client)}
     store.reset()
     assert store.dump() == loaded
     assert {path: path.read_bytes() for path in files} == files
@@ -446,7 +450,7 @@ async def test_a_name_is_used_once_at_a_time(
 async def test_with_no_worker_the_client_says_so(
     client: Client, queue: str, store: OrderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workshop_lib.repair.client.QUERY_LIMIT", timedelta(seconds=0.5))
+    monkeypatch.setattr("workshop_lib.queries.ATTEMPTS", (timedelta(seconds=0.5),))
     repair = await RepairClient.start(client, task_queue=queue)
     decision = Decision(approve=True, plan_digest="x", decided_by="Minerva")
     for asking in (
@@ -457,6 +461,11 @@ async def test_with_no_worker_the_client_says_so(
         with pytest.raises(WorkshopError) as said:
             await asking
         assert "no worker" in str(said.value).lower() or "not that far" in str(said.value)
+    deciding = asyncio.create_task(repair.decide(decision))
+    await asyncio.sleep(0.5)
+    deciding.cancel()  # which is no answer of anybody's
+    with pytest.raises(asyncio.CancelledError):
+        await deciding
     await repair.handle.terminate()
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab_environment import free_port, lab, listening, set_env
+from lab_environment import free_port, hold, lab, listening, set_env
 from temporalio import workflow
 from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
@@ -288,7 +287,7 @@ def test_a_server_that_hangs_is_replaced(patch: pytest.MonkeyPatch, state: Path)
     hanging = ensure_server()
     assert hanging.pid
     patch.setattr(server, "PATIENCE", 0.5)
-    os.kill(hanging.pid, signal.SIGSTOP)
+    hold(hanging.pid)
     patch.setattr("workshop_lib.lab.server_process.STOP_TIMEOUT", 0.5)
     again = ensure_server()
     assert again.started

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from forked_workers import start_forked
 from notebook_runner import isolated_state
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
+from workshop_lib.lab.worker_process import start_process
+from workshop_lib.llm.gateway import load
 from workshop_lib.worker_spec import WorkerSpec
 
 QUESTION = "What is the weather in Seattle?"
@@ -44,7 +45,7 @@ async def items_of(stream: AsyncIterator[str | Reply]) -> tuple[list[str], Reply
 async def test_the_pieces_together_are_the_reply(
     client: Client, worker: WorkerSpec, settings_env: Callable[..., None]
 ) -> None:
-    settings_env(OFFLINE_LATENCY_MS=1000)  # of a call, from the first word to the last
+    settings_env(OFFLINE_LATENCY_MS=2000)  # of a call, from the first word to the last
     chat = new_chat(client, worker)
     pieces, reply = await items_of(stream_reply(client, chat, QUESTION))
     assert "".join(pieces) == reply.text == ANSWER
@@ -83,8 +84,8 @@ async def test_a_message_to_a_session_that_has_ended_is_refused(
 async def test_a_worker_killed_in_mid_stream_leaves_the_right_reply(
     client: Client, spec: WorkerSpec
 ) -> None:
-    spec = replace(spec, name=f"stream-{uuid.uuid4().hex[:8]}", warm_ups=[])
-    doomed = await start_forked(spec, kill_at=None, env={"OFFLINE_LATENCY_MS": "2000"})
+    spec = replace(spec, name=f"stream-{uuid.uuid4().hex[:8]}", warm_ups=[load])
+    doomed = await start_process(spec, env={"OFFLINE_LATENCY_MS": "2000"})
     heir = None
     streamed = ""
     reply = None
@@ -98,15 +99,16 @@ async def test_a_worker_killed_in_mid_stream_leaves_the_right_reply(
                 if heir is None:
                     assert doomed.alive and ANSWER not in streamed
                     doomed.kill()
-                    heir = await start_forked(spec, kill_at=None, env={})
+                    heir = await start_process(replace(spec, name=f"{spec.name}-heir"))
     finally:
         for worker in (doomed, heir):
             if worker and worker.alive:
                 worker.kill()
     assert heir  # it did come to a kill
     assert reply == Reply(text=ANSWER, turn=1, model_calls=2, tool_calls=["weather"])
-    # What was streamed twice is followed by what counts, on a line of its own.
-    assert streamed.endswith(f"\n{ANSWER}") and len(streamed) > len(ANSWER) + 1
+    # What was streamed twice is followed by what counts, on a line of its own. Where the stream broke with
+    # the worker, the rest of the reply follows.
+    assert streamed == ANSWER or streamed.endswith(f"\n{ANSWER}")
 
 
 def test_the_command_prints_a_reply_while_it_is_written() -> None:
@@ -117,7 +119,7 @@ def test_the_command_prints_a_reply_while_it_is_written() -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "OFFLINE_LATENCY_MS": "1000"},
+            env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "OFFLINE_LATENCY_MS": "2000"},
         )
         try:
             assert chat.stdin and chat.stdout

@@ -1,13 +1,12 @@
 """The timeline of a run, read from histories that a real server wrote."""
 
 import asyncio
+import itertools
 import os
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 from xml.etree import ElementTree
 
 import nexusrpc
@@ -24,6 +23,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import dev_server
 from workshop_lib.lab.timeline import Timeline, run_url, timeline
 from workshop_lib.lab.timeline_events import (
     COMPLETED,
@@ -33,10 +33,12 @@ from workshop_lib.lab.timeline_events import (
     PEOPLE,
     RETRYING,
     RUNNING,
+    TEAM,
     TIMERS,
     TOOLS,
     UNFINISHED,
     Bar,
+    Run,
 )
 from workshop_lib.lab.timeline_labels import shorten
 from workshop_lib.lab.timeline_view import duration
@@ -150,13 +152,10 @@ async def client() -> AsyncIterator[Client]:
     if address := os.environ.get("TEMPORAL_ADDRESS"):
         yield await Client.connect(address)
         return
-    cli = Path(sys.executable).with_name("temporal")
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(cli),
-        dev_server_extra_args=[
-            "--dynamic-config-value",
-            "history.transferProcessorMaxPollRPS=2000",
-        ],
+        dev_server_existing_path=dev_server.find_cli(),
+        dev_server_extra_args=dev_server.flag_arguments(),
+        dev_server_startup_timeout=timedelta(seconds=30),
     ) as environment:
         yield environment.client
 
@@ -461,3 +460,31 @@ async def test_an_empty_history_is_drawn_too() -> None:
 
 async def test_labels_are_one_printable_line() -> None:
     assert shorten("a\n\tb\u202e\x00c" + "d" * 100, 10) == "a b cdddd…"
+
+
+async def test_in_a_crowd_no_bar_covers_another_and_the_longest_keep_their_names() -> None:
+    """As after some turns: many short steps of the past, and a long one with its own in it."""
+    past = [
+        Bar(
+            lane=TEAM, name=f"short_step_number_{n}", scheduled=n / 10, started=n / 10, ended=n / 10
+        )
+        for n in range(8)
+    ]
+    long = Bar(lane=TEAM, name="the_run", scheduled=0.9, started=0.9, ended=4.4)
+    lost = Bar(lane=TEAM, name="its_step", scheduled=1.0, started=3.3, ended=4.3, attempt=2)
+    drawn = Timeline(Run(status=COMPLETED, end=4.5, bars=[*past, long, lost]))
+    svg = svg_of(drawn)
+    boxes = [
+        (float(box.get("y", 0)), float(box.get("x", 0)), float(box.get("width", 0)))
+        for box in svg.iter("{http://www.w3.org/2000/svg}rect")
+        if box.get("rx") == "3"
+    ]
+    # The dashed and the filled part of one bar meet; no two bars do.
+    touching = [
+        (one, other)
+        for one, other in itertools.combinations(boxes, 2)
+        if one[0] == other[0] and one[1] < other[1] + other[2] and other[1] < one[1] + one[2]
+    ]
+    assert len(boxes) == len(past) + 3 and not touching
+    words = " ".join(words_of(svg))
+    assert "the_run" in words and "its_step · attempt 2" in words

@@ -9,11 +9,14 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+from fastmcp import Client as McpClient
 from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
@@ -24,6 +27,7 @@ from workshop_lib.lab.registry import registered
 from workshop_lib.lab.waiting import result, watch
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.lab.workers import running, start_worker, start_worker_now, stop_all, stop_worker
+from workshop_lib.teams.finance.worker import finance
 from workshop_lib.worker_spec import WorkerSpec
 
 BLOCKING = """\
@@ -121,6 +125,24 @@ async def test_a_process_takes_the_name_of_a_thread_and_back(spec: WorkerSpec) -
     assert not process.alive and registered() == {spec.name: again}
 
 
+async def test_an_mcp_client_in_the_process_does_not_slow_every_run_down(
+    spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert McpClient  # with FastMCP's client in the process, beartype looks at each of its imports
+    loaded: list[str] = []
+    execute = SourceFileLoader.exec_module
+
+    def watched(loader: SourceFileLoader, module: ModuleType) -> None:
+        loaded.append(module.__name__)
+        execute(loader, module)
+
+    monkeypatch.setattr(SourceFileLoader, "exec_module", watched)
+    await start_worker(spec)
+    assert await greet(spec) == "Hello, Ada!"
+    assert spec.workflows[0].__module__ in loaded  # for the run, anew
+    assert [name for name in loaded if name.startswith("beartype")] == []
+
+
 async def test_a_busy_cell_does_not_stall_it(spec: WorkerSpec) -> None:
     await start_worker(spec)
     handle = await greeting(spec)
@@ -136,6 +158,15 @@ async def test_a_busy_cell_does_not_stall_it(spec: WorkerSpec) -> None:
     assert done == ["Hello, Ada!"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As a kernel is. A shell that starts the tests in its background has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_interrupt_button_does_not_stop_it(spec: WorkerSpec) -> None:
     worker = start_worker_now(spec)
     process = asyncio.run(start_process(replace(spec, name=fresh("other"))))
@@ -164,6 +195,15 @@ async def test_a_namespace_that_is_not_there_is_said(spec: WorkerSpec) -> None:
         with pytest.raises(WorkshopError, match="there is no namespace nowhere"):
             await start(elsewhere)
     assert registered() == {}
+
+
+@pytest.mark.parametrize("named", ["finance", finance], ids=["name", "function"])
+@pytest.mark.parametrize("start", [start_worker, start_process])
+async def test_what_is_no_spec_is_said(start: Any, named: Any) -> None:
+    with pytest.raises(WorkshopError) as said:
+        await start(named)
+    assert said.value.what == "'finance' says which worker, and not what it serves."
+    assert said.value.fix == "write `finance()` there."
 
 
 async def test_no_server_is_said(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +318,7 @@ import {module} as cell
 
 async def main():
     spec = dict(namespace="default", task_queue="orphans", activities=[cell.say_hello])
-    process = await start_process(WorkerSpec(name="child", **spec), outlive={outlive})
+    process = await start_process(WorkerSpec(name="child", **spec))
     await start_worker(WorkerSpec(name="thread", **spec), announce=False)
     print(process.pid, flush=True)
     {end}
@@ -287,12 +327,12 @@ asyncio.run(main())
 """
 
 
-def parent(nb: Notebook, end: str, outlive: bool = False) -> "subprocess.Popen[str]":
+def parent(nb: Notebook, end: str) -> "subprocess.Popen[str]":
     """A process that starts workers and then ends in some way."""
     nb.workflow("orphans", GREETING)
     module = nb["say_hello"].__module__
     folder = str(Path(sys.modules[module].__file__ or "").parent)
-    code = PARENT.format(path=[folder], module=module, outlive=outlive, end=end)
+    code = PARENT.format(path=[folder], module=module, end=end)
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
@@ -310,18 +350,6 @@ def test_a_child_leaves_with_its_parent(nb: Notebook, end: str) -> None:
     assert not psutil.pid_exists(child)
     if end == "return":  # an orderly end is a quiet one: no abort, no stack trace
         assert (process.returncode, errors) == (0, "")
-
-
-def test_a_child_that_is_to_outlive_its_parent_does(nb: Notebook) -> None:
-    with parent(nb, "return", outlive=True) as process:
-        said, _ = process.communicate(timeout=60)
-    child = psutil.Process(int(said))
-    try:
-        with pytest.raises(psutil.TimeoutExpired):
-            child.wait(2)  # longer than its look at the parent takes
-    finally:
-        child.terminate()
-        child.wait(10)
 
 
 async def test_two_clients_of_two_namespaces(spec: WorkerSpec) -> None:
@@ -348,5 +376,5 @@ async def test_two_clients_of_two_namespaces(spec: WorkerSpec) -> None:
 async def test_a_kill_point_in_something_that_is_not_served_is_refused() -> None:
     from workshop_lib.agents.worker import orchestrator
 
-    with pytest.raises(WorkshopError, match="has no 'plan'"):
+    with pytest.raises(WorkshopError, match="has no activity 'plan'"):
         await start_process(orchestrator(), kill_at="activity-inside@plan#2")

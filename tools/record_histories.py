@@ -1,17 +1,23 @@
-"""Record conversations of every loop anew: `tests/histories/<name>.json`.
+"""Record a run of every workflow of the agents anew: `tests/histories/<name>.json`.
 
-    uv run python tools/record_histories.py
+    uv run python tools/record_histories.py [NAME ...]
 
-A test replays these histories with today's code. One that does not replay any more says that chats which
-run at the moment of an update would break: guard the change with `workflow.patched`, or, where no chat can
-be that old, record anew. Offline model, a server of its own, and nothing of this machine in the files.
+A test replays these histories with today's code. One that does not replay any more says that chats and
+repairs which run at the moment of an update would break: guard the change with `workflow.patched`, or, where
+no run can be that old, record anew. Offline model, servers of its own, and nothing of this machine in the
+files.
 """
 
+import argparse
 import asyncio
+import base64
 import json
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +25,28 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(PROJECT_ROOT / "tests"))
 
 from notebook_runner import forget_learners_settings, isolated_state  # noqa: E402
+from temporalio.client import Client, WorkflowHandle  # noqa: E402
 
 from workshop_lib.agents.chat import ChatStart  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
 from workshop_lib.connect import connect  # noqa: E402
 from workshop_lib.lab import server  # noqa: E402
+from workshop_lib.lab.mcp_servers import ensured  # noqa: E402
 from workshop_lib.lab.namespaces import ensure_namespaces  # noqa: E402
 from workshop_lib.llm.gateway import warm_up  # noqa: E402
+from workshop_lib.repair.client import DecisionRefused, RepairClient  # noqa: E402
+from workshop_lib.repair.proactive_client import ProactiveClient  # noqa: E402
+from workshop_lib.repair.states import RepairStatus, State  # noqa: E402
+from workshop_lib.repair.worker import repair as repair_worker  # noqa: E402
 from workshop_lib.settings import reload_settings  # noqa: E402
 from workshop_lib.teams.finance.worker import finance  # noqa: E402
 from workshop_lib.teams.it.worker import it  # noqa: E402
 
 FOLDER = PROJECT_ROOT / "tests" / "histories"
 IDENTITY = "recorded"  # instead of process and host
-SECONDS = 120
+STATE = "/state"  # instead of the folder that reports were written to
+SECONDS = 180
 # A local tool, both teams at once, an error of a team, one that the contract refuses, and a follow-up.
 CONVERSATION = (
     "What is 15 * 23?",
@@ -44,52 +57,132 @@ CONVERSATION = (
     "And for WEB-101?",
 )
 COMMAND = "uv run python tools/record_histories.py"
-RECORDINGS = {  # name of the file: the loop, and how its session is started
-    "manual": ("manual", ChatStart(user="learner")),
-    "sdk": ("sdk", ChatStart(user="learner")),
-    "sdk_streaming": ("sdk", ChatStart(user="learner", stream=True)),
+Run = WorkflowHandle[Any, Any]
+
+
+async def converse(client: Client, loop: str, stream: bool = False) -> Run:
+    """The conversation, held with a loop and ended in good order."""
+    session = f"recorded-{loop}" + ("-streaming" if stream else "")
+    chat = ChatClient(client, loop, session, start=ChatStart(user="ada", stream=stream))
+    for message in CONVERSATION:
+        print(f"{loop}: {(await chat.send(message)).text}")
+    await chat.end()
+    await chat.handle.result()
+    return chat.handle
+
+
+async def approve_a_part(client: Client) -> Run:
+    """A repair whose plan is decided wrongly first, and then in part."""
+    repair = await RepairClient.start(client, workflow_id="recorded-repair")
+    await repair.wait_for(State.PENDING_APPROVAL)
+    plan = await repair.plan()
+    assert plan
+    try:
+        await repair.approve("0" * len(plan.digest), decided_by="ada")
+    except DecisionRefused as error:
+        print(f"repair: {error.what}")
+    wanted = [proposal.proposal_id for proposal in plan.proposals][:3]
+    await repair.approve(plan.digest, decided_by="ada", proposals=wanted)
+    print(f"repair: {await repair.outcome()}")
+    return repair.handle
+
+
+async def two_days(client: Client) -> Run:
+    """A proactive agent whose first plan is rejected and whose second one is approved."""
+    # By then Harry's payment is late, of which the agent is less sure than that it would act alone.
+    day = date(2025, 7, 1)
+    agent = await ProactiveClient.start_agent(client, today=day, workflow_id="recorded-proactive")
+
+    def is_in(cycle: int, state: State) -> Callable[[RepairStatus], bool]:
+        return lambda status: (status.cycle, status.state) == (cycle, state)
+
+    await agent.wait_until(is_in(1, State.PENDING_APPROVAL))
+    await agent.reject(await _digest(agent), decided_by="ada", comment="not today")
+    await agent.wait_until(is_in(1, State.WAITING))
+    await agent.stop_waiting()
+    await agent.wait_until(is_in(2, State.PENDING_APPROVAL))
+    await agent.approve(await _digest(agent), decided_by="ada")
+    await agent.wait_until(is_in(2, State.WAITING))
+    await agent.request_exit()
+    print(f"proactive: {await agent.stopped()}")
+    return agent.handle
+
+
+async def _digest(agent: RepairClient) -> str:
+    plan = await agent.plan()
+    assert plan
+    return plan.digest
+
+
+CHATS: dict[str, Callable[[Client], Awaitable[Run]]] = {
+    "manual": partial(converse, loop="manual"),
+    "sdk": partial(converse, loop="sdk"),
+    "sdk_streaming": partial(converse, loop="sdk", stream=True),
+    "mcp": partial(converse, loop="mcp"),
 }
+REPAIRS: dict[str, Callable[[Client], Awaitable[Run]]] = {
+    "repair": approve_a_part,
+    "proactive": two_days,
+}
+RECORDINGS = CHATS | REPAIRS  # name of the file: what is recorded
+SPECS = (it, finance, orchestrator, repair_worker)
 
 
-async def record() -> dict[str, str]:
-    """Hold the conversation in each way; returns the histories as JSON by name."""
+async def record(names: list[str], folder: Path) -> dict[str, str]:
+    """Let it all happen; returns the histories as JSON by name."""
     found = await asyncio.to_thread(server.ensure_server, in_memory=True)
     await ensure_namespaces(found)
     await warm_up()
     histories = {}
-    async with asyncio.timeout(SECONDS), AsyncExitStack() as workers:
-        for spec in (it(), finance(), orchestrator()):
+    async with asyncio.timeout(SECONDS), AsyncExitStack() as running:
+        for make_spec in SPECS:
+            spec = make_spec()
             plugins = [make() for make in spec.client_plugins]
             client = await connect(spec.namespace, plugins=plugins, identity=IDENTITY)
-            await workers.enter_async_context(spec.build(client))
-        for name, (loop, start) in RECORDINGS.items():
-            chat = ChatClient(client, loop, f"recorded-{name}", start=start)
-            for message in CONVERSATION:
-                print(f"{name}: {(await chat.send(message)).text}")
-            await chat.end()
-            await chat.handle.result()
-            histories[name] = cleaned((await chat.handle.fetch_history()).to_json())
+            await running.enter_async_context(spec.build(client))
+        if "mcp" in names:
+            await running.enter_async_context(ensured())
+        client = await connect(identity=IDENTITY)
+        for name in names:
+            handle = await RECORDINGS[name](client)
+            histories[name] = cleaned((await handle.fetch_history()).to_json(), str(folder))
     return histories
 
 
-def cleaned(history: str) -> str:
-    """A history without stack traces, which name folders of this machine and which no replay reads."""
-    return json.dumps(_without_stacks(json.loads(history)), separators=(",", ":")) + "\n"
+def cleaned(history: str, folder: str) -> str:
+    """A history without what only this machine has: stack traces, which no replay reads, and a folder."""
+    return json.dumps(_cleaned(json.loads(history), folder), separators=(",", ":")) + "\n"
 
 
-def _without_stacks(value: Any) -> Any:
+def _cleaned(value: Any, folder: str) -> Any:
     if isinstance(value, dict):
-        return {key: _without_stacks(v) for key, v in value.items() if key != "stackTrace"}
-    return [_without_stacks(item) for item in value] if isinstance(value, list) else value
+        return {
+            key: _data(inner, folder) if key == "data" else _cleaned(inner, folder)
+            for key, inner in value.items()
+            if key != "stackTrace"
+        }
+    if isinstance(value, list):
+        return [_cleaned(item, folder) for item in value]
+    return value.replace(folder, STATE) if isinstance(value, str) else value
+
+
+def _data(payload: str, folder: str) -> str:
+    data = base64.b64decode(payload).replace(folder.encode(), STATE.encode())
+    return base64.b64encode(data).decode()
 
 
 def main() -> None:
-    """Record and write all of them."""
+    """Record and write what is asked for, or all of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECORDINGS))
+    names = parser.parse_args().names or list(RECORDINGS)
+    if unknown := sorted(set(names) - set(RECORDINGS)):
+        parser.error(f"no recording {', '.join(unknown)}; there are {', '.join(RECORDINGS)}")
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # the errors are meant
     forget_learners_settings()
-    with isolated_state():
+    with isolated_state() as folder:
         reload_settings()
-        histories = asyncio.run(record())
+        histories = asyncio.run(record(names, folder))
     FOLDER.mkdir(exist_ok=True)
     for name, text in histories.items():
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ one JSON document and nothing else; everything for people goes to stderr.
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ import typer
 
 from workshop_lib.cli_support import Json, leave_in_order, prepare, run, say, serving, start_server
 from workshop_lib.errors import WorkshopError
-from workshop_lib.mcp_cli import mcp_app
+from workshop_lib.mcp_cli import McpTransport, mcp_app
 from workshop_lib.repair_cli import repair_app
 
 if TYPE_CHECKING:
@@ -53,13 +54,6 @@ class LoopName(StrEnum):
     MCP = "mcp"
 
 
-class McpTransport(StrEnum):
-    """How MCP servers can be reached."""
-
-    HTTP = "http"
-    STDIO = "stdio"
-
-
 Loop = Annotated[LoopName, typer.Option(help="Which loop answers.")]
 Transport = Annotated[
     McpTransport, typer.Option("--mcp-transport", help="How the loop mcp reaches its servers.")
@@ -69,13 +63,26 @@ Session = Annotated[str | None, typer.Option(help="Name of the session to start 
 
 def main() -> None:
     """Entry point: a `WorkshopError` becomes its lines on stderr and status 1."""
+    status: str | int | None
     try:
-        app()
+        status = app()
     except WorkshopError as error:
         say(str(error))
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    except SystemExit as ended:
+        status = ended.code
+    if "temporalio" not in sys.modules:
+        sys.exit(status)
+    # The SDK's own threads let go of Python a moment after the last word, and crash an interpreter that is
+    # being torn down by then. All is said and done: it need not be.
+    if registry := sys.modules.get("workshop_lib.lab.registry"):
+        registry.stop_all()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads any more
+            stream.flush()
+    os._exit(status if isinstance(status, int) else bool(status))
 
 
 @app.callback(invoke_without_command=True)
@@ -175,7 +182,10 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask one question and print the reply."""
+    from workshop_lib.agents.sessions import check_message
     from workshop_lib.settings import get_settings
+
+    check_message(question)  # server and model library take seconds to start
 
     async def answer() -> dict[str, Any]:
         async with chat_worker(mcp_http=_needs_servers(loop, mcp_transport)) as client:

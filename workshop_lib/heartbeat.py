@@ -14,6 +14,9 @@ from temporalio import activity
 # The server waits this long for a sign of life before it gives the activity to another worker. Short, so
 # that a killed agent goes on at once; long enough for a worker whose two cores are busy.
 HEARTBEAT_TIMEOUT = timedelta(seconds=1.5)
+# How often a worker passes an activity's heartbeats on to the server. The SDK's own choice, four fifths of
+# the timeout, leaves 0.3 s for a late one, and an activity given up is a model call paid for twice.
+HEARTBEAT_INTERVAL = HEARTBEAT_TIMEOUT / 2
 # How long a worker may hold a workflow task before another gets it. Ours take milliseconds, and one that is
 # lost with its worker should not keep a person waiting.
 TASK_TIMEOUT = timedelta(seconds=4)

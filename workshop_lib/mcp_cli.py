@@ -37,8 +37,8 @@ class ClientName(StrEnum):
     INSPECTOR = "inspector"
 
 
-class ServeTransport(StrEnum):
-    """How to serve."""
+class McpTransport(StrEnum):
+    """How MCP servers are reached."""
 
     STDIO = "stdio"
     HTTP = "http"
@@ -63,7 +63,7 @@ NAMES = (
 @mcp_app.command()
 def serve(
     name: Annotated[ServerName, typer.Argument(help="Whose tools.")],
-    transport: Annotated[ServeTransport, typer.Option(help="How.")] = ServeTransport.HTTP,
+    transport: Annotated[McpTransport, typer.Option(help="How.")] = McpTransport.HTTP,
     port: Annotated[
         int | None, typer.Option(help="Port on 127.0.0.1, for http.", min=1, max=65535)
     ] = None,

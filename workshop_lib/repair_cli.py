@@ -186,7 +186,7 @@ def report(
         print(json.dumps({"workflow_id": repair.workflow_id, **found.model_dump(mode="json")}))
     elif text is None:
         raise WorkshopError(
-            f"{repair.workflow_id} has no such report; it is {where.state}. {where.reason}".rstrip()
+            f"{repair.workflow_id} has no such report yet; it is {where.state}. {where.reason}".rstrip()
         )
     else:
         print(harmless_lines(text))
@@ -208,12 +208,14 @@ def list_all(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    for info in found:
-        print(
-            f"{info['workflow_id']:<40} {info['kind']:<10} {info['status']:<11} {info['started']}"
-        )
     if not found:
         print("No repairs yet. Start one with `workshop repair run`.")
+        return
+    width = max(len(info["workflow_id"]) for info in found)
+    print(f"{'name':<{width}}  {'kind':<9}  {'workflow':<16}  started (UTC)")
+    for info in found:
+        started = (info["started"] or "")[:16].replace("T", " ")
+        print(f"{info['workflow_id']:<{width}}  {info['kind']:<9}  {info['status']:<16}  {started}")
 
 
 @repair_app.command()

@@ -114,6 +114,8 @@ def wake(agent: Agent = AGENT) -> None:
 
             status = await narrate(woken, print, until=again_at_rest)
             await tell_end(woken, status, print)
+            if status.cycle == before and status.state == State.PENDING_APPROVAL:
+                say("It waits for a decision first. The next cycle begins when that is made.")
 
     run(work())
     _say_who_goes_on()

@@ -299,7 +299,7 @@ async def _decide(repair: "RepairClient", plan: "Plan", words: list[str], answer
             await repair.approve(plan.digest)
         case "approve" | "a":
             await repair.approve(plan.digest, proposals=words[1:])
-        case "reject" | "r" | "no" | "n":
+        case "reject" | "r":  # and not "n": a rejection is final, and nobody was asked yes or no
             reason = answer.strip().partition(" ")[2].strip()
             await repair.reject(plan.digest, comment=reason[:1000])
         case _:

@@ -19,6 +19,14 @@ from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from workshop_lib.heartbeat import HEARTBEAT_INTERVAL
+
+# What workflow code may do. Where FastMCP's client was imported, beartype looks at every import of the
+# process, also at those that the sandbox makes for each run: let through, it is not loaded anew each time,
+# which would take most of a second.
+RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("beartype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +89,7 @@ class WorkerSpec:
             for title, names in (
                 ("workflows", self.workflow_names),
                 ("activities", self.activity_names),
-                ("operations", [handler.__name__ for handler in self.nexus_handlers]),
+                ("operations", self.operation_names),
             )
             if names
         ]
@@ -103,12 +111,13 @@ class WorkerSpec:
             workflow_runner: replaces the sandboxed runner, for a lab that hooks into workflow tasks.
             options: further options of `Worker`, which win over the ones chosen here.
         """
-        if workflow_runner is not None:
-            options["workflow_runner"] = workflow_runner
         chosen: dict[str, Any] = {
+            "workflow_runner": workflow_runner
+            or SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
             # A worker that is killed must not hold its workflows back: after one second the server
             # gives their tasks to another worker (the default waits ten).
             "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+            "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
             # Above the number of chats alive at once; below it every turn replays its history.
             "max_cached_workflows": 2000,
             "workflow_task_poller_behavior": PollerBehaviorAutoscaling(),

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workshop_lib.agents.toolbox import Toolbox, open_toolbox, reason_of
+from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.mcp_wire import Transport
+from workshop_lib.reasons import reason_of
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer

@@ -44,15 +44,24 @@ class ContextWindow(BaseModel):
         system = self._system(instructions, messages[0].content if first else None)
         return [Message.system(system), *(self._shortened(m) for m in messages[first:])]
 
-    def select_items(self, instructions: str, items: Sequence[Any]) -> tuple[str, list[Any]]:
+    def select_items(
+        self, instructions: str, items: Sequence[Any], opening: str | None = None
+    ) -> tuple[str, list[Any]]:
         """The same for the items of the Agents SDK: the instructions and the items to send.
 
         Args:
             items: dicts, oldest first; those with a "role" are messages, the others tool calls and results.
+            opening: the first message, where `items` are only the latest of a conversation.
         """
-        first = self._first_kept([str(item.get("role", "tool")) for item in items])
-        system = self._system(instructions, str(items[0].get("content")) if first else None)
+        first = self._first_kept(_roles(items))
+        if first and opening is None:
+            opening = str(items[0].get("content"))
+        system = self._system(instructions, opening)
         return system, [self._shortened_item(item) for item in items[first:]]
+
+    def latest_items(self, items: Sequence[Any]) -> list[Any]:
+        """The items that a model can still be sent, now or later in the conversation."""
+        return list(items[self._first_kept(_roles(items)) :])
 
     def _first_kept(self, roles: Sequence[str]) -> int:
         """Index of the first message in the window: where a user speaks."""
@@ -89,3 +98,8 @@ class ContextWindow(BaseModel):
         if left_out <= 0:
             return result
         return f"{result[: self.max_result_chars]} … ({left_out} characters left out)"
+
+
+def _roles(items: Sequence[Any]) -> list[str]:
+    """Who speaks in each of the SDK's items; calls and results of tools have no role of their own."""
+    return [str(item.get("role", "tool")) for item in items]

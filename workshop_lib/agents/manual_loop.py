@@ -27,8 +27,9 @@ with workflow.unsafe.imports_passed_through():
     )
     from workshop_lib.agents.context_window import ContextWindow
     from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
-    from workshop_lib.agents.toolbox import Toolbox, reason_of
+    from workshop_lib.agents.toolbox import Toolbox
     from workshop_lib.llm.messages import Completion, Message
+    from workshop_lib.reasons import reason_of
 
 
 @workflow.defn

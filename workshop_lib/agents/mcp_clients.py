@@ -6,8 +6,10 @@ it and shared by all sessions of the worker; one that breaks is made anew, where
 Left out: the session's side of it (`mcp_team`).
 """
 
+import asyncio
 import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -26,6 +28,7 @@ LISTING_TRIES = 3
 # The activity that makes a call has the time limit; the library's own is longer than any.
 _LONGEST_CALL = timedelta(hours=1)
 _PREFIX = "temporalio.mcp."
+_validator_loaded = threading.Event()
 
 
 def mcp_servers() -> dict[str, Callable[[], MCPServer]]:
@@ -82,6 +85,7 @@ class _McpActivity(ActivityInboundInterceptor):
             return await super().execute_activity(input)
         try:
             async with heartbeating():
+                await _load_validator()
                 return await super().execute_activity(input)
         except Exception as error:
             if isinstance(error, ApplicationError) and error.non_retryable:
@@ -91,6 +95,22 @@ class _McpActivity(ActivityInboundInterceptor):
             raise ApplicationError(
                 _no_connection(name), type="McpServerDown", non_retryable=gives_up
             ) from error
+
+
+async def _load_validator() -> None:
+    """Import what checks a tool's result, off the event loop.
+
+    MCP's client imports it when the first result is there, and that may take two seconds. On the loop
+    nothing else would move meanwhile, heartbeats neither: the call would be given up and made again.
+    """
+    if not _validator_loaded.is_set():
+        await asyncio.to_thread(_import_validator)
+
+
+def _import_validator() -> None:
+    import jsonschema  # type: ignore[import-untyped]  # noqa: F401
+
+    _validator_loaded.set()
 
 
 def _no_connection(server: str) -> str:

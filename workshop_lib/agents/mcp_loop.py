@@ -22,7 +22,8 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.chat import ChatStart, Reply
     from workshop_lib.agents.mcp_team import TEAMS, team_server
     from workshop_lib.agents.sdk_session import AgentSession, Turn
-    from workshop_lib.agents.toolbox import Toolbox, local_toolbox, reason_of
+    from workshop_lib.agents.toolbox import Toolbox, local_toolbox
+    from workshop_lib.reasons import reason_of
 
 
 @workflow.defn(failure_exception_types=[AgentsException])

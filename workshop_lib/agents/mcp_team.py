@@ -24,11 +24,11 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import ToolInputError
 from workshop_lib.agents.sdk_session import Turn
-from workshop_lib.agents.toolbox import reason_of
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tool_calls import problem_with
 from workshop_lib.mcp_wire import TEAM_SERVERS, CallMeta, Transport
+from workshop_lib.reasons import reason_of
 
 TEAMS = TEAM_SERVERS
 GRACE = timedelta(seconds=5)  # by then the server has said what kept it; this side could not

@@ -31,8 +31,9 @@ from workshop_lib.agents.chat import (
     Reply,
 )
 from workshop_lib.agents.context_window import ContextWindow
-from workshop_lib.agents.toolbox import Toolbox, reason_of
+from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
+from workshop_lib.reasons import reason_of
 
 
 @dataclass
@@ -40,10 +41,12 @@ class Turn:
     """What a run knows of its turn, besides the conversation.
 
     Attributes:
+        opening: what the conversation began with, where the run is not given all of it.
         corrections: how many calls were handed back to the model because they could not be made.
     """
 
     reply: Reply
+    opening: str | None = None
     corrections: int = 0
 
 
@@ -56,7 +59,10 @@ class AgentSession(ChatSession):
 
     def __init__(self, start: ChatStart) -> None:
         super().__init__(start)
-        self._items: list[TResponseInputItem] = []  # the SDK's form of the conversation
+        # The conversation in the SDK's form: the latest of it, since a run copies what it is given again
+        # and again, and how it began.
+        self._items: list[TResponseInputItem] = []
+        self._opening: str | None = None
         self._stream = WorkflowStream() if start.stream else None
         self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
 
@@ -66,11 +72,11 @@ class AgentSession(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
-        asked: TResponseInputItem = {"role": "user", "content": message}
+        self._ask(message)
         try:
             if not self._tools:
                 self._tools = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
-            self._items = await self._run(self.agent(self._tools), [*self._items, asked], reply)
+            self._items = await self._run(self.agent(self._tools), reply)
             return
         except MaxTurnsExceeded:
             reply.text = TOO_MANY_ROUNDS
@@ -80,11 +86,16 @@ class AgentSession(ChatSession):
             if is_cancelled_exception(error):
                 raise
             reply.text = f"{MODEL_DOWN} {_reason(error)}"
-        self._items += [asked, {"role": "assistant", "content": reply.text}]
+        self._items.append({"role": "assistant", "content": reply.text})
 
-    async def _run(
-        self, agent: Agent[Turn], items: list[TResponseInputItem], reply: Reply
-    ) -> list[TResponseInputItem]:
+    def _ask(self, message: str) -> None:
+        """Add the user's message to the conversation, and let go of what no model will be sent again."""
+        items: list[TResponseInputItem] = [*self._items, {"role": "user", "content": message}]
+        self._items = ContextWindow().latest_items(items)
+        if len(self._items) < len(items) and self._opening is None:
+            self._opening = str(items[0].get("content"))
+
+    async def _run(self, agent: Agent[Turn], reply: Reply) -> list[TResponseInputItem]:
         """Run the agent to its answer; returns the conversation with what the run has added."""
         config = RunConfig(
             tracing_disabled=True,
@@ -92,15 +103,15 @@ class AgentSession(ChatSession):
             tool_not_found_behavior="return_error_to_model",
             tool_error_formatter=_unknown_tool,
         )
-        turns, hooks, turn = MAX_TOOL_ROUNDS, _Hooks(), Turn(reply)
+        turns, hooks, turn = MAX_TOOL_ROUNDS, _Hooks(), Turn(reply, self._opening)
         if self._stream is None:
             result = await Runner.run(
-                agent, items, context=turn, max_turns=turns, hooks=hooks, run_config=config
+                agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
             )
             reply.text = str(result.final_output or NOTHING_SAID)
             return result.to_input_list()
         streamed = Runner.run_streamed(
-            agent, items, context=turn, max_turns=turns, hooks=hooks, run_config=config
+            agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
         )
         async for _ in streamed.stream_events():
             pass  # whoever listens gets them from the stream
@@ -149,7 +160,8 @@ class _Hooks(RunHooks[Turn]):
 def _select(data: CallModelData[Turn]) -> ModelInputData:
     """What the model is sent, by the same policy as in the manual loop."""
     sent = data.model_data
-    instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input)
+    opening = data.context.opening if data.context else None
+    instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input, opening)
     return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
 
 

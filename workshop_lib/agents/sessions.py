@@ -32,6 +32,7 @@ from workshop_lib.agents.chat import (
 )
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.queries import query
 from workshop_lib.settings import get_settings
 
 # The loop's name on the command line, and its workflow type.
@@ -40,6 +41,16 @@ LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
 
 class MessageRefused(WorkshopError):
     """The message cannot be taken; nothing was recorded."""
+
+
+def check_message(message: str) -> None:
+    """Refuse, before anything is started or sent, what no session would take.
+
+    Raises:
+        MessageRefused: it is empty, too long or no text.
+    """
+    if problem := problem_with_message(message):
+        raise MessageRefused(problem[1])
 
 
 class SessionInfo(BaseModel):
@@ -96,16 +107,15 @@ class ChatClient:
             MessageRefused: the session has ended, or the message is empty or too long.
             WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
         """
-        if problem := problem_with_message(message):
-            raise MessageRefused(problem[1])
+        check_message(message)
         update_id = uuid.uuid4().hex  # sent again under the same id, a message is still one message
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout.total_seconds()
         while True:
             left = timedelta(seconds=max(0.1, end - loop.time()))
             try:
-                # The client repeats a call by itself while the server refuses it for the moment, each try
-                # with a time of its own. The second is for its own, more telling end.
+                # While the server refuses it for the moment, or no worker takes it, the SDK repeats the call
+                # by itself, each try with a time of its own. The second is for its own, more telling end.
                 async with asyncio.timeout(left.total_seconds() + 1):
                     return await self._send(message, update_id, left)
             except TimeoutError:
@@ -126,18 +136,16 @@ class ChatClient:
                 reply = await self._start_and_send(message, update_id, timeout)
                 self._begun = True
                 return reply
-            # Where no worker takes the update the SDK asks again and again, whatever `rpc_timeout` says.
-            async with asyncio.timeout(timeout.total_seconds()):
-                return await self.handle.execute_update(
-                    ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
-                )
-        except TimeoutError:
-            raise _no_reply(self.workflow_id, timeout) from None
+            return await self.handle.execute_update(
+                ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
+            )
         except WorkflowUpdateFailedError as error:
             raise _refused(error) from None
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
         except WorkflowUpdateRPCTimeoutOrCancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from None  # as which the SDK does not pass it on
             raise _no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
@@ -170,14 +178,18 @@ class ChatClient:
 
         Raises:
             MessageRefused: the session has ended.
+            WorkshopError: the server did not start it within ten seconds.
         """
         if self._begun:
             return
+        limit = timedelta(seconds=10)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(limit.total_seconds()):
                 await self._client.start_workflow(**self._start_options())
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
+        except TimeoutError:
+            raise _no_reply(self.workflow_id, limit) from None
         self._begun = True
 
     def _start_options(self) -> dict[str, Any]:
@@ -205,7 +217,8 @@ class ChatClient:
             WorkshopError: no worker answered the query within ten seconds.
         """
         try:
-            return await self.handle.query(ChatSession.history, rpc_timeout=timedelta(seconds=10))
+            lines: list[TranscriptLine] = await query(self.handle, ChatSession.history)
+            return lines
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 return []

@@ -41,6 +41,10 @@ DISCOVERY_OPTIONS = ActivityConfig(
 )
 
 
+class TeamOutOfReach(Exception):
+    """No worker of the team did what was asked. The text names team, endpoint, namespace and queue."""
+
+
 class TeamEndpoint(BaseModel):
     """Where a team is reached.
 
@@ -139,7 +143,8 @@ class NexusTool:
 
         Raises:
             ToolInputError: the arguments do not fit the contract; nothing was called.
-            NexusOperationError: the operation failed, or was not done in time.
+            TeamOutOfReach: nobody answered in time, or nobody could take the call.
+            NexusOperationError: the team's own workflow failed, or the call was cancelled.
         """
         try:
             request = self._operation.input_type.model_validate(arguments)
@@ -164,21 +169,21 @@ class NexusTool:
                 schedule_to_close_timeout=self._timeout,
             )
         except NexusOperationError as error:
-            if isinstance(error.cause, (OutOfTime, HandlerError)):
-                # Where the endpoint leads may have changed since the session began.
-                [self._endpoint] = await _discover([self._endpoint.team])
-            raise
+            if not isinstance(error.cause, (OutOfTime, HandlerError)):
+                raise
+            raise await self._out_of_reach(error.cause) from error
         return output.model_dump_json()
 
-    def explain(self, error: NexusOperationError) -> str | None:
-        """Why a call failed where no workflow of the team says it: nobody answered, or nobody could."""
-        team, cause = self._endpoint.team, error.cause
-        if isinstance(cause, OutOfTime):
-            seconds = self._timeout.total_seconds()
-            return f"the {team} team did not answer within {seconds:.0f} s ({self._endpoint})"
+    async def _out_of_reach(self, cause: OutOfTime | HandlerError) -> TeamOutOfReach:
+        """Where no workflow of the team says why: that nobody answered, or nobody could, and where."""
+        # Where the endpoint leads may have changed since the session began.
+        [self._endpoint] = await _discover([self._endpoint.team])
+        team = self._endpoint.team
         if isinstance(cause, HandlerError):
-            return f"the {team} team did not take the call: {cause.message} ({self._endpoint})"
-        return None
+            happened = f"did not take the call: {cause.message}"
+        else:
+            happened = f"did not answer within {self._timeout.total_seconds():.0f} s"
+        return TeamOutOfReach(f"the {team} team {happened} ({self._endpoint})")
 
 
 async def open_team_tools(timeout: timedelta) -> list[NexusTool]:

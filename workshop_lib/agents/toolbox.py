@@ -11,13 +11,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from temporalio import workflow
-from temporalio.exceptions import (
-    ActivityError,
-    ApplicationError,
-    FailureError,
-    NexusOperationError,
-    is_cancelled_exception,
-)
+from temporalio.exceptions import ActivityError, NexusOperationError, is_cancelled_exception
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import (
@@ -28,9 +22,10 @@ from workshop_lib.agents.local_tools import (
     execute_tool,
 )
 from workshop_lib.agents.planner import TOOL_OPTIONS
-from workshop_lib.agents.team_tools import open_team_tools
+from workshop_lib.agents.team_tools import TeamOutOfReach, open_team_tools
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tool_calls import arguments_of, problem_with
+from workshop_lib.reasons import reason_of
 
 
 class Tool(Protocol):
@@ -45,7 +40,8 @@ class Tool(Protocol):
 
         Raises:
             ToolInputError: nothing was done, since it cannot be done with these arguments.
-            FailureError: an activity or an operation failed for good.
+            TeamOutOfReach: nobody at the other end did it; the text says so.
+            ActivityError, NexusOperationError: it failed for good, or was cancelled.
         """
 
 
@@ -97,11 +93,12 @@ class Toolbox:
             return ToolOutcome(await tool.call(arguments_of(call) or {}))
         except ToolInputError as error:
             return ToolOutcome(f"Error: {error}", impossible=True)
+        except TeamOutOfReach as error:
+            return ToolOutcome(f"Error: {error}")
         except (ActivityError, NexusOperationError) as error:
             if is_cancelled_exception(error):
                 raise
-            explain = getattr(tool, "explain", lambda _: None)
-            return ToolOutcome(f"Error: {explain(error) or reason_of(error)}")
+            return ToolOutcome(f"Error: {reason_of(error)}")
 
 
 def local_toolbox() -> Toolbox:
@@ -117,11 +114,3 @@ async def open_toolbox(team_timeout: timedelta) -> Toolbox:
     """
     local = [ActivityTool(tool) for tool in LOCAL_TOOLS.values()]
     return Toolbox([*local, *await open_team_tools(team_timeout)])
-
-
-def reason_of(error: FailureError) -> str:
-    """Why a step failed for good, in the words of whoever raised it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ApplicationError) and cause.__cause__:
-        cause = cause.__cause__
-    return str(getattr(cause, "message", None) or cause or error)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.other_side import linked_runs as linked_runs
+    from workshop_lib.lab.other_side import mcp_runs as mcp_runs
     from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
     from workshop_lib.lab.pending import waits_for as waits_for
     from workshop_lib.lab.repairs import repair_reaches as repair_reaches
@@ -41,32 +42,33 @@ if TYPE_CHECKING:
     from workshop_lib.lab.workers import stop_worker as stop_worker
 
 _HOME = {
-    "json_rpc": "wire",
-    "serve_mcp": "mcp_here",
-    "pass_time": "clock",
-    "repair_reaches": "repairs",
     "approval_panel": "approving",
     "code_lines": "comparison",
     "compare_loops": "comparison",
-    "show_comparison": "comparison",
-    "linked_runs": "other_side",
-    "waits_for": "pending",
     "describe_endpoint": "pending",
-    "point_endpoint": "namespaces",
-    "show_bill": "bill",
     "events": "classroom",
+    "json_rpc": "wire",
+    "linked_runs": "other_side",
+    "mcp_runs": "other_side",
     "new_id": "classroom",
+    "pass_time": "clock",
+    "point_endpoint": "namespaces",
+    "repair_reaches": "repairs",
     "result": "waiting",
     "run_durable": "bill",
     "seconds": "classroom",
+    "serve_mcp": "mcp_here",
+    "show_bill": "bill",
+    "show_comparison": "comparison",
+    "show_timeline": "classroom",
     "spec": "classroom",
     "start": "classroom",
+    "start_mcp_server": "mcp_servers",
     "start_process": "worker_process",
     "start_worker": "workers",
     "stop_all": "workers",
     "stop_worker": "workers",
-    "show_timeline": "classroom",
-    "start_mcp_server": "mcp_servers",
+    "waits_for": "pending",
     "watch": "waiting",
 }
 __all__ = sorted(_HOME)

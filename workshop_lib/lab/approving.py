@@ -9,6 +9,7 @@ plan is decided, expires or is followed by another, and is then refused by the w
 table and needs no widgets; terminals and screen readers get it as text. Left out: buttons.
 """
 
+import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,7 @@ from workshop_lib.repair.states import RecordedDecision, RepairStatus, State
 T = TypeVar("T")
 
 HEADINGS = ProposalRow("Proposal", "Order", "Tool", "Arguments", "Confidence", "Why")
+LEFT = "text-align:left"  # JupyterLab's own tables are aligned to the right
 HOW = (
     "Decide this plan: `await panel.approve()`, `await panel.approve(['p1'])` or"
     " `await panel.reject('reason')`."
@@ -134,7 +136,8 @@ class ApprovalPanel:
         parts.append(f"<p>Digest of this plan: <code>{escape(self.digest)}</code></p>")
         if self._open:
             until = self.status.decide_until
-            parts.append(f"<p>{escape(HOW)} It expires at {until:%Y-%m-%d %H:%M} UTC.</p>")
+            how = re.sub("`(.*?)`", r"<code>\1</code>", escape(HOW, quote=False))
+            parts.append(f"<p>{how} It expires at {until:%Y-%m-%d %H:%M} UTC.</p>")
         return "".join(parts)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -177,7 +180,7 @@ async def _decidable(repair: RepairClient, timeout: float) -> RepairStatus:
 
 def _table(caption: str, proposals: Sequence[Proposal]) -> str:
     """Proposals as an HTML table with real headings; text is escaped and aligned to the left."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
+    head = "".join(f'<th scope="col" style="{LEFT}">{heading}</th>' for heading in HEADINGS)
     body = "".join(_table_row(proposal_row(proposal)) for proposal in proposals)
     return (
         f"<table><caption>{escape(caption)}: {len(proposals)}</caption>"
@@ -186,6 +189,7 @@ def _table(caption: str, proposals: Sequence[Proposal]) -> str:
 
 
 def _table_row(row: ProposalRow) -> str:
-    name, *cells = (escape(cell) for cell in row)
-    rest = "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells)
-    return f'<tr><th scope="row">{name}</th>{rest}</tr>'
+    name, order, *cells = (escape(cell) for cell in row)
+    rest = "".join(f'<td style="{LEFT}">{cell}</td>' for cell in cells)
+    whole = f'<td style="{LEFT};white-space:nowrap">{order}</td>'  # an id is one word
+    return f'<tr><th scope="row" style="{LEFT}">{name}</th>{whole}{rest}</tr>'

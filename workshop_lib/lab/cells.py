@@ -41,17 +41,8 @@ def load_ipython_extension(ip: Any) -> None:
     register(ip)
 
 
-def register(ip: Any = None) -> None:
-    """Give an IPython shell the `%%workflow NAME` cell magic.
-
-    Args:
-        ip: the shell; the one we run in when left out. Outside of IPython there is nothing to do.
-    """
-    if ip is None:
-        from IPython import get_ipython
-
-        if (ip := get_ipython()) is None:
-            return
+def register(ip: Any) -> None:
+    """Give an IPython shell the `%%workflow NAME` cell magic."""
 
     def workflow_cell(line: str, cell: str) -> None:
         """Make a module of this cell and run its workflows in the sandbox: `%%workflow NAME`."""

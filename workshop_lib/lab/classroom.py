@@ -15,7 +15,8 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
-from workshop_lib.lab import cells
+from workshop_lib.lab import cells, quiet_notebook
+from workshop_lib.lab.processes import get_ready
 from workshop_lib.lab.server import ensure_namespaces, ensure_server
 from workshop_lib.lab.timeline import Timeline, timeline
 from workshop_lib.llm.gateway import warm_up
@@ -31,6 +32,8 @@ async def start() -> Client:
     Raises:
         WorkshopError: no server can be had; the text says why and what to do.
     """
+    from IPython import get_ipython
+
     server = await asyncio.to_thread(ensure_server)
     if server.note:
         print(server.note)
@@ -41,7 +44,9 @@ async def start() -> Client:
             print(message)
     # A connection whose server a lesson has killed cannot be closed in order; nothing is lost by that.
     logging.getLogger("openai.agents").setLevel(logging.CRITICAL)
-    cells.register()
+    if (shell := get_ipython()) is not None:
+        cells.register(shell)
+        quiet_notebook.register(shell)
     client = await connect()
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")
     print(f"Model: {get_settings().model.name} ({get_settings().model.why})")
@@ -63,6 +68,8 @@ def spec(
         client_plugins: makers of the plugins that its workflows need, such as `agents_plugin`.
     """
     calls_models = plan_next_action in activities or bool(client_plugins)
+    if calls_models:
+        get_ready()  # lessons kill such workers, in processes of their own
     return WorkerSpec(
         name=name,
         namespace=get_settings().orchestrator_namespace,

@@ -21,7 +21,7 @@ from rich.table import Table
 from temporalio.client import Client
 
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.lab.waiting import within
+from workshop_lib.lab.waiting import watch
 
 TURNS = 5  # that are measured, after one that is not
 _AGENTS = "workshop_lib.agents"
@@ -100,12 +100,12 @@ def code_lines(*things: Any) -> int:
 
 async def _measure(client: Client, loop: str, question: str) -> LoopFigures:
     chat = ChatClient(client, loop)
-    reply = await within(chat.send(question), 60, f"The {loop} loop's reply")
+    reply = await watch(chat.send(question), chat.handle)
     before = await _size(chat)
     milliseconds = []
     for _ in range(TURNS):
         begun = time.perf_counter()
-        reply = await within(chat.send(question), 60, f"The {loop} loop's reply")
+        reply = await watch(chat.send(question), chat.handle)
         milliseconds.append((time.perf_counter() - begun) * 1000)
     after = await _size(chat)
     await chat.end()

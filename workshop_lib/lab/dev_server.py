@@ -38,6 +38,11 @@ FLAGS = [
     Flag("history.timerProcessorMaxPollRPS", "2000", "timers and retries fire on time"),
     Flag("history.outboundProcessorMaxPollRPS", "2000", "Nexus calls go out at once"),
     Flag("history.visibilityProcessorMaxPollRPS", "2000", "lists show a new workflow at once"),
+    # Whoever waits for a run to end is told by the server, and a busy server sometimes forgets: one run
+    # in some thousands. It looks again when the request has waited this long, by default 20 seconds.
+    Flag(
+        "history.longPollExpirationInterval", '"5s"', "a result that was not announced comes soon"
+    ),
     # By default the eleventh update at once is refused: a class that talks to one chat has more.
     Flag("history.maxInFlightUpdates", "1000", "more than ten messages may wait in one chat"),
     # By default an endpoint whose handler failed six times is left alone for a minute: in a lesson
@@ -119,9 +124,12 @@ def command(
     if database and wal:
         for pragma in WAL_PRAGMAS:
             arguments += ["--sqlite-pragma", pragma]
-    for flag in FLAGS:
-        arguments += ["--dynamic-config-value", f"{flag.key}={flag.value}"]
-    return arguments
+    return arguments + flag_arguments()
+
+
+def flag_arguments() -> list[str]:
+    """`FLAGS`, as the server's command line takes them."""
+    return [word for f in FLAGS for word in ("--dynamic-config-value", f"{f.key}={f.value}")]
 
 
 def child_environment() -> dict[str, str]:

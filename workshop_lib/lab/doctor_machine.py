@@ -30,6 +30,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import database, dev_server
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.sandbox_probe import SandboxProbe
+from workshop_lib.worker_spec import RESTRICTIONS
 
 PROJECT = "durable-agents-workshop"
 ROOM = 500_000_000  # bytes that a day of lessons may write
@@ -194,7 +195,7 @@ def sandbox(probe: type = SandboxProbe) -> list[Finding]:
 
     async def load() -> None:  # the sandbox makes futures, which belong to a loop
         definition = workflow._Definition.must_from_class(probe)
-        SandboxedWorkflowRunner().prepare_workflow(definition)
+        SandboxedWorkflowRunner(restrictions=RESTRICTIONS).prepare_workflow(definition)
 
     try:
         asyncio.run(load())

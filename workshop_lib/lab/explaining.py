@@ -49,6 +49,12 @@ def advice(kind: str, message: str) -> str:
         return (
             f"workflow code may not compute or block for seconds: an activity may. Then {SAME_RUN}"
         )
+    if kind == "RestrictedWorkflowAccessError" and "urllib.request.Request" in message:
+        # What the Agents SDK's import comes to where the plugin does not let it through.
+        return (
+            "a worker whose workflows use `agents` needs its plugin: `client_plugins=[agents_plugin]`."
+            " Start it with that."
+        )
     if kind == "RestrictedWorkflowAccessError":
         return f"use {alternative(message)}. Then {SAME_RUN}"
     if kind in ("NameError", "UnboundLocalError"):
@@ -102,7 +108,9 @@ def start_failure(name: str, error: BaseException) -> WorkshopError:
 
 def plain(message: str) -> str:
     """A message without the advice for owners of a whole code base that the SDK adds to it."""
-    return message.split(" If this is code from a module", 1)[0]
+    message = message.split(" If this is code from a module", 1)[0]
+    before, missing, _ = message.partition(", available activities:")
+    return f"{before}: add it to `activities=[…]` of the worker" if missing else message
 
 
 def root_failure(failure: Failure) -> tuple[str, str, CellLine | None]:
@@ -117,19 +125,38 @@ def root_failure(failure: Failure) -> tuple[str, str, CellLine | None]:
 
 def failed_for_good(error: WorkflowFailureError | WorkflowUpdateFailedError) -> str:
     """Why a workflow or an update failed: the steps down to the root cause, and its cell line."""
-    links = list(_causes(error))
+    links = causes(error)
     steps = [step for link in links if (step := _step(link))]
     root = links[-1]
-    kind = (root.type if isinstance(root, ApplicationError) else None) or type(root).__name__
-    message = root.message if isinstance(root, FailureError) else str(root)
     stacks = [
         link.failure.stack_trace
         for link in reversed(links)
         if isinstance(link, FailureError) and link.failure
     ]
     line = locate_in_stack(*stacks) or locate_in_exception(root)
-    said = f"{kind}: {plain(message)}" if message else kind
+    said = kind_and_message(root)
     return "\n".join(filter(None, [", ".join([*steps, said]), f"In {line}" if line else ""]))
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """A failure and what it was caused by, from the outside to the root; the outermost is left out."""
+    links = list(_causes(error)) or [error]
+    # A wait that is over cancels what it waited for; the TimeoutError above is what was raised.
+    if [_kind(link) for link in links[-2:]] == ["TimeoutError", "CancelledError"]:
+        links.pop()
+    return links
+
+
+def kind_and_message(failure: BaseException) -> str:
+    """Its class and what it says, as in `ValueError: too small`; for remote ones, the class over there."""
+    message = failure.message if isinstance(failure, FailureError) else str(failure)
+    told = message not in ("", "Application error")  # as the SDK says where nothing was said
+    return f"{_kind(failure)}: {plain(message)}" if told else _kind(failure)
+
+
+def _kind(failure: BaseException) -> str:
+    remote = failure.type if isinstance(failure, ApplicationError) else None
+    return remote or type(failure).__name__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -27,9 +27,10 @@ from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
 from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, forget_server, health_url, server_url
+from workshop_lib.ports import is_free
 from workshop_lib.settings import get_settings
 
-START_LIMIT = 30.0  # seconds until a server must listen
+START_LIMIT = 60.0  # seconds until a server must listen; one that fails is noticed at once
 STOP_LIMIT = 5.0  # seconds that it gets to finish its calls
 
 
@@ -41,10 +42,13 @@ class McpServerProcess:
         url: where it listens.
     """
 
-    def __init__(self, name: str, process: "subprocess.Popen[bytes]", url: str) -> None:
+    def __init__(
+        self, name: str, process: "subprocess.Popen[bytes]", url: str, *, fixed: bool
+    ) -> None:
         self.name = name
         self.url = url
         self._process = process
+        self._fixed = fixed  # it listens at the port that was asked for, or not at all
 
     def __repr__(self) -> str:
         state = "runs" if self.alive else f"ended with {self._process.returncode}"
@@ -77,12 +81,17 @@ class McpServerProcess:
     async def restart(self) -> None:
         """Start it again on the same port; what still runs is stopped first.
 
+        A port that nobody had asked for and that is taken by now is given up for another: agents look up
+        where a server is whenever they connect.
+
         Raises:
-            WorkshopError: the port is taken by now, or the server did not start.
+            WorkshopError: the port that was asked for is taken by now, or the server did not start.
         """
         if self.alive:
             await asyncio.to_thread(self.stop)
         port = urlsplit(self.url).port
+        if port and not (self._fixed or await asyncio.to_thread(is_free, port)):
+            port = None
         self._process, self.url = await asyncio.to_thread(spawn, self.name, port=port)
         _register(self)
 
@@ -108,7 +117,8 @@ async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerPr
         WorkshopError: there is no such server, its port is taken, or it did not start.
     """
     await asyncio.to_thread(registry.stop_other, _key(name))
-    server = McpServerProcess(name, *await asyncio.to_thread(spawn, name, port=port))
+    process, url = await asyncio.to_thread(spawn, name, port=port)
+    server = McpServerProcess(name, process, url, fixed=port is not None)
     _register(server)
     return server
 

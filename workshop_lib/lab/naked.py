@@ -1,16 +1,17 @@
 """The agent loop without durability: a plain process that lessons kill.
 
-It is the loop of notebook 01 in ordinary Python, run by `python -m` in a process of its own. It says each
-step on stdout as it takes it, so that whoever started it knows what was done, and paid for, before it died.
-Left out: everything that would save it.
+It is the loop of notebook 01 in ordinary Python, in a process of its own. It says each step on stdout as it
+takes it, so that whoever started it knows what was done, and paid for, before it died. Left out: everything
+that would save it.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
-import sys
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from workshop_lib.agents.chat import INSTRUCTIONS, MAX_TOOL_ROUNDS
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import processes
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Message, ToolCall
 from workshop_lib.llm.tool_calls import arguments_of, problem_with
@@ -82,38 +84,61 @@ async def run_naked(
     Raises:
         WorkshopError: it was not over in time, or it ended by an error of its own.
     """
-    command = [sys.executable, "-m", "workshop_lib.lab.naked"]
-    if kill_at_call is not None:
-        command.append(f"--kill-at-call={kill_at_call}")
-    command += ["--", *messages]  # a message may begin with a dash
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    options = [] if kill_at_call is None else [f"--kill-at-call={kill_at_call}"]
+    said, theirs = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    process = processes.start(
+        "workshop_lib.lab.naked",
+        *options,
+        "--",
+        *messages,  # one may begin with a dash
+        stdin=nothing,
+        stdout=theirs,
+        stderr=2,
+        env=os.environ,
+        with_models=True,
     )
+    os.close(nothing)
+    os.close(theirs)
     try:
         async with asyncio.timeout(timeout):
-            output, _ = await process.communicate()
+            output = await asyncio.to_thread(_read, said)
     except TimeoutError:
         raise WorkshopError(
             f"The conversation was not over after {timeout:.0f} s.", fix="run the cell again."
         ) from None
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode not in (0, -signal.SIGKILL):
+        status = await asyncio.to_thread(_end, process)
+    if status not in (0, -signal.SIGKILL):
         raise WorkshopError(
-            f"The conversation ended with status {process.returncode}.",
+            f"The conversation ended with status {status}.",
             expected="one message at least, and a model that answers.",
             fix="read what the process wrote above, or run `workshop doctor`.",
         )
-    steps = [json.loads(line) for line in output.decode().splitlines()]
+    steps = [json.loads(line) for line in output.splitlines()]
     counted = Counter(step["step"] for step in steps)
     return NakedRun(
         replies=[step["text"] for step in steps if step["step"] == "reply"],
         model_calls=counted["model"],
         tool_runs=counted["tool"],
-        killed=process.returncode == -signal.SIGKILL,
+        killed=status == -signal.SIGKILL,
     )
+
+
+def _read(said: int) -> str:
+    """What the process says until its end."""
+    with os.fdopen(said, encoding="utf-8") as steps:
+        return steps.read()
+
+
+def _end(process: processes.Process) -> int:
+    """Its exit status; where it still runs it is killed, so that it pays for no more calls."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(0.5)
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(10)
+    return -signal.SIGKILL  # it is still to be made, and will be killed then
 
 
 def main() -> None:

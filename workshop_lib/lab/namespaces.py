@@ -175,7 +175,7 @@ async def point_endpoint(client: Client, name: str, namespace: str, task_queue: 
         )
     except RPCError as error:
         raise WorkshopError(
-            f"The endpoint {name!r} could not be changed: {error.message}.",
+            f"The endpoint {name!r} could not be changed: {error.message.rstrip('.')}.",
             fix="check namespace and task queue, then run the cell again.",
         ) from None
     return f"{name}: {target_of(wanted)} instead of {target_of(found.spec)}"

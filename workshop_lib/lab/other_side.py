@@ -1,10 +1,12 @@
-"""The other side of a run's Nexus operations: the workflows they started in other teams' namespaces.
+"""The other side of a run's calls: the workflows they started in other teams' namespaces.
 
-The server writes a link into the caller's history when an operation has started. Here the links are followed.
+The server writes a link into the caller's history when a Nexus operation has started. Here the links are
+followed. An MCP call leaves none: there the team's namespace is asked for the call's key.
 Left out: synchronous operations. They start no workflow, so there is nothing to follow.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +18,11 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
+from workshop_lib.connect import connect
+from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.waiting import within
+
+KEY = "idempotency_key"  # of an MCP call
 MOST_RUNS = 20  # of a long chat only the latest are followed
 _CALL = timedelta(seconds=5)
 
@@ -46,6 +53,38 @@ async def linked_runs(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> 
     async with asyncio.timeout(timeout):
         history = await handle.fetch_history()
         return await follow(handle._client, history.events)
+
+
+async def mcp_runs(
+    handle: WorkflowHandle[Any, Any], namespace: str, timeout: float = 45
+) -> list[str]:
+    """Ids of the runs in a team's namespace that a chat's latest MCP call has started.
+
+    Waits until there is one. The team's server has noted the call's idempotency key with the run.
+
+    Raises:
+        WorkshopError: there was none within `timeout` seconds.
+    """
+    team = await connect(namespace)
+
+    async def runs() -> list[str]:
+        while True:
+            with contextlib.suppress(RPCError):  # the chat is just being started
+                calls = (await evidence(handle)).activities
+                keys = [
+                    call.input["meta"][KEY] for call in calls if call.name.endswith(".call-tool")
+                ]
+                found = [run async for run in team.list_workflows(limit=MOST_RUNS)]
+                noted = [run.id for run in found if (await run.memo()).get(KEY) in keys[-1:]]
+                if noted:
+                    return noted
+            await asyncio.sleep(0.1)  # there is no event for a run in another namespace
+
+    fix = (
+        f"see that the team's namespace is {namespace}, and what the chat waits for: "
+        "`await lab.waits_for(chat.handle)`."
+    )
+    return await within(runs(), timeout, f"A run of the call in {namespace}", fix)
 
 
 async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedRun]:

@@ -5,6 +5,7 @@ One look at a run gives a `Situation`: what is pending, in words, and what is wr
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionResponse,
 )
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.explaining import root_failure
@@ -48,16 +50,30 @@ class Situation:
         stuck: why its workflow task fails, if it does.
         unserved: namespace and queue that hold a task and that nobody polls.
         troubles: things that fail and are tried again: a stable key and what to say about it.
+        failing: the first of these that fails each time it is tried.
+        ended: the run is over.
     """
 
     waits_for: list[str] = field(default_factory=list)
     stuck: TaskFailure | None = None
     unserved: tuple[str, str] | None = None
     troubles: dict[str, str] = field(default_factory=dict)
+    failing: str | None = None
+    ended: bool = False
+
+    def keeps_failing(self, key: str, text: str) -> None:
+        """Note what fails each time it is tried."""
+        self.troubles[key] = text
+        self.failing = self.failing or text
 
 
-async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 1) -> Situation:
+async def look(
+    client: Client, workflow_id: str, run_id: str = "", depth: int = 1, *, doors: bool = False
+) -> Situation:
     """Look at a run, and at its children.
+
+    Args:
+        doors: look behind the endpoints too: who polls where a pending operation leads?
 
     Raises:
         RPCError: the server does not answer, or has no such run.
@@ -66,17 +82,21 @@ async def look(client: Client, workflow_id: str, run_id: str = "", depth: int = 
     described = await client.workflow_service.describe_workflow_execution(
         DescribeWorkflowExecutionRequest(namespace=client.namespace, execution=run)
     )
-    situation = Situation()
+    situation = Situation(ended=described.workflow_execution_info.HasField("close_time"))
     await _look_at_workflow_task(client, described, situation)
     for activity in described.pending_activities:
         await _look_at_activity(client, activity, situation)
     for operation in described.pending_nexus_operations:
         _look_at_operation(operation, situation)
+        if doors and not situation.unserved:
+            with contextlib.suppress(RPCError):  # this client may not look behind every door
+                situation.unserved = await _nobody_behind(client, operation)
     for child in described.pending_children if depth else ():
         situation.waits_for.append(f"child workflow {child.workflow_id}")
-        below = await look(client, child.workflow_id, child.run_id, depth - 1)
+        below = await look(client, child.workflow_id, child.run_id, depth - 1, doors=doors)
         situation.stuck = situation.stuck or below.stuck
         situation.unserved = situation.unserved or below.unserved
+        situation.failing = situation.failing or below.failing
         situation.troubles |= below.troubles
         situation.waits_for += below.waits_for
     return situation
@@ -92,11 +112,18 @@ async def waits_for(
         timeout: seconds that this may take; what was seen last is returned then.
     """
     now = asyncio.get_running_loop().time
-    end, lines = now() + timeout, ["nothing is pending"]
+    end = now() + timeout
     while True:
-        async with asyncio.timeout(5):
-            found = await look(handle._client, handle.id, handle.run_id or "")
-        lines = _said(found) or ["nothing is pending"]
+        try:
+            async with asyncio.timeout(5):
+                found = await look(handle._client, handle.id, handle.run_id or "")
+            lines = _said(found) or ["nothing is pending"]
+        except TimeoutError:
+            lines = ["the server has not said it yet"]
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            lines = [f"there is no run {handle.id} yet"]  # its first message is just being sent
         if any(until in line for line in lines) or now() >= end:
             return lines
         await asyncio.sleep(0.2)  # the server has no event for what is pending
@@ -185,35 +212,65 @@ async def _look_at_activity(
         most = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ", no limit"
         soon = f"again in {next_in:.0f} s" if next_in >= 1 else "again now"
         said = f"{kind_of_error}: {message}" if kind_of_error else message
-        situation.troubles[activity.activity_id] = (
-            f"activity {name} keeps failing ({activity.attempt - 1} failed attempts{most}, {soon}): {said}"
-            + (f"\nIn {line}" if line else "")
+        failed = _failed_attempts(activity.attempt - 1)
+        situation.keeps_failing(
+            activity.activity_id,
+            f"activity {name} keeps failing ({failed}{most}, {soon}): {said}"
+            + (f"\nIn {line}" if line else ""),
         )
 
 
 def _look_at_operation(operation: PendingNexusOperationInfo, situation: Situation) -> None:
     name = f"Nexus operation {operation.operation} of endpoint {operation.endpoint}"
+    if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED:
+        situation.waits_for.append(f"{name}, which the other team has begun")
+        return
     # Unlike an activity's, its attempts are counted when they are over.
-    situation.waits_for.append(f"{name}, {operation.attempt} failed attempts")
+    failed = _failed_attempts(operation.attempt)
+    situation.waits_for.append(f"{name}, {failed}")
     if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_BLOCKED:
         situation.troubles[f"{operation.operation_id} blocked"] = (
-            f"{name} is held back by the server: {operation.blocked_reason}"
+            f"{name} is held back for some seconds, as the server does after a row of failed attempts: "
+            f"{operation.blocked_reason}"
         )
     elif operation.HasField("last_attempt_failure"):
         _, message, _ = root_failure(operation.last_attempt_failure)
-        situation.troubles[f"{operation.scheduled_event_id} failing"] = (
-            f"{name} keeps failing ({operation.attempt} failed attempts): {message}"
+        situation.keeps_failing(
+            f"{operation.scheduled_event_id} failing", f"{name} keeps failing ({failed}): {message}"
         )
 
 
-async def _served(client: Client, queue: str, kind: TaskQueueType.ValueType) -> bool:
+def _failed_attempts(count: int) -> str:
+    return f"{count or 'no'} failed attempt{'' if count == 1 else 's'}{'' if count else ' yet'}"
+
+
+async def _nobody_behind(
+    client: Client, operation: PendingNexusOperationInfo
+) -> tuple[str, str] | None:
+    """Namespace and queue that an endpoint leads to, where nobody polls there."""
+    if _age(operation.scheduled_time) <= UNSERVED_AFTER:
+        return None
+    found = await find_endpoint(client, operation.endpoint)
+    target = found.spec.target.worker if found else None
+    if not target or not target.namespace:
+        return None
+    # What has begun is a workflow; what has not waits for a handler.
+    begun = operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED
+    kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW if begun else TaskQueueType.TASK_QUEUE_TYPE_NEXUS
+    place = target.namespace, target.task_queue
+    return None if await _served(client, target.task_queue, kind, target.namespace) else place
+
+
+async def _served(
+    client: Client, queue: str, kind: TaskQueueType.ValueType, namespace: str | None = None
+) -> bool:
     """Whether a living worker polls a queue. The server remembers pollers for minutes after their end."""
+    place = namespace or client.namespace, queue
     answer = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+            namespace=place[0], task_queue=TaskQueue(name=queue), task_queue_type=kind
         )
     )
-    place = client.namespace, queue
     return any(identity_alive(poller.identity, place=place) for poller in answer.pollers)
 
 

@@ -107,7 +107,7 @@ def end(pid: int) -> None:
             process.wait(STOP_TIMEOUT)
         except psutil.TimeoutExpired:
             process.kill()
-            process.wait(STOP_TIMEOUT)
+            process.wait(10)
     except psutil.NoSuchProcess:
         pass
     for child in _children.copy():

@@ -66,12 +66,14 @@ def start_services() -> list[Service]:
         WorkshopError: one of them left at once.
     """
     running = {service.name: service for service in running_services()}
-    workers = [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
     names = {f"{MCP_PREFIX}{server}": server for server in SERVERS}
-    return workers + [
+    # First what is waited for until it listens: beside four workers that load libraries it takes long.
+    servers = [
         running.get(name) or _record(name, spawn(server, outlive=True)[0])
         for name, server in names.items()
     ]
+    workers = [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
+    return workers + servers
 
 
 def running_services() -> list[Service]:
@@ -90,13 +92,15 @@ def stop_services(timeout: float = 10) -> list[str]:
     stopped = []
     for service in running_services():
         process = service.process()
-        if process is not None:
+        if process is None:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):  # it left by itself in the meantime
             process.terminate()
             try:
                 process.wait(timeout)
             except psutil.TimeoutExpired:
                 process.kill()
-            stopped.append(str(service))
+        stopped.append(str(service))
     for path in _folder().glob("*.json"):
         path.unlink(missing_ok=True)
     return stopped

@@ -8,6 +8,7 @@ Left out: any script. The picture is static; details appear as tooltips and in t
 """
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ TOP, STRIP, ROW, BOX, AXIS = (
 FONT = 11
 CHAR = 0.6  # of the font's size: the width of a letter
 SHORTEST = 0.03  # seconds; idle time up to this is never drawn shorter
-MAX_ROWS = 6  # of one lane; what does not fit loses its label, then shares a row
+MAX_ROWS = 6  # of one lane; beyond, the shortest lose their labels
+MOST_ROWS = 12  # beyond, they share one
 
 # Each carries white text and stands out on both a light and a dark page (WCAG AA).
 COLOURS = {
@@ -366,19 +368,30 @@ class _Picture:
             if mark.lane == lane and mark.name
         ]
         items.sort(key=lambda item: item.left)
+        rows = self._place(items)
+        if rows > MAX_ROWS:  # a crowd: the longest are what it is about
+            longest_first = sorted(items, key=lambda item: item.left - item.right)
+            rows = self._place(longest_first, with_labels=MAX_ROWS)
+        ticks = lane == WORKFLOW and bool(run.marks)
+        return items, max(rows, int(ticks))
+
+    def _place(self, items: Iterable[_Item], with_labels: float = math.inf) -> int:
+        """Give each item the first row that is free for it; returns the number of rows.
+
+        Args:
+            with_labels: an item that needs a row beyond so many goes without its label.
+        """
         rows: list[list[tuple[float, float]]] = []
         for item in items:
             extent = item.lay_out()
-            row = self._free_row(rows, extent)
-            if row >= MAX_ROWS:
+            item.row = self._free_row(rows, extent)
+            if item.row >= with_labels:
                 item.label, extent = "", (item.left, item.right)
-                row = min(self._free_row(rows, extent), MAX_ROWS - 1)
-            if row == len(rows):
+                item.row = min(self._free_row(rows, extent), MOST_ROWS - 1)
+            if item.row == len(rows):
                 rows.append([])
-            rows[row].append(extent)
-            item.row = row
-        ticks = lane == WORKFLOW and bool(run.marks)
-        return items, max(len(rows), int(ticks))
+            rows[item.row].append(extent)
+        return len(rows)
 
     @staticmethod
     def _free_row(rows: list[list[tuple[float, float]]], extent: tuple[float, float]) -> int:

@@ -8,7 +8,8 @@ Left out: what is looked at (`lab.pending`) and what the advice is (`lab.explain
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
@@ -25,6 +26,7 @@ T = TypeVar("T")
 # A running cell is interrupted only when its loop wakes: five times a second makes the stop button work.
 TICK = 0.2
 LOOK_EVERY = 1.0  # seconds
+GOES_ON = "The run goes on meanwhile, and nothing is lost."
 
 
 class StuckWorkflow(WorkshopError):
@@ -35,22 +37,33 @@ class NobodyPolls(WorkshopError):
     """A task lies in a queue, and no worker is there to take it."""
 
 
+class KeepsFailing(WorkshopError):
+    """An activity or an operation fails each time it is tried."""
+
+
+class NoAnswer(WorkshopError):
+    """It did not come in time. The run goes on."""
+
+
 class WorkflowFailed(WorkshopError):
     """The workflow, or an update of it, ended with a failure. `__cause__` is Temporal's own error."""
 
 
-async def result(handle: WorkflowHandle[Any, T], *, timeout: float = 60) -> T:
+async def result(handle: WorkflowHandle[Any, T], *, timeout: float = 60, patient: bool = True) -> T:
     """The result of a workflow, or what keeps it from having one.
 
     Args:
         handle: of the run.
         timeout: seconds to wait at most; the run goes on after that.
+        patient: as for `watch`.
 
     Raises:
         WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
-        WorkshopError: there is no result within `timeout`; it says what is pending.
+        NoAnswer: there is no result within `timeout`; it says what is pending.
     """
-    return await watch(handle.result(), handle, timeout=timeout)
+    return await watch(
+        handle.result(), handle, timeout=timeout, patient=patient, anew=handle.result
+    )
 
 
 async def watch(
@@ -59,6 +72,9 @@ async def watch(
     *,
     timeout: float = 60,
     expect_no_worker: bool = False,
+    quiet: bool = False,
+    patient: bool = True,
+    anew: Callable[[], Awaitable[T]] | None = None,
 ) -> T:
     """Await something that a workflow has to do: an update, a query, a result.
 
@@ -67,10 +83,14 @@ async def watch(
         handle: of the run that has to do it.
         timeout: seconds to wait at most.
         expect_no_worker: a lesson has killed the worker; that nobody polls is said and not raised.
+        quiet: what keeps failing is not said before the end: it has just been mended.
+        patient: False where nothing that keeps failing will be mended meanwhile, as in a check.
+        anew: asks the same again. Used where the run has ended and the answer has not come: now and then
+            a dev server does not tell those who wait, and knows it when it is asked.
 
     Raises:
         WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
-        WorkshopError: no answer within `timeout`; it says what is pending.
+        NoAnswer: none within `timeout`; it says what is pending.
     """
     awaited = asyncio.ensure_future(awaitable)
     looking: asyncio.Task[Situation] | None = None
@@ -84,26 +104,42 @@ async def watch(
                 raise _no_answer(handle, timeout, latest)
             # There is no event for "it is stuck": the server is asked, once a second.
             if looking is None and now() >= next_look:
-                looking = asyncio.create_task(look(handle._client, handle.id, handle.run_id or ""))
+                looking = asyncio.create_task(
+                    look(handle._client, handle.id, handle.run_id or "", doors=True)
+                )
                 next_look = now() + LOOK_EVERY
             waited: set[asyncio.Future[Any]] = {awaited, *([looking] if looking else [])}
             await asyncio.wait(waited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
             if looking and looking.done() and not awaited.done():
                 latest = _seen(looking, said)
                 looking = None
-                _judge(handle, latest, expect_no_worker, said)
+                if latest.failing and not patient:
+                    raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
+                seen = replace(latest, troubles={}) if quiet else latest
+                _judge(handle, seen, expect_no_worker, said)
+                if latest.ended and anew:
+                    awaited.cancel()
+                    awaited = asyncio.ensure_future(anew())
         return awaited.result()
     except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
         title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
         raise WorkflowFailed(f"Workflow {handle.id} {title}: {failed_for_good(error)}") from error
     finally:
         awaited.cancel()
+        # What it raises at its end is nobody's business any more; unlooked at, asyncio would complain.
+        awaited.add_done_callback(lambda over: over.cancelled() or over.exception())
         if looking:
             looking.cancel()
 
 
-async def within(awaitable: Awaitable[T], timeout: float, what: str) -> T:
-    """Await anything for at most `timeout` seconds. `what` is what did not come: "the model's answer".
+async def within(
+    awaitable: Awaitable[T], timeout: float, what: str, fix: str = "run `workshop doctor`."
+) -> T:
+    """Await anything for at most `timeout` seconds.
+
+    Args:
+        what: what did not come: "the model's answer".
+        fix: what to do about that.
 
     Raises:
         WorkshopError: it did not come in time.
@@ -118,7 +154,7 @@ async def within(awaitable: Awaitable[T], timeout: float, what: str) -> T:
             return awaited.result()
     finally:
         awaited.cancel()
-    raise WorkshopError(f"{what} did not come within {timeout:g} s.", fix="run `workshop doctor`.")
+    raise WorkshopError(f"{what} did not come within {timeout:g} s.", fix=fix)
 
 
 def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:
@@ -159,15 +195,13 @@ def _stuck(handle: WorkflowHandle[Any, Any], failure: TaskFailure) -> StuckWorkf
     )
 
 
-def _no_answer(
-    handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation
-) -> WorkshopError:
+def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation) -> NoAnswer:
     pending = "; ".join(latest.waits_for) or "a signal, an update or a timer"
     troubles = "".join(f"\n{text}" for text in latest.troubles.values())
-    return WorkshopError(
+    return NoAnswer(
         f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
         fix=(
-            "mend what fails: waiting longer will not help. The run goes on meanwhile, and nothing is lost."
+            f"mend what fails: waiting longer will not help. {GOES_ON}"
             if troubles
             else "run the cell again to wait longer: the run goes on on the server, and nothing is lost."
         ),

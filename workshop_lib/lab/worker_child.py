@@ -1,6 +1,7 @@
 """The process of a worker that `lab.worker_process` starts. Not for anyone else to run.
 
-It imports only what it needs, since a learner waits for it. Left out: everything that its parent does.
+It is a fork where it needs a model (`lab.processes`), and else imports only what it needs, since a learner
+waits for it. Left out: everything that its parent does.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from workshop_lib.lab.chaos import Executioner, KillPoint, interceptors_for, run
 from workshop_lib.lab.explaining import start_failure
 from workshop_lib.lab.registry import identity
 from workshop_lib.lab.workers import STOP_GENTLY, run_until
+from workshop_lib.large_imports import large_import
 from workshop_lib.worker_spec import WorkerSpec
 
 
@@ -35,11 +37,11 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     order = pickle.load(sys.stdin.buffer)  # noqa: S301 - it comes from the process that started us
-    if not order["outlive"]:
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     sys.path += [folder for folder in order["path"] if folder not in sys.path]
     try:
-        spec: WorkerSpec = pickle.loads(order["spec"])  # noqa: S301
+        with large_import():
+            spec: WorkerSpec = pickle.loads(order["spec"])  # noqa: S301
         asyncio.run(serve(spec, order["kill_at"], pipe))
     except Exception as error:
         logging.exception("the worker process ends")
@@ -64,10 +66,9 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
         options["interceptors"] = interceptors_for(point, executioner)
         options["workflow_runner"] = runner_for(point, executioner)
     options |= STOP_GENTLY
+    # Before it says that it is ready, so that a lesson sees the work and not the import.
     for warm_up in spec.warm_ups:
-        await (
-            warm_up()
-        )  # before it says that it is ready, so that a lesson sees the work and not the import
+        await warm_up()
     worker = spec.build(client, activity_executor=ThreadPoolExecutor(100), **options)
     await run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
 

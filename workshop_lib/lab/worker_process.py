@@ -4,10 +4,12 @@ The child (`lab.worker_child`) is told through its standard input what to serve,
 polls, and leaves when its parent is gone. What it prints and logs goes to
 `<state_dir>/logs/worker-<name>-<pid>.log`.
 
-Left out: the places where it can be told to die (`lab.chaos`), and the registry (`lab.workers`).
+Left out: how a process is made (`lab.processes`), the places where it can be told to die (`lab.chaos`), and
+the registry (`lab.registry`).
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -18,13 +20,15 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import registry
+from workshop_lib.lab import processes, registry
 from workshop_lib.lab.cell_files import cells_dir
 from workshop_lib.lab.chaos import KillPoint
-from workshop_lib.lab.workers import STOP_LIMIT
+from workshop_lib.lab.processes import Process
+from workshop_lib.lab.waiting import TICK
+from workshop_lib.lab.workers import STOP_LIMIT, check_spec
 from workshop_lib.settings import get_settings
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -35,18 +39,27 @@ class WorkerProcess:
     Attributes:
         spec: what it serves.
         log: the file that its output goes to.
+        kill_at: where it kills itself, if anywhere.
         started_at: Unix seconds when it was started.
     """
 
-    def __init__(self, spec: WorkerSpec, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, spec: WorkerSpec, process: Process, alive: BinaryIO, log: Path) -> None:
         self.spec = spec
         self.log = log
+        self.kill_at: KillPoint | None = None
         self.started_at = time.time()
         self._process = process
+        self._alive = alive  # its standard input: the end tells it that this process is gone
 
     def __repr__(self) -> str:
         state = "runs" if self.alive else f"ended with {self._process.returncode}"
         return f"<worker {self.name}, process {self.pid}, {state}>"
+
+    def tell(self, order: bytes) -> None:
+        """Send the child what it is to serve."""
+        with contextlib.suppress(BrokenPipeError):  # it ended at once, and its log says why
+            self._alive.write(order)
+            self._alive.flush()  # and it stays open
 
     @property
     def name(self) -> str:
@@ -100,16 +113,22 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkshopError(
                 f"Worker process {self.name} still runs after {timeout:g} s.",
-                expected="it ends by itself: the work passes its kill point.",
-                fix=f"look into {self.log}, or end it with `.kill()`.",
+                expected=f"it ends by itself, where the work passes {self.kill_at}."
+                if self.kill_at
+                else "it ends by itself.",
+                fix="is there any work for it, and does it pass there? Look into"
+                f" {self.log}, or end it with `.kill()`.",
             ) from None
+        status = self._process.wait()
         self._gone()
-        return self._process.returncode
+        return status
 
     def _gone(self) -> None:
-        self._process.wait()
-        if self._process.stdin:
-            self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._alive.close()
+        # A fork that was not made yet will find its input at an end, and leave.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_LIMIT)
         registry.unregister(self.name, self)
 
 
@@ -118,8 +137,7 @@ async def start_process(
     *,
     kill_at: KillPoint | str | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30,
-    outlive: bool = False,
+    timeout: float = 90,
 ) -> WorkerProcess:
     """Start a worker in a process of its own, in place of the one that has its name.
 
@@ -127,8 +145,8 @@ async def start_process(
         spec: what it serves; its classes and functions must be importable.
         kill_at: where the process kills itself, as in "activity-inside@plan_next_action#1".
         env: set in its environment, in addition to this process's.
-        timeout: seconds until it must poll.
-        outlive: it stays when this process ends, and `stop_all()` leaves it alone.
+        timeout: seconds until it must poll. Loading a model's library is among them, which takes 5 on
+            a quiet laptop and many times that on a busy one. One that fails is noticed at once.
 
     Returns:
         The process, polling.
@@ -137,6 +155,7 @@ async def start_process(
         WorkshopError: something of the spec cannot be imported by another process, the kill point does
             not exist or is in nothing that the worker serves, or the worker did not start.
     """
+    check_spec(spec)
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
     if point and point.name != "*":
         _refuse_unknown(point, spec)
@@ -146,28 +165,33 @@ async def start_process(
             "spec": _pickled(spec),
             "kill_at": str(point) if point else None,
             "path": [*sys.path, str(cells_dir())],
-            "outlive": outlive,
         }
     )
     await asyncio.to_thread(registry.stop_worker, spec.name)
     ready, child_end = os.pipe()
     try:
         worker = _spawn(spec, order, child_end, env or {})
+        worker.kill_at = point
     except BaseException:
         os.close(ready)
         raise
     finally:
         os.close(child_end)
-    if not outlive:
-        registry.register(spec.name, worker)
+    registry.register(spec.name, worker)
     try:
-        said = await asyncio.wait_for(asyncio.to_thread(_read_line, ready, timeout), timeout + 1)
+        reading = asyncio.ensure_future(asyncio.to_thread(_read_line, ready, timeout))
+        # A loop that wakes often is what lets the Interrupt button through.
+        while not reading.done():
+            await asyncio.wait({reading}, timeout=TICK)
+        said = reading.result()
     except BaseException:  # an Interrupt too: nothing half started stays behind
         worker.kill()
         raise
     finally:
         os.close(ready)
     if said.get("ready"):
+        # The file is open in the child; only its name waited for the process id.
+        worker.log = worker.log.rename(worker.log.with_name(f"worker-{spec.name}-{worker.pid}.log"))
         return worker
     worker.kill()
     raise WorkshopError(
@@ -199,40 +223,41 @@ def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str
     logs = state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"worker-{spec.name}-", suffix=".log", dir=logs)
-    with os.fdopen(handle, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workshop_lib.lab.worker_child", str(child_end)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+    stdin, ours = os.pipe()
+    try:
+        process = processes.start(
+            "workshop_lib.lab.worker_child",
+            str(child_end),
+            stdin=stdin,
+            stdout=handle,
+            stderr=handle,
             pass_fds=[child_end],
             env={**os.environ, "WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1", **env},
-            start_new_session=True,  # the Interrupt button reaches the kernel's whole group
+            with_models=bool(spec.warm_ups),
         )
-    # The file is open in the child; only its name waited for the process id.
-    log = Path(name).rename(logs / f"worker-{spec.name}-{process.pid}.log")
-    worker = WorkerProcess(spec, process, log)
-    assert process.stdin
-    try:
-        process.stdin.write(order)
-        process.stdin.flush()  # and it stays open: its end tells the child that we are gone
-    except BrokenPipeError:
-        pass  # it ended at once; the ready pipe says so, and its log why
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(handle)
+        os.close(stdin)
+    worker = WorkerProcess(spec, process, os.fdopen(ours, "wb"), Path(name))
+    worker.tell(order)
     return worker
 
 
 def _refuse_unknown(point: KillPoint, spec: WorkerSpec) -> None:
     """Refuse a kill point in something that the worker does not serve: it would kill nobody."""
-    known = [
-        *spec.workflow_names,
-        *spec.activity_names,
-        *spec.plugin_activity_names,
-        *spec.operation_names,
-    ]
+    kind = point.where.partition("-")[0]  # "activity-inside" is a place in an activity
+    known = {
+        "workflow": spec.workflow_names,
+        "activity": [*spec.activity_names, *spec.plugin_activity_names],
+        "operation": spec.operation_names,
+    }[kind]
     if point.name not in known:
         raise WorkshopError(
-            f"{point} would kill nobody: worker {spec.name} has no {point.name!r}.",
-            expected=f"one of {', '.join(known)}.",
+            f"{point} would kill nobody: worker {spec.name} has no {kind} {point.name!r}.",
+            expected=f"one of {', '.join(known)}." if known else f"a worker that serves a {kind}.",
         )
 
 

@@ -24,6 +24,7 @@ from temporalio.worker import Worker
 
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab import handler_failures, task_failures
 from workshop_lib.lab.explaining import start_failure
 from workshop_lib.lab.registry import (
     THREAD_PREFIX,
@@ -34,7 +35,6 @@ from workshop_lib.lab.registry import (
     stop_worker,
     unregister,
 )
-from workshop_lib.lab.task_failures import listen
 from workshop_lib.worker_spec import WorkerSpec
 
 __all__ = [
@@ -64,7 +64,8 @@ class RunningWorker:
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
-        listen()  # from here on, why its workflow tasks fail is known
+        task_failures.listen()  # from here on, why its workflow tasks fail is known
+        handler_failures.listen()
         self.spec = spec
         self.identity = identity(spec.name)
         self.started_at = 0.0
@@ -183,7 +184,7 @@ async def start_worker(spec: WorkerSpec, *, announce: bool = True) -> RunningWor
         WorkshopError: there is no server or namespace, or a workflow's code cannot be used. The worker
             that had the name still runs then.
     """
-    worker = RunningWorker(spec)
+    worker = RunningWorker(check_spec(spec))
     try:
         await asyncio.wait_for(asyncio.wrap_future(worker.start()), START_LIMIT)
     except Exception as error:
@@ -191,6 +192,22 @@ async def start_worker(spec: WorkerSpec, *, announce: bool = True) -> RunningWor
     if announce:
         print(spec.banner())
     return worker
+
+
+def check_spec(spec: Any) -> WorkerSpec:
+    """The same, if it is a spec.
+
+    Raises:
+        WorkshopError: it is a name, or the function that makes one.
+    """
+    if isinstance(spec, WorkerSpec):
+        return spec
+    name = getattr(spec, "__name__", spec)
+    raise WorkshopError(
+        f"{name!r} says which worker, and not what it serves.",
+        expected="a worker's spec, as the function of its name makes it.",
+        fix=f"write `{name}()` there.",
+    )
 
 
 def start_worker_now(spec: WorkerSpec) -> RunningWorker:

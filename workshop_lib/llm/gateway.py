@@ -18,6 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from workshop_lib.large_imports import large_import
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
@@ -123,12 +124,13 @@ async def warm_up() -> None:
     """Load LiteLLM, off the event loop, so that the first call does not wait seconds for it."""
     litellm = await asyncio.to_thread(_litellm)
     # A call that reaches no model: LiteLLM loads much of itself only when the first call is made.
-    await asyncio.to_thread(
-        litellm.completion,
-        model=OFFLINE_MODEL,
-        messages=[Message.user("warm-up").to_openai()],
-        mock_response="warm",
-    )
+    with large_import():
+        await asyncio.to_thread(
+            litellm.completion,
+            model=OFFLINE_MODEL,
+            messages=[Message.user("warm-up").to_openai()],
+            mock_response="warm",
+        )
 
 
 async def load() -> None:
@@ -150,7 +152,8 @@ def _litellm() -> Any:
             os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
             # Any other mode makes it read the nearest `.env` by itself, placeholders and all.
             os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-            import litellm
+            with large_import():
+                import litellm
 
             from workshop_lib.llm.offline import install
 

@@ -56,7 +56,8 @@ class ApprovalDesk:
         if digest != self.plan.digest:
             return Refusal(
                 "WrongDigest",
-                f"The digest {digest[:12]} is not that of the plan, {self.plan.digest[:12]}."
+                # The right one is not said: whoever decides has to look.
+                f"The digest {digest[:12]} is not that of the plan."
                 " Look at the plan again and decide about what it says now.",
             )
         if self.decision is not None:

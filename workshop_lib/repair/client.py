@@ -29,6 +29,8 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.queries import query
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
 from workshop_lib.repair.plan_rules import in_words
 from workshop_lib.repair.states import (
@@ -45,11 +47,10 @@ from workshop_lib.settings import get_settings
 
 # The server answers a wait for new events after twenty seconds, with nothing where nothing has happened.
 EVENTS_LIMIT = timedelta(seconds=40)
-QUERY_LIMIT = timedelta(seconds=10)
-# A workflow task that a dead worker took with it is given to another one after this time.
-TASK_TIMEOUT = timedelta(seconds=4)
+RPC_LIMIT = timedelta(seconds=10)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
+_SETTLED = ("AlreadyDecided", "Expired", "Closed")  # nothing is left to decide
 # The last task was lost with its worker, or the agent is just continuing as new.
 _AGAIN = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.ABORTED)
 
@@ -63,7 +64,9 @@ class DecisionRefused(WorkshopError):
     """
 
     def __init__(self, kind: str, what: str) -> None:
-        super().__init__(what, fix="look at the status and the plan, and decide about that.")
+        over = "this plan is settled: start a repair, or decide about an agent's next plan."
+        look = "look at the status and the plan, and decide about that."
+        super().__init__(what, fix=over if kind in _SETTLED else look)
         self.kind = kind
 
 
@@ -124,7 +127,7 @@ class RepairClient:
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={"user": settings.user_name},
                 task_timeout=TASK_TIMEOUT,
-                rpc_timeout=QUERY_LIMIT,
+                rpc_timeout=RPC_LIMIT,
             )
         except WorkflowAlreadyStartedError:
             raise WorkshopError(
@@ -226,6 +229,8 @@ class RepairClient:
             except WorkflowUpdateFailedError as error:
                 raise _refused(error) from None
             except WorkflowUpdateRPCTimeoutOrCancelledError:
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise asyncio.CancelledError from None  # as which the SDK does not pass it on
                 raise self._no_answer("took the decision") from None
             except RPCError as error:
                 if error.status == RPCStatusCode.NOT_FOUND:
@@ -357,7 +362,7 @@ class RepairClient:
 
     async def _query(self, name: str, kind: Any) -> Any:
         try:
-            return await self.handle.query(name, result_type=kind, rpc_timeout=QUERY_LIMIT)
+            return await query(self.handle, name, kind)
         except WorkflowQueryFailedError as error:
             raise WorkshopError(f"{self.workflow_id} cannot say its {name}: {error}.") from None
         except RPCError as error:

@@ -19,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
+    from workshop_lib.reasons import reason_of
     from workshop_lib.repair import tools
     from workshop_lib.repair.analysts import (
         ANALYST_OPTIONS,
@@ -337,7 +338,7 @@ class RepairCycle:
                 + " ".join(f"{result.proposal_id}: {result.outcome}" for result in failed),
             )
         else:
-            self.end(State.COMPLETED, self.reason or f"{len(self.results)} repairs were made.")
+            self.end(State.COMPLETED, self.reason or _made(len(self.results)))
 
     async def _save(self, request: SaveReport) -> None:
         """Write a report to files. Where that fails, the text is still here; a warning says so."""
@@ -388,15 +389,9 @@ def _within_limits(plan: Plan, snapshot: Snapshot, scope: str) -> Plan:
     )
 
 
+def _made(repairs: int) -> str:
+    return "1 repair was made." if repairs == 1 else f"{repairs} repairs were made."
+
+
 def _is_refusal(error: ActivityError) -> bool:
     return isinstance(error.cause, ApplicationError) and error.cause.type == "RepairRefused"
-
-
-def reason_of(error: BaseException) -> str:
-    """Why something failed for good, in the words of whoever raised it."""
-    cause: BaseException | None = error
-    while isinstance(cause, ActivityError) and cause.cause is not None:
-        cause = cause.cause
-    while cause and not isinstance(cause, ApplicationError) and cause.__cause__:
-        cause = cause.__cause__
-    return str(getattr(cause, "message", None) or cause or error)

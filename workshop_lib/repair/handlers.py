@@ -17,7 +17,8 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from workshop_lib.repair.cycle import RepairCycle, reason_of
+    from workshop_lib.reasons import reason_of
+    from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.models import Analysis, Plan, RepairResult
     from workshop_lib.repair.plan_rules import in_words
     from workshop_lib.repair.plan_text import status_text

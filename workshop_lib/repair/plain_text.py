@@ -80,9 +80,9 @@ def status_in_text(workflow_id: str, status: RepairStatus) -> str:
     if status.reason:
         lines.append(harmless(status.reason))
     if status.states:
-        lines.append(f"way: {' → '.join(change.state for change in status.states)}")
+        lines.append(f"states: {' → '.join(change.state for change in status.states)}")
     if status.confidence is not None:
-        lines.append(f"something is wrong: confidence {status.confidence:.2f}")
+        lines.append(f"problems with the orders: confidence {status.confidence:.2f}")
     if status.plan_digest:
         lines.append(
             f"plan {status.plan_digest}: {status.proposed} proposed, {status.skipped} skipped,"

@@ -18,7 +18,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.repair.cycle import RepairCycle, reason_of
+    from workshop_lib.reasons import reason_of
+    from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.handlers import RepairFace
     from workshop_lib.repair.models import PROACTIVE_THRESHOLD
     from workshop_lib.repair.notify import NOTIFY_OPTIONS, Notification, notify

@@ -13,7 +13,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.repair.client import KINDS, QUERY_LIMIT, TASK_TIMEOUT, RepairClient
+from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.repair.client import KINDS, RPC_LIMIT, RepairClient
 from workshop_lib.repair.states import (
     REQUEST_EXIT,
     STOP_WAITING,
@@ -68,7 +69,7 @@ class ProactiveClient(RepairClient):
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={"user": settings.user_name},
                 task_timeout=TASK_TIMEOUT,
-                rpc_timeout=QUERY_LIMIT,
+                rpc_timeout=RPC_LIMIT,
             )
         except WorkflowAlreadyStartedError:
             raise WorkshopError(
@@ -120,7 +121,7 @@ class ProactiveClient(RepairClient):
 
     async def _signal(self, name: str) -> None:
         try:
-            await self.handle.signal(name, rpc_timeout=QUERY_LIMIT)
+            await self.handle.signal(name, rpc_timeout=RPC_LIMIT)
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:  # said of one that has left, too
                 raise WorkshopError(

@@ -29,7 +29,8 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.repair.client import KINDS, TASK_TIMEOUT
+from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.repair.client import KINDS
 from workshop_lib.repair.states import Callback, RepairStart
 from workshop_lib.settings import get_settings
 

@@ -20,6 +20,7 @@ class ActivityRun:
         worker: identity of the worker that the last attempt was handed to.
         lost: True if the attempt before the last was lost: nobody reported in time how it ended.
         completed: True if a result is in the history.
+        result: that result as plain JSON, or None.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ActivityRun:
     worker: str = ""
     lost: bool = False
     completed: bool = False
+    result: Any = None
 
 
 @dataclass
@@ -79,6 +81,7 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 done = event.activity_task_completed_event_attributes
                 by_event[done.scheduled_event_id].completed = True
+                by_event[done.scheduled_event_id].result = _first(done.result.payloads)
             case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
                 identity = event.workflow_task_started_event_attributes.identity
                 if identity not in found.workers:
@@ -93,7 +96,7 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
 
 
 def _first(payloads: Any) -> Any:
-    """The first argument, without the types it was sent with."""
+    """The first of them, without the types it was sent with."""
     if not payloads:
         return None
     try:

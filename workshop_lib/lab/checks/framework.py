@@ -37,11 +37,13 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import progress
+from workshop_lib.lab.explaining import SAME_RUN, causes, kind_and_message
+from workshop_lib.lab.waiting import GOES_ON
 from workshop_lib.settings import PROJECT_ROOT, get_settings
 
 logger = logging.getLogger(__name__)
@@ -195,7 +197,7 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
         raise
     except WorkshopError as error:
         # The lab knows what to do about this one: its own advice is the better hint.
-        raise not_met(error.what, error.fix) from error
+        raise not_met(error.what, _in_a_check(error.fix)) from error
     except Exception as error:
         if isinstance(error, TimeoutError) and limit.expired():
             raise not_met(f"no answer within {info.timeout:g} seconds") from error
@@ -205,6 +207,14 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
             saw = f"{STOPPED} {type(error).__name__}: {error} (full text in {log})"
         raise not_met(saw) from error
     return evidence
+
+
+def _in_a_check(fix: str | None) -> str | None:
+    """The lab's advice, where a check has ended the run that it was about."""
+    if fix is None:
+        return None
+    again = "change the cell, run it, and then this check again."
+    return fix.replace(SAME_RUN, again).replace(GOES_ON, "").strip() or None
 
 
 def _seen(error: Exception, check_file: str) -> str | None:
@@ -233,12 +243,7 @@ def _seen_in_temporal(error: BaseException) -> str:
         WorkflowQueryRejectedError: "the query was rejected",
         RPCError: "the server refused",
     }.get(type(error), "a step failed")
-    cause = error
-    while isinstance(deeper := getattr(cause, "cause", None), BaseException):
-        cause = deeper
-    kind = (cause.type if isinstance(cause, ApplicationError) else None) or type(cause).__name__
-    message = cause.message if isinstance(cause, FailureError) else str(cause)
-    return f"{what} ({kind}: {message})"
+    return f"{what} ({kind_and_message(causes(error)[-1])})"
 
 
 def _raised_by_learner(error: Exception, check_file: str) -> bool:

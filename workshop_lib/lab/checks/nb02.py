@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import inspect
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from workshop_lib.lab.workers import start_worker
 
 TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
 MODEL = "invoke_model_activity"
+ASKED = ("What is the weather in Seattle?", "And in Portland?", "What is the weather in Boston?")
 
 
 @check(
@@ -29,9 +32,28 @@ MODEL = "invoke_model_activity"
 async def tool_added(
     client: Client, workflow: type, activities: Sequence[Callable[..., Any]]
 ) -> str:
-    """The agent uses both of its tools, and both are activities."""
+    """The agent uses both of its tools, and both are activities with a description."""
+    for activity in activities:
+        told = " ".join((activity.__doc__ or "").split())
+        if not told or "your code here" in told:
+            raise NotYet(
+                saw=f"{activity.__name__} with {f'the description {told!r}' if told else 'no docstring'}",
+                hint="the docstring is what a model reads: one sentence on what the tool is for.",
+            )
+        arguments = list(inspect.signature(activity).parameters)
+        if activity.__name__ == "calculate" and arguments != ["expression"]:
+            raise NotYet(
+                saw=f"calculate({', '.join(arguments)})",
+                hint="its one argument is `expression: str`: a model goes by the name.",
+            )
     handle, reply = await trial(
-        client, workflow, TWO_TOOLS, activities, timeout=30, client_plugins=[agents_plugin]
+        client,
+        workflow,
+        TWO_TOOLS,
+        activities,
+        timeout=30,
+        client_plugins=[agents_plugin],
+        patient=False,
     )
     found = await evidence(handle)
     done = [run.name for run in found.activities if run.completed and run.name != MODEL]
@@ -43,12 +65,12 @@ async def tool_added(
 
 
 @check(
-    expects='Portland\'s weather as the reply to "And in Portland?".',
+    expects='Portland\'s weather as the reply to "And in Portland?", and every message handed in once.',
     hint="append the message to `self.items`, run the agent on that list, and keep `to_input_list()`.",
     timeout=40,
 )
 async def remembers(client: Client, workflow: type) -> str:
-    """The second message is understood only with the first."""
+    """The second message is understood only with the first, and the third is sent with both, once."""
     name = new_id("check-conversation")
     checked = spec(
         name, workflows=[workflow], activities=[get_weather], client_plugins=[agents_plugin]
@@ -60,9 +82,10 @@ async def remembers(client: Client, workflow: type) -> str:
         )
         try:
             replies = [
-                await watch(handle.execute_update("ask", text), handle, timeout=30)
-                for text in ("What is the weather in Seattle?", "And in Portland?")
+                await watch(handle.execute_update("ask", text), handle, timeout=30, patient=False)
+                for text in ASKED
             ]
+            found = await evidence(handle)
         finally:
             with contextlib.suppress(RPCError):
                 await handle.terminate("the check is over", rpc_timeout=seconds(5))
@@ -70,4 +93,15 @@ async def remembers(client: Client, workflow: type) -> str:
         await asyncio.to_thread(worker.stop)
     if "Portland" not in str(replies[1]) or "17 °C" not in str(replies[1]):
         raise NotYet(saw=f"the second reply {replies[1]!r}")
-    return f"the second reply is {replies[1]!r}"
+    last = (found.named(MODEL)[-1].input or {}).get("input")
+    sent = last if isinstance(last, list) else []
+    users = [item.get("content") for item in sent if item.get("role") == "user"]
+    if users != list(ASKED):
+        raise NotYet(
+            saw=f"{len(users)} messages of the user in the last call, where {len(ASKED)} were said"
+        )
+    answers = json.dumps([item for item in sent if item.get("role") == "assistant"])
+    for said in replies[:2]:
+        if (times := answers.count(json.dumps(said)[1:-1])) != 1:
+            raise NotYet(saw=f"the agent's own reply {said!r} {times} times in the last call")
+    return f"the second reply is {replies[1]!r}, and the third call held all that was said, once"

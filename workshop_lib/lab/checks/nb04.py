@@ -7,14 +7,13 @@ from temporalio.client import Client
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.connect import connect
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.waiting import watch
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"
-KEY = "idempotency_key"
 KNOWN = {"stock_price", "calculate_roi"}
 CHOICES = {
     "two teams of one company, both on Temporal": "nexus",
@@ -33,12 +32,18 @@ async def new_tool(chat: ChatClient) -> str:
     """The agent has called the learner's tool, in a session that was open before there was one."""
     calls = [run for run in (await evidence(chat.handle)).named(CALL) if run.completed]
     names = [_name(run.input) for run in calls]
-    new = [name for name in names if name and name not in KNOWN]
+    new = [run for run, name in zip(calls, names, strict=True) if name and name not in KNOWN]
     if not new:
         raise NotYet(
             saw=f"calls of {', '.join(map(str, names)) or 'no tool'} of the finance server"
         )
-    return f"called: {new[-1]}, in a session that began without it"
+    name, result = _name(new[-1].input), new[-1].result or {}
+    if result.get("is_error"):
+        said = " ".join(str(part.get("text", "")) for part in result.get("content") or ())
+        raise NotYet(
+            saw=f"{name} was called and failed: {said}", hint="try the function by itself."
+        )
+    return f"called: {name}, in a session that began without it"
 
 
 @check(
@@ -53,15 +58,8 @@ async def killed_server(
     reply = await watch(asyncio.shield(asking), chat.handle, timeout=50)
     last = (await evidence(chat.handle)).named(CALL)[-1]
     if last.attempts < 2:
-        raise NotYet(saw=f"a call that was tried {last.attempts} time")
-    key = last.input["meta"][KEY]
-    team = await connect(get_settings().finance_namespace)
-    runs: list[str] = []
-    async with asyncio.timeout(15):
-        while not runs:  # a list follows a moment later
-            found = team.list_workflows("WorkflowType = 'StockPriceWorkflow'")
-            runs = [run.id async for run in found if (await run.memo()).get(KEY) == key]
-            await asyncio.sleep(0.1)
+        raise NotYet(saw="a call that was tried once: nothing happened to it")
+    runs = await mcp_runs(chat.handle, get_settings().finance_namespace)
     if len(runs) != 1:
         raise NotYet(saw=f"{len(runs)} runs of the team's for this call")
     if ticker not in reply.text:

@@ -9,6 +9,7 @@ from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.shelf import FIRST, reset_shelf, shelf_stock
+from workshop_lib.lab.two_steps import TwoSteps
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Proposal, Snapshot
 from workshop_lib.repair.states import State
@@ -57,10 +58,10 @@ async def validator(why_not: Callable[[Proposal, Snapshot], str | None], snapsho
 @check(
     expects=f"{QUANTITY} badge sets ordered once, although the step was tried three times.",
     hint="a key that every attempt of this step shares: `activity.info()` knows workflow and step.",
-    timeout=30,
+    timeout=50,
 )
 async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> str:
-    """Attempts that are repeated change nothing, and another run's order still counts."""
+    """Attempts that are repeated change nothing; another run's order counts, and so does another step's."""
     reset_shelf()
     handle, _ = await trial(client, workflow, QUANTITY, [activity], timeout=20)
     attempts = sum(run.attempts for run in (await evidence(handle)).activities)
@@ -74,8 +75,21 @@ async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> 
     await trial(client, workflow, QUANTITY, [activity], timeout=20)
     again = shelf_stock()[BADGES] - FIRST[BADGES] - added
     if again != QUANTITY:
-        raise NotYet(saw=f"{again} badge sets ordered by a second run: its order is another one")
-    return f"{attempts} attempts, {added} badge sets; a second run orders its own"
+        raise NotYet(
+            saw=f"{again} badge sets ordered by a second run: its order is another one",
+            expected=f"{QUANTITY} badge sets more from a second run.",
+            hint="the ids of activities begin again at 1 in each run: the key must name the run, too.",
+        )
+    call = activity.__name__, QUANTITY
+    await trial(client, TwoSteps, call, [activity], timeout=25)
+    twice = shelf_stock()[BADGES] - FIRST[BADGES] - added - again
+    if twice != 2 * QUANTITY:
+        raise NotYet(
+            saw=f"{twice} badge sets ordered by a run with two such steps",
+            expected=f"{2 * QUANTITY} badge sets from a run that orders twice.",
+            hint="the steps of a run share its id: the key must name the step, too (`activity_id`).",
+        )
+    return f"{attempts} attempts, {added} badge sets; another run and another step order their own"
 
 
 @check(
@@ -92,10 +106,12 @@ async def part_approved(repair: RepairClient) -> str:
     if outcome.state is not State.COMPLETED:
         raise NotYet(saw=f"the repair ended as {outcome.state}: {outcome.reason}")
     done = sorted(result.order_id for result in outcome.results if result.done)
-    if done != ["ORD-002-HJG", "ORD-003-RBW"]:
-        raise NotYet(saw=f"repairs of {', '.join(done) or 'no order'}")
-    if len(outcome.declined) != 2:
-        raise NotYet(saw=f"{len(outcome.declined)} proposals declined")
+    if done != ["ORD-002-HJG", "ORD-003-RBW"] or len(outcome.declined) != 2:
+        declined = ", ".join(outcome.declined) or "nothing"
+        raise NotYet(
+            saw=f"repairs of {', '.join(done) or 'no order'}; declined: {declined}",
+            hint="a decision is final. Run `store.reset()`, then the cells that make `run` and `panel`.",
+        )
     return f"repaired: {', '.join(done)}; declined: {', '.join(outcome.declined)}"
 
 

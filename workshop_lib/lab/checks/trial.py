@@ -20,11 +20,15 @@ async def trial(
     activities: Sequence[Callable[..., Any]],
     timeout: float = 15,
     client_plugins: Sequence[Callable[[], Plugin]] = (),
+    patient: bool = True,
 ) -> tuple[WorkflowHandle[Any, Any], Any]:
     """Run the workflow once. Returns the run, for a look at its history, and its result.
 
     The queue is new each time and a run that does not come to its end is terminated: a wrong attempt must
     not speak up in the next one.
+
+    Args:
+        patient: False where no activity is meant to fail: one that keeps failing ends the wait.
     """
     name = new_id(f"check-{workflow.__name__}")
     checked = spec(name, workflows=[workflow], activities=activities, client_plugins=client_plugins)
@@ -34,7 +38,7 @@ async def trial(
             workflow.__name__, argument, id=name, task_queue=checked.task_queue
         )
         try:
-            return handle, await result(handle, timeout=timeout)
+            return handle, await result(handle, timeout=timeout, patient=patient)
         finally:
             with contextlib.suppress(RPCError):  # it has ended, as it should
                 await handle.terminate("the check is over", rpc_timeout=seconds(5))

@@ -68,7 +68,8 @@ def describe_record(record: Record, tool: Tool | None) -> str:
         expression = str(arguments.get(tool.required[0].name, ""))
         return _calculation(expression, result)
     if result.error is not None:
-        return f"{subject}: the tool {record.tool} reports an error: {_ended(_cut(result.error))}"
+        reason = re.sub(r"^error: *", "", _cut(result.error), flags=re.IGNORECASE)
+        return f"{subject}: the tool {record.tool} reports an error: {_ended(reason)}"
     return _quoted(subject, arguments, result)
 
 
@@ -257,7 +258,7 @@ def _cut(text: str) -> str:
 
 def _ended(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?", "…", ")")) else text + "."
+    return text if text.endswith((".", "!", "?", "…", ".)")) else text + "."
 
 
 def _listed(items: list[str]) -> str:
