@@ -18,6 +18,7 @@ from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
 
+from workshop_lib.agents.mcp_clients import mcp_plugin
 from workshop_lib.agents.sdk_model import agents_plugin
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.connect import connect
@@ -66,7 +67,7 @@ async def client(temporal_server: str, monkeypatch: pytest.MonkeyPatch) -> Clien
     """A client of the orchestrator's namespace; code that connects by itself finds the same server."""
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server)
     # Workers made with it serve the loops of the Agents SDK too.
-    return await connect(plugins=[agents_plugin()])
+    return await connect(plugins=[agents_plugin(), mcp_plugin()])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from lab_environment import free_port
 from mcp_teams import Teams, served_teams, team_runs
 from openai_server import KEY, openai_server
 from temporalio.client import Client
@@ -24,6 +26,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.lab import processes
 from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.mcp_servers import start_mcp_server
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.settings import get_settings
@@ -138,6 +141,18 @@ async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
     assert {call.attempts for call in calls} == {1}, calls
 
 
+async def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_this_machine(
+    client: Client, spec: WorkerSpec, all_up: Teams
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    new = await start_process(spec, env={"HTTP_PROXY": nowhere, "ALL_PROXY": nowhere})
+    try:
+        session = ChatClient(client, "mcp", task_queue=spec.task_queue)
+        assert "242.8" in (await say(session, "What's the stock price of TSLA?")).text
+    finally:
+        new.kill()
+
+
 # --- a model that calls badly ------------------------------------------------------------------------
 
 
@@ -208,7 +223,7 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
     session = chat()
     sending = asyncio.create_task(say(session, "What's the stock price of TSLA?"))
     assert len(await mcp_runs(session.handle, get_settings().finance_namespace)) == 1
-    with pytest.raises(WorkshopError, match="see that the team's namespace is it-namespace"):
+    with pytest.raises(WorkshopError, match=r"(?s)activity .*call-tool.*namespace is it-"):
         await mcp_runs(session.handle, "it-namespace", timeout=0.5)
     server.kill()
     await server.restart()
@@ -222,6 +237,83 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
         await server.restart()
     assert "242.8" in reply.text and reply.tool_calls == ["stock_price"]
     assert len(await team_runs("finance", queue)) == 1
+
+
+async def test_a_call_that_waits_keeps_nobody_else_waiting(
+    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+) -> None:
+    """The sessions of a worker share a connection to each server."""
+    server = all_up.servers["finance"]
+    settings_env(FINANCE_QUEUE=f"late-{uuid.uuid4().hex[:8]}")  # nobody polls it
+    await server.restart()
+    waiting = chat(team_timeout=60)
+    sending = asyncio.create_task(say(waiting, "What's the stock price of TSLA?"))
+    try:
+        await mcp_runs(waiting.handle, get_settings().finance_namespace)
+        # Its first message asks both servers for their tools.
+        assert "172.16.0.1" in (await say(chat(), "What is my IP address?")).text
+        assert not sending.done()
+    finally:
+        sending.cancel()
+        await waiting.handle.terminate()
+        settings_env(FINANCE_QUEUE=all_up.workers["finance"].spec.task_queue)
+        await server.restart()
+
+
+STRANGER = """
+import sys
+from fastmcp import FastMCP
+from workshop_lib import mcp_service
+
+stranger = FastMCP("finance")
+
+@stranger.tool
+def stock_price(ticker: str) -> str:
+    "Get the stock price of a company by its ticker symbol."
+    return f"{ticker} is for strangers"
+
+mcp_service.serve(stranger, "http", int(sys.argv[1]), while_stdin_open=True)
+"""
+
+
+@contextlib.contextmanager
+def stranger_at(url: str, folder: Path) -> Iterator[None]:
+    """A server of somebody else's on this machine, who has taken the port of one that was killed."""
+    command = [sys.executable, "-c", STRANGER, str(urlsplit(url).port)]
+    folders = os.environ | {"WORKSHOP_STATE_DIR": str(folder)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=folders) as stranger:
+        assert stranger.stdout and stranger.stdout.readline()
+        yield
+        stranger.kill()
+
+
+async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
+    chat: Chat, all_up: Teams, settings_env: SettingsEnv, tmp_path: Path
+) -> None:
+    server, port = all_up.servers["finance"], get_settings().finance_mcp_port
+    server.kill()
+    mine = await start_mcp_server("finance")
+    settings_env(FINANCE_MCP_PORT=None)  # from now on any will do
+    try:
+        session = chat(team_timeout=4)
+        await say(session, "What's the stock price of TSLA?")  # there is a connection now
+        mine.kill()
+        with stranger_at(mine.url, tmp_path):
+            reply = await say(session, "What's the stock price of AAPL?")
+            assert "strangers" not in reply.text and "does not answer" in reply.text
+            reply = await say(chat(), "What's the stock price of AAPL?")
+            assert "strangers" not in reply.text and "does not answer" in reply.text
+            taken = mine.url
+            await mine.restart()
+            assert mine.url != taken
+            assert "185.5" in (await say(session, "What's the stock price of AAPL?")).text
+            call = (await evidence(session.handle)).activities[-2]
+            assert call.name.endswith("call-tool") and call.attempts == 1
+    finally:
+        mine.kill()
+        settings_env(FINANCE_MCP_PORT=port)
+        await server.restart()
 
 
 # --- the agent's worker dies -------------------------------------------------------------------------

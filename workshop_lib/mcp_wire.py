@@ -25,6 +25,7 @@ SERVERS = {
     "repair": "workshop_lib.repair.mcp_server",
 }
 TEAM_SERVERS = ("it", "finance")  # the ones that the chat agent uses
+SERVER_DOWN = "McpServerDown"  # the type of a caller's error when a server did not answer
 
 
 class CallMeta(BaseModel):
@@ -46,12 +47,20 @@ def users_port(name: str) -> int | None:
     return port
 
 
+def called_at(name: str) -> str | None:
+    """Where agents call a server over HTTP: where one listens, or else where the user says; None otherwise.
+
+    Not at the default port: where no server of this state folder listens, one that does is another's.
+    """
+    if listening := listening_url(name):
+        return listening
+    port = users_port(name)
+    return url_of(port) if port else None
+
+
 def server_url(name: str) -> str:
-    """Where a server is reached over HTTP: where it listens, or else where it would."""
-    record = live_record(get_settings().state_dir, _record_name(name))
-    if record:
-        return str(record["url"])
-    return url_of(users_port(name) or DEFAULT_MCP_PORTS[name])
+    """Where a server is reached over HTTP: where it is called, or else where it would listen."""
+    return called_at(name) or url_of(DEFAULT_MCP_PORTS[name])
 
 
 def listening_url(name: str) -> str | None:

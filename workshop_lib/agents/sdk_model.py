@@ -27,9 +27,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import Worker, WorkerConfig
+from temporalio.worker import Worker
 
-from workshop_lib.agents.mcp_clients import McpActivities, mcp_servers
 from workshop_lib.agents.model_call import as_application_error
 from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import REPLY_TOPIC
@@ -55,7 +54,6 @@ def agents_plugin() -> SimplePlugin:
             streaming_batch_interval=timedelta(milliseconds=50),
         ),
         add_temporal_spans=False,
-        mcp_servers=mcp_servers(),
     )
 
 
@@ -73,11 +71,6 @@ class _Plugin(OpenAIAgentsPlugin):
         if config.get("data_converter") is pydantic_data_converter:
             config["data_converter"] = DataConverter.default  # which the plugin replaces
         return super().configure_client(config)
-
-    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
-        config = super().configure_worker(config)
-        config["interceptors"] = [*config.get("interceptors", []), McpActivities()]
-        return config
 
     async def run_worker(
         self,

@@ -7,6 +7,7 @@ import asyncio
 
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.manual_loop import ManualChat
+from workshop_lib.agents.mcp_clients import mcp_plugin
 from workshop_lib.agents.mcp_loop import McpChat
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.agents.sdk_loop import SdkChat
@@ -27,7 +28,7 @@ def orchestrator() -> WorkerSpec:
         task_queue=settings.orchestrator_queue,
         workflows=[ManualChat, SdkChat, McpChat],
         activities=[plan_next_action, execute_tool, discover_teams],
-        client_plugins=[agents_plugin],
+        client_plugins=[agents_plugin, mcp_plugin],
         warm_ups=[warm_up],
     )
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, forget_server, health_url, server_url
+from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, called_at, forget_server, health_url
 from workshop_lib.ports import is_free
 from workshop_lib.settings import get_settings
 
@@ -140,10 +140,13 @@ async def ensured(names: Iterable[str] = TEAM_SERVERS) -> AsyncIterator[list[Mcp
 
 def is_healthy(name: str) -> bool:
     """True where a server of this name answers, and works on the Temporal server that we work on."""
+    url = called_at(name)
+    if url is None:
+        return False
     # Not by way of a proxy that the environment may name: it is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(health_url(server_url(name)), timeout=3) as response:
+        with opener.open(health_url(url), timeout=3) as response:
             said = json.load(response)
         return bool(said["server"] == name and said["temporal"] == server_address())
     except (OSError, ValueError, KeyError, TypeError):

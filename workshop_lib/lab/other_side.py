@@ -19,7 +19,9 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from workshop_lib.connect import connect
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.pending import waits_for
 from workshop_lib.lab.waiting import within
 
 KEY = "idempotency_key"  # of an MCP call
@@ -80,11 +82,13 @@ async def mcp_runs(
                     return noted
             await asyncio.sleep(0.1)  # there is no event for a run in another namespace
 
-    fix = (
-        f"see that the team's namespace is {namespace}, and what the chat waits for: "
-        "`await lab.waits_for(chat.handle)`."
-    )
-    return await within(runs(), timeout, f"A run of the call in {namespace}", fix)
+    try:
+        return await within(runs(), timeout, f"A run of the call in {namespace}")
+    except WorkshopError as late:
+        raise WorkshopError(
+            f"{late.what} The chat: {'; '.join(await waits_for(handle))}.",
+            fix=f"mend what the chat waits for, and see that the team's namespace is {namespace}.",
+        ) from None
 
 
 async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedRun]:

@@ -19,6 +19,7 @@ class ActivityRun:
         attempts: how often it was handed to a worker; known once the activity is over.
         worker: identity of the worker that the last attempt was handed to.
         lost: True if the attempt before the last was lost: nobody reported in time how it ended.
+        failed_with: the type of the error that the attempt before the last reported, or "".
         completed: True if a result is in the history.
         result: that result as plain JSON, or None.
     """
@@ -28,6 +29,7 @@ class ActivityRun:
     attempts: int = 0
     worker: str = ""
     lost: bool = False
+    failed_with: str = ""
     completed: bool = False
     result: Any = None
 
@@ -74,10 +76,10 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
                 found.activities.append(run)
             case EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
                 started = event.activity_task_started_event_attributes
-                by_event[started.scheduled_event_id].attempts = started.attempt
-                by_event[started.scheduled_event_id].worker = started.identity
-                lost = started.last_failure.HasField("timeout_failure_info")
-                by_event[started.scheduled_event_id].lost = lost
+                run, failure = by_event[started.scheduled_event_id], started.last_failure
+                run.attempts, run.worker = started.attempt, started.identity
+                run.lost = failure.HasField("timeout_failure_info")
+                run.failed_with = failure.application_failure_info.type
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 done = event.activity_task_completed_event_attributes
                 by_event[done.scheduled_event_id].completed = True

@@ -11,6 +11,7 @@ from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.waiting import watch
+from workshop_lib.mcp_wire import SERVER_DOWN
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"
@@ -59,6 +60,8 @@ async def killed_server(
     last = (await evidence(chat.handle)).named(CALL)[-1]
     if last.attempts < 2:
         raise NotYet(saw="a call that was tried once: nothing happened to it")
+    if last.failed_with != SERVER_DOWN:  # a worker on a busy machine may have missed a heartbeat
+        raise NotYet(saw="a second try, but not because of the server")
     runs = await mcp_runs(chat.handle, get_settings().finance_namespace)
     if len(runs) != 1:
         raise NotYet(saw=f"{len(runs)} runs of the team's for this call")
