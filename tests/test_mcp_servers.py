@@ -325,6 +325,20 @@ def test_a_taken_default_port_is_replaced_and_said(
     assert str(port) in caplog.text and str(os.getpid()) in caplog.text
 
 
+def test_a_preferred_port_is_taken_where_it_is_free_and_the_user_asks_for_none(
+    settings_env: Callable[..., None],
+) -> None:
+    preferred, users = free_port(), free_port()
+    settings_env(REPAIR_MCP_PORT=None)
+    with listen("repair", preferred=preferred) as chosen:
+        assert chosen.getsockname()[1] == preferred
+        with listen("repair", preferred=preferred) as another:
+            assert another.getsockname()[1] != preferred
+    settings_env(REPAIR_MCP_PORT=users)
+    with listen("repair", preferred=preferred) as chosen:
+        assert chosen.getsockname()[1] == users
+
+
 def test_a_taken_port_that_the_user_set_is_an_error_that_names_its_holder(
     settings_env: Callable[..., None],
 ) -> None:

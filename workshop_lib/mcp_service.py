@@ -127,13 +127,20 @@ def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> 
     """
     parser = argparse.ArgumentParser(description="Serves a team's tools by MCP.")
     parser.add_argument("--transport", choices=["stdio", "http"], default="http")
-    parser.add_argument("--port", type=int, help="for http")
+    parser.add_argument("--port", type=int, help="for http; this one or none")
+    parser.add_argument("--preferred-port", type=int, help="for http; this one if it is free")
     parser.add_argument(
-        "--while-stdin-open", action="store_true", help="for http: leave when the input ends"
+        "--while-stdin-open", action="store_true", help="for http; leave when the input ends"
     )
     asked = parser.parse_args(arguments)
     try:
-        serve(make(), asked.transport, asked.port, while_stdin_open=asked.while_stdin_open)
+        serve(
+            make(),
+            asked.transport,
+            asked.port,
+            preferred=asked.preferred_port,
+            while_stdin_open=asked.while_stdin_open,
+        )
     except WorkshopError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(1)
@@ -144,6 +151,7 @@ def serve(
     transport: Transport,
     port: int | None = None,
     *,
+    preferred: int | None = None,
     while_stdin_open: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, or, over standard input and output, until the input ends.
@@ -152,6 +160,7 @@ def serve(
 
     Args:
         port: for HTTP; the one of the settings when left out.
+        preferred: for HTTP; where to listen if that is free and the user has asked for none.
         while_stdin_open: over HTTP too, end with the standard input, and so with the process at its
             other end.
 
@@ -168,15 +177,14 @@ def serve(
         if transport == "stdio":
             asyncio.run(server.run_stdio_async(show_banner=False))
         else:
-            _serve_http(server, port, while_stdin_open)
+            _serve_http(server, listen(server.name, port, preferred), while_stdin_open)
 
 
-def _serve_http(server: FastMCP, port: int | None, while_stdin_open: bool) -> None:
+def _serve_http(server: FastMCP, listening: socket.socket, while_stdin_open: bool) -> None:
     # Whenever it comes: the record is to be removed. The web server passes the signal on when it is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if while_stdin_open:
         threading.Thread(target=_leave_with_stdin, daemon=True).start()
-    listening = listen(server.name, port)
     port = listening.getsockname()[1]
     record = write_record(server.name, url_of(port))
     try:
@@ -197,18 +205,19 @@ def _serve_http(server: FastMCP, port: int | None, while_stdin_open: bool) -> No
         remove_record(record)
 
 
-def listen(name: str, port: int | None = None) -> socket.socket:
+def listen(name: str, port: int | None = None, preferred: int | None = None) -> socket.socket:
     """A socket that listens, on the port of a server.
 
     Args:
         port: asked for by the user. Left out, it is the settings' one, or else the server's default
             port, and where that is taken the next one that is free.
+        preferred: in place of the default port.
 
     Raises:
         WorkshopError: the port that the user asked for is taken; it names who has it.
     """
     users = port or users_port(name)
-    wanted = users or DEFAULT_MCP_PORTS[name]
+    wanted = users or preferred or DEFAULT_MCP_PORTS[name]
     while True:
         chosen = wanted if users else next_free(wanted)
         if users and not is_free(users):

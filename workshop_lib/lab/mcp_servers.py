@@ -27,7 +27,6 @@ from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
 from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, called_at, forget_server, health_url
-from workshop_lib.ports import is_free
 from workshop_lib.settings import get_settings
 
 START_LIMIT = 60.0  # seconds until a server must listen; one that fails is noticed at once
@@ -90,9 +89,9 @@ class McpServerProcess:
         if self.alive:
             await asyncio.to_thread(self.stop)
         port = urlsplit(self.url).port
-        if port and not (self._fixed or await asyncio.to_thread(is_free, port)):
-            port = None
-        self._process, self.url = await asyncio.to_thread(spawn, self.name, port=port)
+        self._process, self.url = await asyncio.to_thread(
+            spawn, self.name, port=port if self._fixed else None, preferred=port
+        )
         _register(self)
 
     def _gone(self) -> None:
@@ -154,11 +153,13 @@ def is_healthy(name: str) -> bool:
 
 
 def spawn(
-    name: str, *, port: int | None = None, outlive: bool = False
+    name: str, *, port: int | None = None, preferred: int | None = None, outlive: bool = False
 ) -> tuple["subprocess.Popen[bytes]", str]:
     """Start a server and wait until it listens. Returns the process and the server's address.
 
     Args:
+        port: where it has to listen.
+        preferred: where it listens if that port is free and none has to be.
         outlive: it stays when this process ends.
 
     Raises:
@@ -169,6 +170,8 @@ def spawn(
     command = [sys.executable, "-m", SERVERS[name], "--transport", "http"]
     if port:
         command += ["--port", str(port)]
+    if preferred:
+        command += ["--preferred-port", str(preferred)]
     if not outlive:
         command.append("--while-stdin-open")
     state = get_settings().state_dir
