@@ -88,6 +88,23 @@ def test_a_syntax_error_names_the_cells_line(nb: Notebook) -> None:
     assert error._render_traceback_() == error.lines
 
 
+def test_a_check_says_that_it_sees_the_version_before_an_error(nb: Notebook) -> None:
+    nb.error("erring", "def f(:\n    pass\n")
+    look = "from workshop_lib.lab.checks import check\n@check(expects='', hint='')\nasync def seen():\n"
+    nb.run(f"{look}    return str(f())\n")
+    nb.workflow("erring", "def f():\n    return 1\n")
+    nb.run("await seen()")
+    assert nb.printed == "Check passed: seen — 1\n"
+    nb.error("erring", "def f(:\n    return 2\n")
+    nb.run("await seen()")
+    told, passed = nb.printed.splitlines()
+    assert told == "Cell `erring` has an error; this check sees its version before that."
+    assert passed == "Check passed: seen — 1"
+    nb.workflow("erring", "def f():\n    return 2\n")
+    nb.run("await seen()")
+    assert nb.printed == "Check passed: seen — 2\n"
+
+
 def test_an_error_at_import_names_the_cells_line(nb: Notebook) -> None:
     error = nb.error("failing", "def f():\n    return 1 / 0\n\nf()\n")
     assert (

@@ -32,6 +32,20 @@ class CellLine(NamedTuple):
         return f"cell `{self.cell}`, line {self.line}{source}"
 
 
+_loaded: dict[str, bool] = {}  # cells that have been loaded: whether their latest text was
+
+
+def note_loaded(name: str, loads: bool) -> None:
+    """Note whether a cell's latest text could be loaded."""
+    if loads or name in _loaded:
+        _loaded[name] = loads
+
+
+def outdated() -> list[str]:
+    """The cells whose latest text could not be loaded, so that the one before it is still in use."""
+    return [name for name, loads in _loaded.items() if not loads]
+
+
 def cells_dir() -> Path:
     """The folder that the files of workflow cells lie in. It may not exist yet."""
     return get_settings().state_dir / "cells"

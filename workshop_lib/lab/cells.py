@@ -24,6 +24,7 @@ from workshop_lib.lab.cell_files import (
     file_name,
     locate,
     locate_in_exception,
+    note_loaded,
     put_on_path,
 )
 from workshop_lib.lab.registry import registered
@@ -47,10 +48,16 @@ def register(ip: Any) -> None:
     def workflow_cell(line: str, cell: str) -> None:
         """Make a module of this cell and run its workflows in the sandbox: `%%workflow NAME`."""
         name = line.strip()
-        module = load_cell(name, cell, notebook_names=set(ip.user_ns))
-        names = _public_names(cell, module)
-        ip.push({public: getattr(module, public) for public in names}, interactive=False)
-        print(_report(name, module, names, _restart_users(name, module)))
+        try:
+            module = load_cell(name, cell, notebook_names=set(ip.user_ns))
+            names = _public_names(cell, module)
+            ip.push({public: getattr(module, public) for public in names}, interactive=False)
+            restarted = _restart_users(name, module)
+        except WorkshopError:
+            note_loaded(name, False)
+            raise
+        note_loaded(name, True)
+        print(_report(name, module, names, restarted))
 
     ip.register_magic_function(workflow_cell, "cell", MAGIC)
 

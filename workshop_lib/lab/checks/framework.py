@@ -42,6 +42,7 @@ from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import progress
+from workshop_lib.lab.cell_files import outdated
 from workshop_lib.lab.explaining import SAME_RUN, causes, kind_and_message
 from workshop_lib.lab.waiting import GOES_ON
 from workshop_lib.settings import PROJECT_ROOT, get_settings
@@ -135,6 +136,8 @@ def check(
 
         @functools.wraps(body)
         async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            for cell in outdated():
+                print(f"Cell `{cell}` has an error; this check sees its version before that.")
             try:
                 evidence = await _evidence(info, functools.partial(body, *args, **kwargs))
             except CheckNotMet:
