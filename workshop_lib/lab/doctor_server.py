@@ -142,7 +142,7 @@ def _refused(name: str, error: RPCError) -> Finding:
     return warn(
         name,
         f"they cannot be looked at: {error.status.name.lower().replace('_', ' ')}",
-        "check them in the Web UI, or run the Terraform in infrastructure/",
+        "check them in the Web UI; on Temporal Cloud an administrator makes them",
     )
 
 

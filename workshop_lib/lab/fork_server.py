@@ -11,19 +11,17 @@ import json
 import os
 import signal
 import socket
-import struct
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from workshop_lib.lab.processes import LARGEST_ORDER, NUMBER
 from workshop_lib.large_imports import large_import
 from workshop_lib.settings import get_settings
 
-LARGEST_ORDER = 1 << 20  # bytes
 MOST_FILES = 32
-NUMBER = struct.Struct("!i")  # what is told of a process: its id, then its exit status
 
 
 def main() -> None:

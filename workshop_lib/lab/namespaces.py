@@ -3,7 +3,7 @@
 Idempotent, so every notebook calls it: on a server in memory they go with the server. On a server that is
 the user's, a wrong endpoint is reported and mended only on request.
 
-Left out: on Temporal Cloud both are made by Terraform (`infrastructure/`), since a client may not.
+Left out: on Temporal Cloud an administrator makes both, since a client may not.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ async def ensure_namespaces(
             f"The server at {server.address} refused to show or make namespaces and endpoints: "
             f"{error.status.name.lower().replace('_', ' ')}.",
             fix="check the credentials in TEMPORAL_*; "
-            "on Temporal Cloud run the Terraform in infrastructure/.",
+            "on Temporal Cloud an administrator makes them.",
         ) from None
     return messages
 
@@ -200,7 +200,7 @@ async def _ensure_namespace(client: Client, namespace: str) -> list[str]:
             raise WorkshopError(
                 f"Namespace {namespace} does not exist, and this server does not let us create it.",
                 expected=f"the namespaces {', '.join(wanted_namespaces())}.",
-                fix="on Temporal Cloud run the Terraform in infrastructure/; else ask who runs the server.",
+                fix="have it made by who runs the server; on Temporal Cloud, by an administrator.",
             ) from None
         if error.status != RPCStatusCode.ALREADY_EXISTS:
             raise

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,9 +22,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from workshop_lib.lab.fork_server import LARGEST_ORDER, NUMBER
 from workshop_lib.settings import get_settings
 
+LARGEST_ORDER = 1 << 20  # bytes
+NUMBER = struct.Struct("!i")  # what is told of a process: its id, then its exit status
 _FORKS = sys.platform == "linux"
 
 
