@@ -6,21 +6,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from lab_environment import free_port
+from lab_environment import free_port, hold
 from mcp_teams import Teams, served_teams, team_runs
 from openai_server import KEY, openai_server
 from temporalio.client import Client
 
+from workshop_lib.agents import mcp_clients
 from workshop_lib.agents.chat import MAX_CORRECTIONS, ChatStart, Reply
+from workshop_lib.agents.mcp_clients import LISTING_TRIES
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
@@ -260,6 +264,22 @@ async def test_a_call_that_waits_keeps_nobody_else_waiting(
         await server.restart()
 
 
+async def test_a_server_that_hangs_is_given_up_and_the_other_still_answers(
+    chat: Chat, all_up: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_clients, "_HTTP_LIMIT", 0.5)
+    server = all_up.servers["it"]
+    session = chat()
+    hold(server.pid)
+    try:
+        reply = await say(session, "What's the stock price of TSLA?")
+        assert "242.8" in reply.text and f"{server.url} does not answer" in reply.text
+        steps = (await evidence(session.handle)).activities
+        assert [step.attempts for step in steps if ".it-" in step.name] == [LISTING_TRIES]
+    finally:
+        server.kill()
+
+
 STRANGER = """
 import sys
 from fastmcp import FastMCP
@@ -286,6 +306,24 @@ def stranger_at(url: str, folder: Path) -> Iterator[None]:
         assert stranger.stdout and stranger.stdout.readline()
         yield
         stranger.kill()
+
+
+async def test_what_answers_as_something_else_is_said(
+    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+) -> None:
+    """The user says where a server is, and something else is there."""
+    server, port = all_up.servers["it"], get_settings().it_mcp_port
+    server.kill()
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        settings_env(IT_MCP_PORT=web.server_port)
+        try:
+            reply = await say(chat(), "What's the stock price of TSLA?")
+        finally:
+            web.shutdown()
+            settings_env(IT_MCP_PORT=port)
+    assert "242.8" in reply.text
+    assert f":{web.server_port}/mcp answers, but not as that server should" in reply.text
 
 
 async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(

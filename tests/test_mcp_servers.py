@@ -17,21 +17,32 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from fastmcp import FastMCP
 from filelock import FileLock
 from lab_environment import free_port, listening
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextContent
 from mcp_teams import Teams, served_teams, team_runs
+from notebook_runner import processes_of
 from typer.testing import CliRunner
 
 from workshop_lib.cli import app
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
+from workshop_lib.lab.mcp_here import serve_mcp
 from workshop_lib.lab.mcp_servers import is_healthy, start_mcp_server
 from workshop_lib.mcp_cli import ClientName, ServerName, configuration
 from workshop_lib.mcp_service import listen
-from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, health_url, server_url
+from workshop_lib.mcp_wire import (
+    SERVERS,
+    TEAM_SERVERS,
+    health_url,
+    listening_url,
+    reachable_url,
+    server_url,
+)
+from workshop_lib.ports import is_free
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
@@ -312,6 +323,65 @@ async def test_stop_all_ends_servers_and_takes_back_their_address(
     assert not second.alive
     assert not {entry for entry in os.listdir(tmp_path) if entry.startswith("mcp-")}  # noqa: PTH208
     assert server_url("finance") == f"http://127.0.0.1:{port}/mcp"
+
+
+async def test_an_interrupted_start_leaves_nothing_behind(
+    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    starting = asyncio.create_task(start_mcp_server("it"))
+    async with asyncio.timeout(LIMIT):
+        while not processes_of(tmp_path):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert processes_of(tmp_path) == []
+
+
+async def test_of_two_that_start_at_once_one_stays_and_is_stopped(
+    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, IT_MCP_PORT=None)
+    both = await asyncio.gather(start_mcp_server("it"), start_mcp_server("it"))
+    assert sum(server.alive for server in both) == 1
+    older = next(server for server in both if not server.alive)
+    await older.restart()
+    assert sum(server.alive for server in both) == 1
+    registry.stop_all()
+    assert processes_of(tmp_path) == []
+
+
+async def test_a_server_in_the_kernel_is_served_and_replaced(
+    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, FINANCE_MCP_PORT=None)
+    for answer in (1, 2):
+        server = FastMCP("finance")
+        server.tool(lambda number=answer: number, name="answer")
+        here = await serve_mcp(server)
+        assert here.url == reachable_url("finance")
+        async with asyncio.timeout(LIMIT), Client(here.url) as client:
+            assert text_of(await client.call_tool("answer", {})) == str(answer)
+    registry.stop_all()
+    assert reachable_url("finance") is None
+    with pytest.raises(WorkshopError, match="no team 'sales'"):
+        await serve_mcp(FastMCP("sales"))
+
+
+async def test_a_server_in_the_kernel_that_cannot_start_is_said(
+    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, FINANCE_MCP_PORT=(port := free_port()))
+
+    @asynccontextmanager
+    async def broken(_: FastMCP) -> AsyncIterator[None]:
+        raise RuntimeError("no database")
+        yield
+
+    with pytest.raises(WorkshopError, match="finance did not start in this kernel"):
+        await serve_mcp(FastMCP("finance", lifespan=broken))
+    assert listening_url("finance") is None and is_free(port)
 
 
 def test_a_taken_default_port_is_replaced_and_said(

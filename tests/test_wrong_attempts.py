@@ -191,7 +191,7 @@ async def test_a_new_tool_that_fails(attempt: Callable[..., Notebook]) -> None:
     from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
 
     def call(**result: object) -> Evidence:
-        request = {"tool_name": "exchange_rate"}
+        request = {"name": "exchange_rate"}
         return Evidence([ActivityRun(nb04.CALL, request, completed=True, result=result)])
 
     with pytest.MonkeyPatch.context() as patch:

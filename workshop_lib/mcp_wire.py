@@ -47,8 +47,8 @@ def users_port(name: str) -> int | None:
     return port
 
 
-def called_at(name: str) -> str | None:
-    """Where agents call a server over HTTP: where one listens, or else where the user says; None otherwise.
+def reachable_url(name: str) -> str | None:
+    """Where agents reach a server over HTTP: where one listens, or else where the user says, or nowhere.
 
     Not at the default port: where no server of this state folder listens, one that does is another's.
     """
@@ -59,8 +59,8 @@ def called_at(name: str) -> str | None:
 
 
 def server_url(name: str) -> str:
-    """Where a server is reached over HTTP: where it is called, or else where it would listen."""
-    return called_at(name) or url_of(DEFAULT_MCP_PORTS[name])
+    """Where a server is reached over HTTP: where agents reach it, or else where it would listen."""
+    return reachable_url(name) or url_of(DEFAULT_MCP_PORTS[name])
 
 
 def listening_url(name: str) -> str | None:

@@ -10,14 +10,15 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED
+from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.mcp import MCPPlugin
@@ -31,72 +32,94 @@ from temporalio.worker import (
 
 from workshop_lib.agents.mcp_team import TEAMS, server_name
 from workshop_lib.heartbeat import heartbeating
-from workshop_lib.mcp_wire import SERVER_DOWN, SERVERS, called_at, server_url
+from workshop_lib.mcp_wire import SERVER_DOWN, SERVERS, reachable_url, server_url
 
 # A person waits for a listing, and the question may not need this team at all: no long patience here.
 LISTING_TRIES = 3
-_CONNECT_LIMIT = 5.0  # seconds; the server is on this machine
+_HTTP_LIMIT = 5.0  # seconds to connect, and to list the tools; a call has the limit of who makes it
+_STDIO_LIMIT = 30.0  # the same; here it takes the start of a process
 _PREFIX = "temporalio.mcp."
 _validator_loaded = threading.Event()
 
 
 def mcp_plugin() -> SimplePlugin:
     """A new plugin with the teams' servers, for the client of one worker."""
-    over_http = {server_name(team, "http"): _http(team) for team in TEAMS}
-    over_stdio = {server_name(team, "stdio"): _stdio(team) for team in TEAMS}
-    return _Plugin(over_http | over_stdio)
+    clients: dict[str, Callable[[], Client]] = {}
+    for team in TEAMS:
+        clients[server_name(team, "http")] = partial(_HttpClient, team)
+        clients[server_name(team, "stdio")] = partial(_stdio_client, team)
+    return _Plugin(clients)
 
 
-def _http(team: str) -> Callable[[], Client]:
-    return lambda: _ClientOverHttp(team)
+class _TeamClient(Client):
+    """A client whose patience ends where a server accepts connections and does not answer.
+
+    Args:
+        server: as for `Client`.
+        limit: seconds to connect, and seconds to list the tools.
+    """
+
+    def __init__(self, server: Any, limit: float) -> None:
+        self._limit = limit
+        super().__init__(server)
+
+    async def __aenter__(self) -> Client:
+        # The connections are made one after the other: one that never comes would keep all others.
+        async with asyncio.timeout(self._limit):
+            return await super().__aenter__()
+
+    async def list_tools(self, *args: Any, **options: Any) -> Any:
+        """As `Client.list_tools`, within the limit."""
+        async with asyncio.timeout(self._limit):
+            return await super().list_tools(*args, **options)
 
 
-def _stdio(team: str) -> Callable[[], Client]:
+def _stdio_client(team: str) -> _TeamClient:
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", SERVERS[team], "--transport", "stdio"],
         # By default a server gets next to nothing of the environment. This one is ours.
         env=dict(os.environ),
     )
-    return lambda: Client(server)
+    return _TeamClient(server, _STDIO_LIMIT)
 
 
 class _ServerLeft(MCPError):
     """The server of a connection is not where it was when the connection was made."""
 
 
-class _ClientOverHttp(Client):
+class _HttpClient(_TeamClient):
     """A client that asks a team's server, and nobody who has taken the port of one that is gone.
 
-    Args:
-        team: a key of `mcp_wire.SERVERS`.
+    All calls share a connection. Where one of them breaks it, all are made again, which their keys allow.
     """
 
     def __init__(self, team: str) -> None:
-        self._team, self._url = team, called_at(team)
+        self._team, self._url = team, reachable_url(team)
         if self._url is None:
             raise ConnectionError(f"no MCP server of the {team} team runs here")
-        super().__init__(_streams(self._url))
+        super().__init__(_local_http(self._url), _HTTP_LIMIT)
 
     async def list_tools(self, *args: Any, **options: Any) -> Any:
-        self._see_that_it_is_there()
+        """As `Client.list_tools`, of the team's server only."""
+        self._check_url()
         return await super().list_tools(*args, **options)
 
     async def call_tool(self, *args: Any, **options: Any) -> Any:
-        self._see_that_it_is_there()
+        """As `Client.call_tool`, of the team's server only."""
+        self._check_url()
         return await super().call_tool(*args, **options)
 
-    def _see_that_it_is_there(self) -> None:
-        if called_at(self._team) != self._url:
+    def _check_url(self) -> None:
+        if reachable_url(self._team) != self._url:
             # As if it had been closed: it is not used any more, and another one is made.
             raise _ServerLeft(CONNECTION_CLOSED, f"{self._url} is not the {self._team} team's now")
 
 
 @asynccontextmanager
-async def _streams(url: str) -> AsyncIterator[Any]:
+async def _local_http(url: str) -> AsyncIterator[Any]:
     """A connection to this machine, and so not by way of a proxy that the environment may name."""
-    # How long a call may take is said where it is made (`mcp_team`).
-    limits = httpx2.Timeout(_CONNECT_LIMIT, read=None)
+    limits = httpx2.Timeout(None, connect=_HTTP_LIMIT)
     async with (
         httpx2.AsyncClient(timeout=limits, trust_env=False) as http,
         streamable_http_client(url, http_client=http) as streams,
@@ -130,18 +153,18 @@ class _McpActivity(ActivityInboundInterceptor):
         try:
             async with heartbeating():
                 await _load_validator()
-                return await self._by_a_connection(input)
+                return await self._with_reconnect(input)
         except Exception as error:
             if isinstance(error, ApplicationError) and error.non_retryable:
                 raise  # the server's own answer
             name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
             gives_up = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
             raise ApplicationError(
-                _no_connection(name), type=SERVER_DOWN, non_retryable=gives_up
+                _in_words(error, name), type=SERVER_DOWN, non_retryable=gives_up
             ) from error
 
-    async def _by_a_connection(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        """By the one that there is, or a new one."""
+    async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        """By the connection that there is, or by a new one where its server has left."""
         try:
             return await super().execute_activity(input)
         except ApplicationError as error:
@@ -166,11 +189,23 @@ def _import_validator() -> None:
     _validator_loaded.set()
 
 
-def _no_connection(server: str) -> str:
+def _in_words(error: BaseException, server: str) -> str:
+    """Why a server could not be used, for who waits for it."""
     team, _, transport = server.rpartition("-")
     if transport == "stdio":
         return f"the {team} team's MCP server, started by the worker, does not answer"
-    return (
-        f"the {team} team's MCP server at {server_url(team)} does not answer"
-        f" (`workshop mcp serve {team}` starts it)"
-    )
+    where = f"the {team} team's MCP server at {server_url(team)}"
+    for answer in _answers(error):
+        return f"{where} answers, but not as that server should: {answer}"
+    return f"{where} does not answer (`workshop mcp serve {team}` starts it)"
+
+
+def _answers(error: BaseException | None) -> Iterator[str]:
+    """What a server has answered in place of a result, by an error, its cause and its group."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _answers(inner)
+    elif isinstance(error, ApplicationError):
+        yield from _answers(error.__cause__)
+    elif isinstance(error, MCPError) and error.code not in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
+        yield error.message

@@ -73,7 +73,7 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
             retry_policy=RetryPolicy(
                 initial_interval=timedelta(milliseconds=300),
                 maximum_interval=timedelta(seconds=2),
-                maximum_attempts=100,  # a bound, though the time is over before
+                maximum_attempts=10_000,  # a bound; the time is over before
             ),
         ),
         tool_meta_resolver=begin_call,

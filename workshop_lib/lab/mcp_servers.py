@@ -21,12 +21,14 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, called_at, forget_server, health_url
+from workshop_lib.lab.waiting import within
+from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, forget_server, health_url, reachable_url
 from workshop_lib.settings import get_settings
 
 START_LIMIT = 60.0  # seconds until a server must listen; one that fails is noticed at once
@@ -89,10 +91,10 @@ class McpServerProcess:
         if self.alive:
             await asyncio.to_thread(self.stop)
         port = urlsplit(self.url).port
-        self._process, self.url = await asyncio.to_thread(
-            spawn, self.name, port=port if self._fixed else None, preferred=port
+        self._process, self.url = await _listening(
+            _launch(self.name, port=port if self._fixed else None, preferred=port)
         )
-        _register(self)
+        await _register(self)
 
     def _gone(self) -> None:
         self._process.wait()
@@ -115,10 +117,11 @@ async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerPr
     Raises:
         WorkshopError: there is no such server, its port is taken, or it did not start.
     """
+    _refuse_unknown(name)
     await asyncio.to_thread(registry.stop_other, _key(name))
-    process, url = await asyncio.to_thread(spawn, name, port=port)
+    process, url = await _listening(_launch(name, port=port))
     server = McpServerProcess(name, process, url, fixed=port is not None)
-    _register(server)
+    await _register(server)
     return server
 
 
@@ -139,7 +142,7 @@ async def ensured(names: Iterable[str] = TEAM_SERVERS) -> AsyncIterator[list[Mcp
 
 def is_healthy(name: str) -> bool:
     """True where a server of this name answers, and works on the Temporal server that we work on."""
-    url = called_at(name)
+    url = reachable_url(name)
     if url is None:
         return False
     # Not by way of a proxy that the environment may name: it is on this machine.
@@ -152,21 +155,49 @@ def is_healthy(name: str) -> bool:
         return False  # nobody there, somebody else, or one that cannot work
 
 
-def spawn(
+def spawn(name: str) -> tuple["subprocess.Popen[bytes]", str]:
+    """Start a server that stays when this process ends. Returns it and its address, once it listens.
+
+    Raises:
+        WorkshopError: there is no such server, or it did not start.
+    """
+    _refuse_unknown(name)
+    starting = _launch(name, outlive=True)
+    try:
+        return starting.process, _address(starting)
+    except BaseException:
+        starting.give_up()
+        raise
+
+
+class _Starting(NamedTuple):
+    """A server that does not listen yet."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    begins_at: int  # in the log
+
+    def give_up(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def _refuse_unknown(name: str) -> None:
+    if name not in SERVERS:
+        raise WorkshopError(f"There is no MCP server {name!r}.", expected=" or ".join(SERVERS))
+
+
+def _launch(
     name: str, *, port: int | None = None, preferred: int | None = None, outlive: bool = False
-) -> tuple["subprocess.Popen[bytes]", str]:
-    """Start a server and wait until it listens. Returns the process and the server's address.
+) -> _Starting:
+    """Start a server's process.
 
     Args:
         port: where it has to listen.
         preferred: where it listens if that port is free and none has to be.
         outlive: it stays when this process ends.
-
-    Raises:
-        WorkshopError: there is no such server, or it did not start.
     """
-    if name not in SERVERS:
-        raise WorkshopError(f"There is no MCP server {name!r}.", expected=" or ".join(SERVERS))
     command = [sys.executable, "-m", SERVERS[name], "--transport", "http"]
     if port:
         command += ["--port", str(port)]
@@ -187,40 +218,45 @@ def spawn(
             start_new_session=True,  # the Interrupt button reaches the kernel's whole group
             env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
         )
+    return _Starting(name, process, log, begins_at)
+
+
+async def _listening(starting: _Starting) -> tuple["subprocess.Popen[bytes]", str]:
+    """The process and its address, once it listens."""
+    address = asyncio.to_thread(_address, starting)
     try:
-        return process, _address(process, name, log, begins_at)
-    except BaseException:
-        process.kill()
-        process.wait()
+        # The thread has a limit of its own; this lets the Interrupt button through.
+        return starting.process, await within(address, 2 * START_LIMIT, "The MCP server's address")
+    except BaseException:  # an Interrupt too: nothing half started stays behind
+        starting.give_up()
         raise
-    finally:
-        assert process.stdout
-        process.stdout.close()  # it says nothing more
 
 
-def _address(process: "subprocess.Popen[bytes]", name: str, log: Path, begins_at: int) -> str:
+def _address(starting: _Starting) -> str:
     """What a server says once it listens."""
+    name, process, log, begins_at = starting
     assert process.stdout
     said, end = b"", time.monotonic() + START_LIMIT
-    while not said.endswith(b"\n"):
-        left = end - time.monotonic()
-        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-            raise WorkshopError(
-                f"The {name} MCP server did not listen within {START_LIMIT:.0f} s.",
-                fix=f"read {log}.",
-            )
-        chunk = os.read(process.stdout.fileno(), 4096)
-        if not chunk:
-            with log.open("rb") as lines:
-                lines.seek(begins_at)
-                reason = lines.read().decode(errors="replace").strip()
-            raise WorkshopError(reason or f"The {name} MCP server left.", fix=f"read {log}.")
-        said += chunk
+    with process.stdout as stdout:  # closed at the end: it says nothing more
+        while not said.endswith(b"\n"):
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                raise WorkshopError(
+                    f"The {name} MCP server did not listen within {START_LIMIT:.0f} s.",
+                    fix=f"read {log}.",
+                )
+            chunk = os.read(stdout.fileno(), 4096)
+            if not chunk:
+                with log.open("rb") as lines:
+                    lines.seek(begins_at)
+                    reason = lines.read().decode(errors="replace").strip()
+                raise WorkshopError(reason or f"The {name} MCP server left.", fix=f"read {log}.")
+            said += chunk
     return said.decode().strip()
 
 
-def _register(server: McpServerProcess) -> None:
-    registry.also_stop(_key(server.name), server)
+async def _register(server: McpServerProcess) -> None:
+    await asyncio.to_thread(registry.also_stop, _key(server.name), server)
 
 
 def _key(name: str) -> str:

@@ -69,21 +69,20 @@ async def mcp_runs(
     """
     team = await connect(namespace)
 
-    async def runs() -> list[str]:
+    async def noted_runs() -> list[str]:
         while True:
             with contextlib.suppress(RPCError):  # the chat is just being started
                 calls = (await evidence(handle)).activities
-                keys = [
-                    call.input["meta"][KEY] for call in calls if call.name.endswith(".call-tool")
-                ]
-                found = [run async for run in team.list_workflows(limit=MOST_RUNS)]
-                noted = [run.id for run in found if (await run.memo()).get(KEY) in keys[-1:]]
+                made = [call.input for call in calls if call.name.endswith(".call-tool")]
+                key = (made[-1]["meta"] or {}).get(KEY) if made else None
+                runs = [run async for run in team.list_workflows(limit=MOST_RUNS)] if key else []
+                noted = [run.id for run in runs if (await run.memo()).get(KEY) == key]
                 if noted:
                     return noted
             await asyncio.sleep(0.1)  # there is no event for a run in another namespace
 
     try:
-        return await within(runs(), timeout, f"A run of the call in {namespace}")
+        return await within(noted_runs(), timeout, f"A run of the call in {namespace}")
     except WorkshopError as late:
         raise WorkshopError(
             f"{late.what} The chat: {'; '.join(await waits_for(handle))}.",

@@ -78,9 +78,12 @@ def stop_all() -> None:
 
 
 def also_stop(name: str, other: Stoppable) -> None:
-    """Have `stop_all` end something that is no worker."""
+    """Have `stop_all` end something that is no worker. Who had the name until now is stopped."""
     with _lock:
+        before = _others.get(name)
         _others[name] = other
+    if before and before is not other:
+        before.stop()
 
 
 def stop_other(name: str) -> None:

@@ -69,8 +69,7 @@ def start_services() -> list[Service]:
     names = {f"{MCP_PREFIX}{server}": server for server in SERVERS}
     # First what is waited for until it listens: beside four workers that load libraries it takes long.
     servers = [
-        running.get(name) or _record(name, spawn(server, outlive=True)[0])
-        for name, server in names.items()
+        running.get(name) or _record(name, spawn(server)[0]) for name, server in names.items()
     ]
     workers = [running.get(name) or _start(name, module) for name, module in SERVICES.items()]
     return workers + servers

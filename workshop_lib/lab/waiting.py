@@ -125,9 +125,7 @@ async def watch(
         title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
         raise WorkflowFailed(f"Workflow {handle.id} {title}: {failed_for_good(error)}") from error
     finally:
-        awaited.cancel()
-        # What it raises at its end is nobody's business any more; unlooked at, asyncio would complain.
-        awaited.add_done_callback(lambda over: over.cancelled() or over.exception())
+        _abandon(awaited)
         if looking:
             looking.cancel()
 
@@ -153,8 +151,14 @@ async def within(
         if awaited.done():
             return awaited.result()
     finally:
-        awaited.cancel()
+        _abandon(awaited)
     raise WorkshopError(f"{what} did not come within {timeout:g} s.", fix=fix)
+
+
+def _abandon(awaited: "asyncio.Future[Any]") -> None:
+    """Wait no longer. What it raises at its end is nobody's business; unlooked at, asyncio would complain."""
+    awaited.cancel()
+    awaited.add_done_callback(lambda over: over.cancelled() or over.exception())
 
 
 def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:

@@ -57,7 +57,10 @@ async def killed_server(
 ) -> str:
     """The call was tried again, and found the run that the first try had started."""
     reply = await watch(asyncio.shield(asking), chat.handle, timeout=50)
-    last = (await evidence(chat.handle)).named(CALL)[-1]
+    calls = (await evidence(chat.handle)).named(CALL)
+    if not calls:
+        raise NotYet(saw=f"no call of the finance server, and the reply {reply.text!r}")
+    last = calls[-1]
     if last.attempts < 2:
         raise NotYet(saw="a call that was tried once: nothing happened to it")
     if last.failed_with != SERVER_DOWN:  # a worker on a busy machine may have missed a heartbeat
@@ -86,7 +89,4 @@ async def chosen(choices: Mapping[str, str]) -> str:
 
 def _name(request: object) -> str | None:
     """The tool's name in the input of a call."""
-    if isinstance(request, dict):
-        found = request.get("tool_name") or request.get("name")
-        return str(found) if found else None
-    return None
+    return str(request.get("name")) if isinstance(request, dict) else None
