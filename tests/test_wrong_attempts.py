@@ -58,6 +58,8 @@ PIECES = {
     "signature": "calculate(expression: str)",
     "limit": "timeout=timedelta(hours=12)",
     "caught": "except TimeoutError:",
+    "expired": 'return "EXPIRED"',
+    "waits": "await workflow.wait_condition(",
     "described": '"""Calculate an arithmetic expression, such as 25 + 17."""',
 }
 
@@ -211,10 +213,24 @@ class Chat:
     ("exchanged", "why"),
     [
         ({"limit": "timeout=12"}, "a plain number means seconds"),
-        ({"limit": "timeout=timedelta(hours=14)"}, "still waits after thirteen hours"),
-        ({"caught": "except ZeroDivisionError:"}, "TimeoutError"),
+        ({"limit": "timeout=timedelta(hours=14)"}, "still waits after twelve hours"),
+        ({"limit": "timeout=timedelta(hours=12, minutes=50)"}, "still waits after twelve hours"),
+        ({"limit": "timeout=timedelta(hours=10)"}, "10:00:0"),
+        ({"caught": "except ZeroDivisionError:"}, "Python's own"),
+        ({"expired": "raise RuntimeError('expired')"}, "RuntimeError: expired"),
+        ({"waits": "workflow.wait_condition("}, "ended at once"),
+        ({"waits": "await workflow.sleep(12 * 3600) or (lambda *_, **__: None)("}, "goes on after"),
     ],
-    ids=["seconds", "too late", "not caught"],
+    ids=[
+        "seconds",
+        "too late",
+        "late",
+        "early",
+        "not caught",
+        "raised",
+        "not awaited",
+        "slept",
+    ],
 )
 async def test_a_wait_that_ends_too_early_too_late_or_with_an_error(
     attempt: Callable[..., Notebook], exchanged: dict[str, str], why: str

@@ -83,14 +83,15 @@ async def look(
         DescribeWorkflowExecutionRequest(namespace=client.namespace, execution=run)
     )
     situation = Situation(ended=described.workflow_execution_info.HasField("close_time"))
-    await _look_at_workflow_task(client, described, situation)
+    now = _clock_of(described)
+    await _look_at_workflow_task(client, described, situation, now)
     for activity in described.pending_activities:
-        await _look_at_activity(client, activity, situation)
+        await _look_at_activity(client, activity, situation, now)
     for operation in described.pending_nexus_operations:
         _look_at_operation(operation, situation)
         if doors and not situation.unserved:
             with contextlib.suppress(RPCError):  # this client may not look behind every door
-                situation.unserved = await _nobody_behind(client, operation)
+                situation.unserved = await _nobody_behind(client, operation, now)
     for child in described.pending_children if depth else ():
         situation.waits_for.append(f"child workflow {child.workflow_id}")
         below = await look(client, child.workflow_id, child.run_id, depth - 1, doors=doors)
@@ -166,7 +167,7 @@ async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> s
 
 
 async def _look_at_workflow_task(
-    client: Client, described: DescribeWorkflowExecutionResponse, situation: Situation
+    client: Client, described: DescribeWorkflowExecutionResponse, situation: Situation, now: float
 ) -> None:
     if not described.HasField("pending_workflow_task"):
         return
@@ -174,14 +175,14 @@ async def _look_at_workflow_task(
     situation.waits_for.append(f"a workflow task, attempt {task.attempt}")
     info = described.workflow_execution_info
     started = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
-    if not started and _age(task.scheduled_time) > UNSERVED_AFTER:
+    if not started and _age(task.scheduled_time, now) > UNSERVED_AFTER:
         kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
         if not await _served(client, info.task_queue, kind):
             situation.unserved = client.namespace, info.task_queue
-    if task.attempt > 1 and started and _age(task.started_time) > SETTLED:
+    if task.attempt > 1 and started and _age(task.started_time, now) > SETTLED:
         failure = await last_task_failure(client, info.execution.workflow_id, info.execution.run_id)
         situation.stuck = failure
-    if started and not situation.stuck and _age(task.started_time) > UNANSWERED_AFTER:
+    if started and not situation.stuck and _age(task.started_time, now) > UNANSWERED_AFTER:
         # Who took it is not known; one that was stopped or killed in that moment never answers.
         situation.troubles[f"task of {info.execution.run_id} unanswered"] = (
             "a worker took the workflow task and has not answered; if it was stopped or killed meanwhile, "
@@ -190,19 +191,19 @@ async def _look_at_workflow_task(
 
 
 async def _look_at_activity(
-    client: Client, activity: PendingActivityInfo, situation: Situation
+    client: Client, activity: PendingActivityInfo, situation: Situation, now: float
 ) -> None:
     name, queue = activity.activity_type.name, activity.activity_options.task_queue.name
     situation.waits_for.append(f"activity {name}, attempt {activity.attempt}")
     started = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
     lost = started and not identity_alive(activity.last_worker_identity)
-    next_in = -_age(activity.next_attempt_schedule_time) if not started else 0.0
+    next_in = -_age(activity.next_attempt_schedule_time, now) if not started else 0.0
     if lost:
         situation.troubles[f"{activity.activity_id} lost"] = (
             f"activity {name} was begun by worker {activity.last_worker_identity}, which is gone; the "
             "server gives it to another one when its timeout is over"
         )
-    if queue and (lost or (not started and _age(activity.scheduled_time) > UNSERVED_AFTER)):
+    if queue and (lost or (not started and _age(activity.scheduled_time, now) > UNSERVED_AFTER)):
         kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
         if not await _served(client, queue, kind):
             situation.unserved = client.namespace, queue
@@ -245,10 +246,10 @@ def _failed_attempts(count: int) -> str:
 
 
 async def _nobody_behind(
-    client: Client, operation: PendingNexusOperationInfo
+    client: Client, operation: PendingNexusOperationInfo, now: float
 ) -> tuple[str, str] | None:
     """Namespace and queue that an endpoint leads to, where nobody polls there."""
-    if _age(operation.scheduled_time) <= UNSERVED_AFTER:
+    if _age(operation.scheduled_time, now) <= UNSERVED_AFTER:
         return None
     found = await find_endpoint(client, operation.endpoint)
     target = found.spec.target.worker if found else None
@@ -274,6 +275,14 @@ async def _served(
     return any(identity_alive(poller.identity, place=place) for poller in answer.pollers)
 
 
-def _age(moment: Timestamp) -> float:
+def _clock_of(described: DescribeWorkflowExecutionResponse) -> float:
+    """What a run's own clock says, in Unix seconds: it is ahead where a lesson has let time pass."""
+    extended = described.workflow_extended_info
+    if extended.HasField("time_skipping_info"):
+        return extended.time_skipping_info.current_time.ToNanoseconds() / 1e9
+    return time.time()
+
+
+def _age(moment: Timestamp, now: float) -> float:
     """Seconds since a moment; 0 for one that is not set, negative for one to come."""
-    return time.time() - moment.ToNanoseconds() / 1e9 if moment.seconds else 0.0
+    return now - moment.ToNanoseconds() / 1e9 if moment.seconds else 0.0

@@ -385,7 +385,7 @@ class RepairClient:
         return WorkshopError(
             f"No worker of {self.workflow_id} {what} in time. Nothing is lost.",
             expected="a repair worker on its task queue.",
-            fix="`workshop up`, or start the repair worker.",
+            fix="`workshop up`, or in a notebook `await lab.start_worker(repair())`.",
         )
 
 

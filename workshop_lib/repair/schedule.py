@@ -210,8 +210,8 @@ class RepairSchedules:
         auto_approve: bool,
         callback: Callback | None,
     ) -> Schedule:
-        if not 0 <= hour <= 23:
-            raise WorkshopError(f"There is no hour {hour}.", expected="0 to 23, UTC.")
+        if not (isinstance(hour, int) and 0 <= hour <= 23):
+            raise WorkshopError(f"There is no hour {hour!r}.", expected="0 to 23, UTC.")
         settings = get_settings()
         start = RepairStart(
             today=today or settings.today,

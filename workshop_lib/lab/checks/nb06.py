@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
@@ -13,7 +14,7 @@ from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.clock import pass_time
 from workshop_lib.lab.timeline_view import duration
-from workshop_lib.lab.waiting import NoAnswer, result
+from workshop_lib.lab.waiting import NoAnswer, WorkflowFailed, result
 from workshop_lib.lab.workers import start_worker
 from workshop_lib.repair.models import OrderInventory, Plan, Proposal
 from workshop_lib.repair.schedule import RepairSchedules
@@ -25,7 +26,7 @@ from workshop_lib.repair.schedule import RepairSchedules
     timeout=60,
 )
 async def expires(client: Client, workflow: type) -> str:
-    """Thirteen hours pass for one run and none for the other."""
+    """Twelve hours pass for one run and none for the other."""
     name = new_id("check-waiting")
     checked = spec(name, workflows=[workflow])
     worker = await start_worker(checked, announce=False)
@@ -37,22 +38,16 @@ async def expires(client: Client, workflow: type) -> str:
             )
             runs += [await started]
         await runs[0].signal("approve", rpc_timeout=seconds(10))
-        decided = await result(runs[0], timeout=15)
+        decided = await _result(runs[0], "a run that goes on after somebody has approved")
         if decided != "APPROVED":
             raise NotYet(saw=f"{decided!r} after a decision")
+        await _see_it_waits(runs[1])
         await pass_time(runs[1], hours=11)
-        if early := await _hours_to_its_end(runs[1]):
-            raise NotYet(
-                saw=f"a run that ended after {duration(early * 3600)}",
-                hint="a plain number means seconds: `timeout=timedelta(hours=12)`.",
-            )
-        await pass_time(runs[1], hours=2)
-        try:
-            undecided = await result(runs[1], timeout=5)
-        except NoAnswer:
-            raise NotYet(saw="a run that still waits after thirteen hours") from None
+        await _see_it_waits(runs[1])
+        await pass_time(runs[1], hours=1.1)
+        undecided = await _result(runs[1], "a run that still waits after twelve hours")
         if undecided != "EXPIRED":
-            raise NotYet(saw=f"{undecided!r} after thirteen hours")
+            raise NotYet(saw=f"{undecided!r} after twelve hours")
         hours = await _hours_to_its_end(runs[1])
     finally:
         for run in runs:
@@ -73,11 +68,17 @@ async def acts_alone(decide: Callable[[Plan], bool]) -> str:
         (0.96, 0.99): True,
         (0.951,): True,
         (0.95,): False,
+        (1.0, 0.95): False,
         (0.99, 0.90): False,
+        (0.90, 0.99): False,
+        (0.99, 0.99, 0.94): False,  # also where the average is above
         (): False,
     }
     for confidences, truth in cases.items():
         said = decide(_plan(confidences))
+        if inspect.iscoroutine(said):
+            said.close()
+            raise NotYet(saw="a coroutine", hint="nothing is awaited here: `def`, not `async def`.")
         if bool(said) is not truth:
             raise NotYet(saw=f"{said!r} for confidences {list(confidences)}")
     return f"{len(cases)} plans decided as the agent does"
@@ -85,7 +86,7 @@ async def acts_alone(decide: Callable[[Plan], bool]) -> str:
 
 @check(
     expects="a schedule that fires at seven, and one repair that a trigger has started.",
-    hint="`create(schedule_id, hour=7)` makes it, `trigger(schedule_id)` starts a repair now.",
+    hint="`upsert(name, hour=7)` makes or changes it, `trigger(name)` starts a repair now.",
     timeout=40,
 )
 async def scheduled(client: Client, schedule_id: str) -> str:
@@ -105,11 +106,44 @@ async def scheduled(client: Client, schedule_id: str) -> str:
     return f"next at {first:%Y-%m-%d %H:%M} UTC; started: {described.runs[-1]}"
 
 
-async def _hours_to_its_end(run: WorkflowHandle[Any, Any]) -> float:
-    """How long a run has taken by its own clock; 0 while it is under way."""
+async def _see_it_waits(run: WorkflowHandle[Any, Any]) -> None:
+    """See that a run has not ended yet."""
     described = await run.describe(rpc_timeout=seconds(10))
     if described.close_time is None:
-        return 0
+        return
+    after = described.close_time - described.start_time
+    if after > timedelta(hours=1):
+        raise NotYet(saw=f"a run that ended after {after}", hint="the limit is twelve hours.")
+    if after > timedelta(seconds=5):
+        raise NotYet(
+            saw=f"a run that ended after {duration(after.total_seconds())}",
+            hint="a plain number means seconds: `timeout=timedelta(hours=12)`.",
+        )
+    raise NotYet(
+        saw="a run that ended at once, before anybody had decided",
+        hint="does it `await workflow.wait_condition(…)`?",
+    )
+
+
+async def _result(run: WorkflowHandle[Any, Any], otherwise: str) -> Any:
+    """What a run returns within some seconds."""
+    try:
+        return await result(run, timeout=8)
+    except NoAnswer:
+        raise NotYet(saw=otherwise, hint="it waits for the condition, or for the limit.") from None
+    except WorkflowFailed as failed:
+        if "TimeoutError" not in failed.what:
+            raise
+        raise NotYet(
+            saw=f"a run that failed ({failed.what})",
+            hint="catch `TimeoutError`: Python's own, which needs no import.",
+        ) from None
+
+
+async def _hours_to_its_end(run: WorkflowHandle[Any, Any]) -> float:
+    """How long a run that has ended has taken by its own clock."""
+    described = await run.describe(rpc_timeout=seconds(10))
+    assert described.close_time is not None
     return (described.close_time - described.start_time).total_seconds() / 3600
 
 
