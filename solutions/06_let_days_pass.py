@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 06 · Let days pass in seconds
 #
-# An agent that works every day, for weeks. You watch it for eleven days, in the time it takes to drink a coffee.
+# An agent that works every day, for weeks. You watch it for ten days, in the time it takes to drink a coffee.
 #
 # **Time** 20 min · **Needs** 05 · **Offline** yes
 
@@ -61,7 +61,7 @@ store.reset()
 # This run waits for a signal, for ever. Give it twelve hours. Undecided, it ends as `"EXPIRED"`, which is a result
 # and no failure.
 #
-# The check decides one run. For another it lets eleven hours pass, and two more.
+# The check decides one run. For another it lets eleven hours pass, and one more.
 #
 # *Hint: `workflow.wait_condition(..., timeout=...)` raises `TimeoutError` when the time is over.*
 
@@ -115,8 +115,8 @@ class Decision:
 await check.expires(client, Decision)
 
 # %% [markdown]
-# How can thirteen hours pass in a second? On the dev server each run has a clock of its own. `lab.pass_time` tells it to
-# jump to the next timer, as far as you say. The code is none the wiser. In production time takes its time.
+# How can twelve hours pass in a second? On the dev server each run has a clock of its own. `lab.pass_time` tells it to
+# jump to the next timer, as far as you say. The code does not notice. In production time takes its time.
 #
 # The repair of 05 expires in the same way:
 
@@ -127,11 +127,11 @@ from workshop_lib.repair.worker import repair
 worker = await lab.start_worker(repair())
 undecided = await RepairClient.start(client)
 status = await lab.repair_reaches(undecided, "PENDING-APPROVAL")
-f"decide until {status.decide_until:%A %H:%M} UTC"
+print(f"decide until {status.decide_until:%A %H:%M} UTC")
 
 # %%
 await lab.pass_time(undecided.handle, hours=12.5)
-(await undecided.outcome()).reason
+print((await undecided.outcome()).reason)
 
 # %% [markdown]
 # **This cell fails on purpose.** Whoever decides now is too late, and is told so.
@@ -177,15 +177,16 @@ await check.acts_alone(acts_alone)
 # %% [markdown]
 # ## An agent that stays
 #
-# One run, a cycle a day. It looks, plans, acts or asks, and waits until a day is over. (Its clock is your machine's; the
-# shop's calendar began on 28 June and goes a day on with each cycle.)
+# One run, a cycle a day. It looks, plans, acts or asks, and waits until a day is over. (Its clock begins with
+# your machine's. The shop's calendar began on 28 June, and goes along with that clock.)
 
 # %%
 from workshop_lib.repair.proactive_client import ProactiveClient
 
+store.reset()  # the orders as they were
 agent = await ProactiveClient.start_agent(client, workflow_id=lab.new_id("proactive"))
 asked = await lab.repair_reaches(agent, "PENDING-APPROVAL")
-f"cycle {asked.cycle}: {asked.state}"
+print(f"cycle {asked.cycle}: {asked.state}")
 
 # %% [markdown]
 # <details><summary>Will it order the badges alone?</summary>
@@ -214,22 +215,22 @@ print(letters[0].read_text().partition("\n## ")[0])
 my_guess = ""
 
 # %%
-await agent.reject(asked.plan_digest, comment="not on a Saturday")
+await agent.reject(asked.plan_digest, comment="not today")
 await lab.repair_reaches(agent, "WAITING-FOR-NEXT-CYCLE")
-f"its clock: {await lab.pass_time(agent.handle, days=1):%A %d %B, %H:%M}"
+print(f"its clock: {await lab.pass_time(agent.handle, days=1):%A %d %B, %H:%M}")
 
 # %%
 tomorrow = await lab.repair_reaches(agent, "PENDING-APPROVAL")
-f"cycle {tomorrow.cycle}; the same digest: {tomorrow.plan_digest == asked.plan_digest}"
+print(f"cycle {tomorrow.cycle}; the same digest: {tomorrow.plan_digest == asked.plan_digest}")
 
 # %% [markdown]
 # <details><summary>What did it do?</summary>
 #
 # It asked again, about a plan of its own. *"It gives up."* A decision is about one plan and no other. Yesterday's digest
-# would be refused today, even though the plan says the same: you have not looked at *this* one.
+# would be refused today, even if the proposals were the same: you have not looked at *this* plan.
 # </details>
 #
-# Today you approve. Then you go on holiday, and nine days pass. (Some seconds here: each cycle does its work.)
+# Today you approve. Then you go on holiday.
 #
 # > **Predict.** Everything is repaired. What will the cycles of these days say?
 
@@ -239,20 +240,26 @@ my_guess = ""
 # %%
 await agent.approve(tomorrow.plan_digest)
 await lab.repair_reaches(agent, "WAITING-FOR-NEXT-CYCLE")
-before = (await agent.handle.describe()).run_id
-f"its clock: {await lab.pass_time(agent.handle, days=9):%A %d %B, %H:%M}"
+before = await agent.handle.describe()
+before.history_length
+
+# %% [markdown]
+# So many events the agent has written in two days. Nine more pass. (Some seconds here: each cycle does its work.)
+
+# %%
+print(f"its clock: {await lab.pass_time(agent.handle, days=9):%A %d %B, %H:%M}")
 
 # %%
 for cycle in await agent.cycles():
     print(
-        f"cycle {cycle.cycle:>2}  {cycle.started:%d %b %H:%M}  {cycle.state}  {cycle.reason[:50]}"
+        f"cycle {cycle.cycle:>2}  {cycle.started:%d %b %H:%M}  {cycle.state}  {cycle.reason[:60]}"
     )
 
 # %% [markdown]
 # <details><summary>What do they say?</summary>
 #
 # The third found nothing, and asked no model for a plan: detection was enough. *"So did the others."* Time passes for the
-# shop too. Harry's payment was a day old when you came, and on the fourth day it is a problem. The agent asked you every
+# shop too. One payment was a day old when you came, and on the fourth day it is a problem. The agent asked you every
 # day. Nobody answered, the plan expired after twelve hours, and the next day was a new one. (The eleventh cycle waits for
 # you now, and is no past one yet.)
 # </details>
@@ -263,16 +270,17 @@ for cycle in await agent.cycles():
 # and its state handed over.
 
 # %%
+await lab.repair_reaches(agent, "PENDING-APPROVAL")
 now = await agent.handle.describe()
-print("another run:", now.run_id != before, "· events in its history:", now.history_length)
+print("another run:", now.run_id != before.run_id, "· events in its history:", now.history_length)
 
 # %% [markdown]
-# A signal that arrives in that very moment is not lost: the agent looks at its signals last, and a later one finds the
-# new run. Now ask it to leave.
+# A signal that arrives in that very moment is not lost: the agent handles all that have come before it hands over, and
+# a later one reaches the new run. Now ask it to leave.
 
 # %%
 await agent.request_exit()
-f"{(await agent.stopped()).state}"
+print((await agent.stopped()).state)
 
 # %% [markdown]
 # ## Or let the server start it
@@ -315,7 +323,7 @@ for moment in (await schedules.describe(name)).next_times[:5]:
 # | between two repairs | a run that waits | nothing |
 # | remembers its past cycles | yes | each repair is a run of its own |
 # | can be asked, hurried, stopped | by signals and queries | pause, trigger, delete |
-# | a repair still waits when the next is due | the next waits for it | the next is dropped |
+# | a repair still waits when the next is due (it may for longer than a day) | the next waits for it | the next is dropped |
 
 # %% [markdown]
 # ## Try it yourself
@@ -326,7 +334,7 @@ for moment in (await schedules.describe(name)).next_times[:5]:
 # %% [markdown]
 # ## Recap
 #
-# You have let eleven days pass and lost none.
+# You have let ten days pass and lost none.
 #
 # 1. Who keeps a timer of twelve hours while no worker runs?
 # 2. Why does one unsure proposal stop the whole plan?
@@ -340,8 +348,8 @@ for moment in (await schedules.describe(name)).next_times[:5]:
 # </details>
 
 # %% [markdown]
-# Delete the schedule and stop this notebook's workers.
+# Stop this notebook's workers and delete the schedule.
 
 # %%
-await schedules.delete(name)
 lab.stop_all()
+await schedules.delete(name)
