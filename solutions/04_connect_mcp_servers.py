@@ -125,9 +125,10 @@ my_guess = ""
 # ### Exercise · Add a tool to a running agent (8 min)
 #
 # `mine` is the finance team's server with all its tools, in this kernel. Give it one more: `exchange_rate`, with one
-# argument `currency` and a docstring. Then serve it, and tell the session: it listens to the signal `tools_changed`.
+# argument `currency` and a docstring. The cell then serves it in place of the team's. Run it so, for your prediction.
+# Then tell the session: it listens to the signal `tools_changed`.
 #
-# The check looks for a completed call of a tool that the team never had.
+# The check looks for that signal, and for a completed call of a tool that the team never had.
 #
 # *Hint: FastMCP makes a tool of any function: `@mine.tool`. A **signal** is a message to a workflow that nobody
 # answers: `await chat.handle.signal("name")`.*
@@ -144,6 +145,7 @@ def exchange_rate(currency: str) -> float:
     return {"EUR": 0.92, "GBP": 0.79, "JPY": 149.5}[currency.upper()]
 
 
+reply = None
 finance_server.kill()
 await lab.serve_mcp(mine)
 await chat.handle.signal("tools_changed")
@@ -156,6 +158,7 @@ reply = await lab.watch(chat.send("What is the exchange rate for EUR?"), chat.ha
 #
 # # your code here: a function, decorated
 #
+# reply = None
 # finance_server.kill()
 # await lab.serve_mcp(mine)
 # # your code here: the signal
@@ -185,41 +188,41 @@ reply
 my_guess = ""
 
 # %% [markdown]
-# To have time for a murder, the finance *worker* stops first. The workflow is started then, and waits. The chat is a
+# To have time to kill it, the finance *worker* stops first. The workflow is started then, and waits. The chat is a
 # new one, with nothing else under way.
 #
 # ### Exercise · Survive it (8 min)
 #
-# Kill the server while the call is under way, start it again, and start the worker again.
+# Kill `finance_server` while the call is under way, and start it again. The last line starts the worker again.
 #
 # The check wants a second try of the call, the price in the reply, and one run in the team's namespace.
 #
-# *Hint: `server.kill()`, then `await server.restart()`, which brings it back on the same port.*
+# *Hint: `finance_server.kill()`, then `await finance_server.restart()`, which brings it back.*
 
 # %% exercise="killed_server" minutes=8
 import asyncio
 
-server = await lab.start_mcp_server("finance")
+finance_server = await lab.start_mcp_server("finance")
 lab.stop_worker("finance")
 await chat.end()
 chat = ChatClient(client, "mcp")
 asking = asyncio.create_task(chat.send("What's the stock price of NVDA?"))
 await lab.mcp_runs(chat.handle, "finance-namespace")  # the call has reached the team
-server.kill()
-await server.restart()
-await lab.start_worker(finance())
+finance_server.kill()
+await finance_server.restart()
+await lab.start_worker(finance(), announce=False)
 
 # --- stub ---
 # import asyncio
 #
-# server = await lab.start_mcp_server("finance")
+# finance_server = await lab.start_mcp_server("finance")
 # lab.stop_worker("finance")
 # await chat.end()
 # chat = ChatClient(client, "mcp")
 # asking = asyncio.create_task(chat.send("What's the stock price of NVDA?"))
 # await lab.mcp_runs(chat.handle, "finance-namespace")  # the call has reached the team
 # # your code here: kill the server, and bring it back
-# await lab.start_worker(finance())
+# await lab.start_worker(finance(), announce=False)
 
 # %%
 await check.killed_server(client, chat, asking, "NVDA")
@@ -233,6 +236,8 @@ await check.killed_server(client, chat, asking, "NVDA")
 # *"Two."* So it would be with a server that starts something at each request. MCP itself promises nothing here: the key is
 # an agreement between this agent and these servers.
 # </details>
+#
+# In the timeline, look for `call-tool`: one bar, and what its first try ended with.
 
 # %%
 await lab.show_timeline(chat.handle)
@@ -250,12 +255,14 @@ from workshop_lib.mcp_cli import ClientName, configuration
 print(json.dumps(configuration(ClientName.CLAUDE), indent=1))
 
 # %% [markdown]
-# `workshop mcp config claude` prints the same. Paste it, and *Claude Desktop* has both teams' tools, and those of the repair agent, which
-# you meet in 05. The command knows `goose`, `wsl` and `inspector` too.
+# `uv run workshop mcp config claude` prints the same. Paste it into the assistant's configuration file, have `workshop up` running, and
+# *Claude Desktop* has both teams' tools, and those of the repair agent, which you meet in 05. The command knows `goose`,
+# `wsl` and `inspector` too.
 #
 # ## Side by side
 #
-# One question through both doors, measured now, on this machine. The column `sdk` goes through Nexus:
+# One question through both doors, measured now, on this machine. The column `sdk` goes through Nexus. Time decides nothing
+# here:
 
 # %%
 figures = await lab.compare_loops(client, "What's the stock price of TSLA?", ["sdk", "mcp"])
@@ -297,8 +304,9 @@ await check.chosen(choices)
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. `it_server.kill()`, and ask for both teams: after a while the reply names the outage, with the other
-# answer in it. Or in a terminal: `uv run workshop chat --loop mcp --mcp-transport stdio`.
+# No checks here. Ask a new chat for both teams after `it_server.kill()`: the reply names the outage, with the other answer
+# in it. A chat that knows the team's tools already waits a minute for the server first. Or in a terminal:
+# `uv run workshop chat --loop mcp --mcp-transport stdio`.
 
 # %% [markdown]
 # ## Recap

@@ -32,6 +32,8 @@ def hold(pid: int) -> None:
 def listening(port: int = 0, host: str = "127.0.0.1") -> Iterator[int]:
     """This process listens on a port and never answers."""
     with socket.socket() as held:
+        # Connections that ended a moment ago are no hindrance.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((host, port))
         held.listen()
         yield int(held.getsockname()[1])

@@ -243,6 +243,13 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
     assert len(await team_runs("finance", queue)) == 1
 
 
+async def test_a_chat_that_has_answered_without_a_call_is_not_waited_for(chat: Chat) -> None:
+    session = chat()
+    await say(session, "What is 125 * 8?")
+    with pytest.raises(WorkshopError, match="has answered, and called no tool of a team's"):
+        await mcp_runs(session.handle, get_settings().finance_namespace)
+
+
 async def test_a_call_that_waits_keeps_nobody_else_waiting(
     chat: Chat, all_up: Teams, settings_env: SettingsEnv
 ) -> None:
@@ -339,9 +346,9 @@ async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
         mine.kill()
         with stranger_at(mine.url, tmp_path):
             reply = await say(session, "What's the stock price of AAPL?")
-            assert "strangers" not in reply.text and "does not answer" in reply.text
+            assert "strangers" not in reply.text and "no MCP server of the finance" in reply.text
             reply = await say(chat(), "What's the stock price of AAPL?")
-            assert "strangers" not in reply.text and "does not answer" in reply.text
+            assert "strangers" not in reply.text and "no MCP server of the finance" in reply.text
             taken = mine.url
             await mine.restart()
             assert mine.url != taken

@@ -290,10 +290,11 @@ async def test_a_server_is_killed_and_started_again_in_its_place(teams: Teams) -
 
 
 async def test_a_port_that_is_taken_meanwhile_is_given_up_unless_it_was_asked_for(
-    settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+    teams: Teams, settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
 ) -> None:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path, IT_MCP_PORT=None)
+    settings_env(WORKSHOP_STATE_DIR=tmp_path, IT_MCP_PORT=free_port())
     server = await start_mcp_server("it")
+    settings_env(IT_MCP_PORT=None)  # from now on any will do
     url, port = server.url, urlsplit(server.url).port
     assert port
     server.kill()

@@ -15,6 +15,7 @@ from temporalio.client import Client
 from workshop_lib.agents.flat_tools import get_weather
 from workshop_lib.connect import connect
 from workshop_lib.lab.checks import CheckNotMet, nb02, nb03, nb04, nb05, nb06
+from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
 from workshop_lib.lab.classroom import start
 from workshop_lib.lab.workers import stop_all
 from workshop_lib.settings import PROJECT_ROOT
@@ -189,20 +190,44 @@ async def serve_the_orchestrator() -> None:
         await start_worker(spec, announce=False)
 
 
-async def test_a_new_tool_that_fails(attempt: Callable[..., Notebook]) -> None:
-    from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
+def listing(*names: str) -> ActivityRun:
+    tools = [{"name": name} for name in ("stock_price", *names)]
+    return ActivityRun(nb04.LISTING, completed=True, result={"tools": tools})
 
-    def call(**result: object) -> Evidence:
-        request = {"name": "exchange_rate"}
-        return Evidence([ActivityRun(nb04.CALL, request, completed=True, result=result)])
 
-    with pytest.MonkeyPatch.context() as patch:
+def call_of_it(result: object = None) -> ActivityRun:
+    request = {"name": "exchange_rate"}
+    return ActivityRun(nb04.CALL, request, completed=result is not None, result=result)
 
-        async def of(handle: object) -> Evidence:
-            return call(is_error=True, content=[{"type": "text", "text": "no such currency"}])
 
-        patch.setattr(nb04, "evidence", of)
-        assert "failed: no such currency" in await refused(nb04.new_tool, Chat())
+KEY_ERROR = {"is_error": True, "content": [{"type": "text", "text": "no such currency"}]}
+
+
+@pytest.mark.parametrize(
+    ("signals", "steps", "why"),
+    [
+        ([], [listing(), listing("fx")], "no signal in the session's history"),
+        (["tool_changed"], [listing()], "listens to 'tools_changed'"),
+        (["tools_changed"], [listing(), listing()], "no new tool in the list"),
+        (["tools_changed"], [listing("exchange_rate"), call_of_it({})], "no new tool in the list"),
+        (["tools_changed"], [listing(), listing("fx")], "fx in the list, and no call of it"),
+        (["tools_changed"], [listing(), listing("exchange_rate"), call_of_it()], "no result"),
+        (
+            ["tools_changed"],
+            [listing(), listing("exchange_rate"), call_of_it(KEY_ERROR)],
+            "failed: no such currency",
+        ),
+    ],
+    ids=["not told", "mistyped", "not served", "new session", "not called", "no result", "fails"],
+)
+async def test_a_new_tool_that_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, signals: list[str], steps: list[ActivityRun], why: str
+) -> None:
+    async def of(handle: object) -> Evidence:
+        return Evidence(steps, signals=signals)
+
+    monkeypatch.setattr(nb04, "evidence", of)
+    assert why in await refused(nb04.new_tool, Chat())
 
 
 class Chat:

@@ -32,7 +32,7 @@ from temporalio.worker import (
 
 from workshop_lib.agents.mcp_team import TEAMS, server_name
 from workshop_lib.heartbeat import heartbeating
-from workshop_lib.mcp_wire import SERVER_DOWN, SERVERS, reachable_url, server_url
+from workshop_lib.mcp_wire import SERVER_DOWN, SERVERS, reachable_url
 
 # A person waits for a listing, and the question may not need this team at all: no long patience here.
 LISTING_TRIES = 3
@@ -194,7 +194,10 @@ def _in_words(error: BaseException, server: str) -> str:
     team, _, transport = server.rpartition("-")
     if transport == "stdio":
         return f"the {team} team's MCP server, started by the worker, does not answer"
-    where = f"the {team} team's MCP server at {server_url(team)}"
+    url = reachable_url(team)
+    if url is None:
+        return f"no MCP server of the {team} team runs here (`workshop mcp serve {team}` starts it)"
+    where = f"the {team} team's MCP server at {url}"
     for answer in _answers(error):
         return f"{where} answers, but not as that server should: {answer}"
     return f"{where} does not answer (`workshop mcp serve {team}` starts it)"

@@ -104,12 +104,15 @@ class McpServerProcess:
         registry.no_longer(_key(self.name), self)
 
 
-async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerProcess:
+async def start_mcp_server(
+    name: str, *, port: int | None = None, announce: bool = True
+) -> McpServerProcess:
     """Start a team's MCP server, in place of the one that this process has started before.
 
     Args:
         name: a key of `mcp_wire.SERVERS`: "it", "finance", "repair".
         port: the settings' one when left out, or another where that is taken.
+        announce: print where it listens.
 
     Returns:
         The server, listening.
@@ -122,6 +125,8 @@ async def start_mcp_server(name: str, *, port: int | None = None) -> McpServerPr
     process, url = await _listening(_launch(name, port=port))
     server = McpServerProcess(name, process, url, fixed=port is not None)
     await _register(server)
+    if announce:
+        print(f"MCP server {name} · {url}")
     return server
 
 
@@ -133,7 +138,7 @@ async def ensured(names: Iterable[str] = TEAM_SERVERS) -> AsyncIterator[list[Mcp
         for name in names:
             if await asyncio.to_thread(is_healthy, name):
                 continue
-            started.append(await start_mcp_server(name))
+            started.append(await start_mcp_server(name, announce=False))
         yield started
     finally:
         for server in started:

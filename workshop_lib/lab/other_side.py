@@ -22,7 +22,7 @@ from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.pending import waits_for
-from workshop_lib.lab.waiting import within
+from workshop_lib.lab.waiting import NoAnswer, watch
 
 KEY = "idempotency_key"  # of an MCP call
 MOST_RUNS = 20  # of a long chat only the latest are followed
@@ -65,27 +65,34 @@ async def mcp_runs(
     Waits until there is one. The team's server has noted the call's idempotency key with the run.
 
     Raises:
-        WorkshopError: there was none within `timeout` seconds.
+        WorkshopError: there was none within `timeout` seconds, or the chat has answered without one.
+        NobodyPolls: the chat itself has no worker.
     """
     team = await connect(namespace)
 
     async def noted_runs() -> list[str]:
         while True:
             with contextlib.suppress(RPCError):  # the chat is just being started
-                calls = (await evidence(handle)).activities
-                made = [call.input for call in calls if call.name.endswith(".call-tool")]
+                history = await evidence(handle)
+                made = [r.input for r in history.activities if r.name.endswith(".call-tool")]
                 key = (made[-1]["meta"] or {}).get(KEY) if made else None
                 runs = [run async for run in team.list_workflows(limit=MOST_RUNS)] if key else []
                 noted = [run.id for run in runs if (await run.memo()).get(KEY) == key]
                 if noted:
                     return noted
+                if not made and 0 < history.asked == history.answered:
+                    raise WorkshopError(
+                        "The chat has answered, and called no tool of a team's.",
+                        fix="ask again while the team's MCP server runs; the reply says what it missed.",
+                    )
             await asyncio.sleep(0.1)  # there is no event for a run in another namespace
 
     try:
-        return await within(noted_runs(), timeout, f"A run of the call in {namespace}")
-    except WorkshopError as late:
+        return await watch(noted_runs(), handle, timeout=timeout)
+    except NoAnswer:
         raise WorkshopError(
-            f"{late.what} The chat: {'; '.join(await waits_for(handle))}.",
+            f"A run of the call in {namespace} did not come within {timeout:g} s."
+            f" The chat: {'; '.join(await waits_for(handle))}.",
             fix=f"mend what the chat waits for, and see that the team's namespace is {namespace}.",
         ) from None
 

@@ -41,11 +41,16 @@ class Evidence:
     Attributes:
         activities: in the order in which the workflow scheduled them.
         workers: identities of those who ran its workflow tasks, each once, in order.
+        asked, answered: how many updates, such as a chat's messages, it has accepted and completed.
+        signals: names of the signals that have reached it, in order.
         status: "completed", "running", "failed" …
     """
 
     activities: list[ActivityRun] = field(default_factory=list)
     workers: list[str] = field(default_factory=list)
+    asked: int = 0
+    answered: int = 0
+    signals: list[str] = field(default_factory=list)
     status: str = "running"
 
     def named(self, name: str) -> list[ActivityRun]:
@@ -88,6 +93,13 @@ async def evidence(handle: WorkflowHandle[Any, Any], timeout: float = 10) -> Evi
                 identity = event.workflow_task_started_event_attributes.identity
                 if identity not in found.workers:
                     found.workers.append(identity)
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+                found.asked += 1
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED:
+                found.answered += 1
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+                signaled = event.workflow_execution_signaled_event_attributes
+                found.signals.append(signaled.signal_name)
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
                 found.status = "completed"
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:

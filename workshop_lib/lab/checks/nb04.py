@@ -1,7 +1,8 @@
 """Checks of notebook 04: a tool that appears, a server that dies in mid-call, and what to choose."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from temporalio.client import Client
 
@@ -9,12 +10,15 @@ from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.mcp_servers import is_healthy
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.waiting import watch
 from workshop_lib.mcp_wire import SERVER_DOWN
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"
+LISTING = "temporalio.mcp.finance-http.list-tools"
+SIGNAL = "tools_changed"
 KNOWN = {"stock_price", "calculate_roi"}
 CHOICES = {
     "two teams of one company, both on Temporal": "nexus",
@@ -31,14 +35,28 @@ CHOICES = {
 )
 async def new_tool(chat: ChatClient) -> str:
     """The agent has called the learner's tool, in a session that was open before there was one."""
-    calls = [run for run in (await evidence(chat.handle)).named(CALL) if run.completed]
-    names = [_name(run.input) for run in calls]
-    new = [run for run, name in zip(calls, names, strict=True) if name and name not in KNOWN]
-    if not new:
+    history = await evidence(chat.handle)
+    listed = [_tools(run.result) for run in history.named(LISTING) if run.completed]
+    new = sorted(set(listed[-1] if listed else ()) - KNOWN)
+    if SIGNAL not in history.signals:
+        raise NotYet(saw=_signals(history.signals), hint=f"`await chat.handle.signal({SIGNAL!r})`.")
+    if not new or len(listed) < 2:
         raise NotYet(
-            saw=f"calls of {', '.join(map(str, names)) or 'no tool'} of the finance server"
+            saw="no new tool in the list that the server gave after the signal",
+            hint="`@mine.tool` above the function, then serve it, then signal, then ask.",
         )
-    name, result = _name(new[-1].input), new[-1].result or {}
+    calls = [run for run in history.named(CALL) if _name(run.input) in new]
+    if not calls:
+        raise NotYet(
+            saw=f"{', '.join(new)} in the list, and no call of it",
+            hint="the model chooses by name and docstring: do they speak of exchange rates?",
+        )
+    name, result = _name(calls[-1].input), calls[-1].result or {}
+    if not calls[-1].completed:
+        raise NotYet(
+            saw=f"{name} was called and has given no result that its signature allows",
+            hint="try the function by itself: does it return what it says?",
+        )
     if result.get("is_error"):
         said = " ".join(str(part.get("text", "")) for part in result.get("content") or ())
         raise NotYet(
@@ -56,13 +74,21 @@ async def killed_server(
     client: Client, chat: ChatClient, asking: "asyncio.Task[Reply]", ticker: str
 ) -> str:
     """The call was tried again, and found the run that the first try had started."""
+    if not asking.done() and not await asyncio.to_thread(is_healthy, "finance"):
+        raise NotYet(saw="no finance server", hint="`await finance_server.restart()`.")
     reply = await watch(asyncio.shield(asking), chat.handle, timeout=50)
     calls = (await evidence(chat.handle)).named(CALL)
     if not calls:
-        raise NotYet(saw=f"no call of the finance server, and the reply {reply.text!r}")
+        raise NotYet(
+            saw=f"no call of the finance server, and the reply {reply.text!r}",
+            hint="kill it after `lab.mcp_runs`: before, the agent has not asked it.",
+        )
     last = calls[-1]
     if last.attempts < 2:
-        raise NotYet(saw="a call that was tried once: nothing happened to it")
+        raise NotYet(
+            saw="a call that was tried once: nothing happened to it",
+            hint="kill `finance_server` while the call waits, after `lab.mcp_runs`.",
+        )
     if last.failed_with != SERVER_DOWN:  # a worker on a busy machine may have missed a heartbeat
         raise NotYet(saw="a second try, but not because of the server")
     runs = await mcp_runs(chat.handle, get_settings().finance_namespace)
@@ -85,6 +111,17 @@ async def chosen(choices: Mapping[str, str]) -> str:
         if said != right:
             raise NotYet(saw=f"{choices.get(situation)!r} for {situation!r}")
     return "as the table says"
+
+
+def _signals(names: Sequence[str]) -> str:
+    if not names:
+        return "no signal in the session's history"
+    return f"the signal {names[-1]!r}; the session listens to {SIGNAL!r}"
+
+
+def _tools(listing: Any) -> list[str]:
+    """The names in the result of a listing."""
+    return [str(tool.get("name")) for tool in (listing or {}).get("tools", ())]
 
 
 def _name(request: object) -> str | None:
