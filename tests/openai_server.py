@@ -49,6 +49,11 @@ class OpenAIServer:
         )
         self._thread.start()
 
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """The requests, each once: an activity whose heartbeat was late on a busy machine asks the same again."""
+        return [body for n, body in enumerate(self.requests) if body not in self.requests[:n]]
+
     def next_step(self) -> Any:
         """What happens to the request at hand."""
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]

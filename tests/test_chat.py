@@ -408,9 +408,9 @@ async def test_an_impossible_tool_call_is_handed_back_with_the_reason(
         reply = await say(chat, "What is 15 * 23?")
         assert reply == Reply(text="It is 345.", turn=1, model_calls=3, tool_calls=["calculator"])
     # What the model was sent the second time ends with the reason.
-    told = model.requests[1]["messages"][-1]
+    told = model.questions[1]["messages"][-1]
     assert told["role"] == "tool" and handed_back in told["content"]
-    assert model.requests[2]["messages"][-1]["content"] == "345"
+    assert model.questions[2]["messages"][-1]["content"] == "345"
 
 
 @pytest.mark.parametrize("fault", ["cut_json", "unknown_tool", "wrong_argument"])
@@ -467,7 +467,7 @@ async def test_a_model_that_repeats_a_bad_call_for_ever_is_answered_politely(
     with scripted_model(settings_env, bad) as model:
         reply = await say(chat, "What is the weather in Seattle?")
     assert "Please ask in other words" in reply.text
-    assert reply.model_calls == len(model.requests) == MAX_CORRECTIONS + 1
+    assert reply.model_calls == len(model.questions) == MAX_CORRECTIONS + 1
 
 
 @pytest.mark.parametrize("arguments", ['{"city": %s}' % ("9" * 5000), "[" * 20_000])
@@ -490,7 +490,7 @@ async def test_a_model_that_calls_tools_for_ever_is_stopped(
     with scripted_model(settings_env, again) as model:
         reply = await say(chat, "What is the weather in Seattle?")
     assert "again and again" in reply.text
-    assert len(model.requests) == MAX_TOOL_ROUNDS
+    assert len(model.questions) == MAX_TOOL_ROUNDS
     assert len(reply.tool_calls) == MAX_TOOL_ROUNDS
 
 
@@ -508,7 +508,7 @@ async def test_a_result_of_a_tool_that_cannot_be_used_is_told_to_the_model(
     wrong_type = calling({"name": "weather", "arguments": '{"city": 5}'})
     with scripted_model(settings_env, wrong_type, says("I give up.")) as model:
         assert (await say(chat, "What is the weather in Seattle?")).text == "I give up."
-    assert "Error: wrong arguments: city" in model.requests[1]["messages"][-1]["content"]
+    assert "Error: wrong arguments: city" in model.questions[1]["messages"][-1]["content"]
 
 
 # --- a model that is down ----------------------------------------------------------------------------

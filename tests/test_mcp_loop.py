@@ -180,8 +180,8 @@ async def test_an_impossible_call_is_handed_back_a_bounded_number_of_times(
         reply = await say(chat(), "What's the stock price of TSLA?")
     assert "Please ask in other words" in reply.text
     assert reply.tool_calls == []
-    assert reply.model_calls == len(model.requests) == MAX_CORRECTIONS + 1
-    told = model.requests[1]["messages"][-1]["content"]
+    assert reply.model_calls == len(model.questions) == MAX_CORRECTIONS + 1
+    told = model.questions[1]["messages"][-1]["content"]
     assert "Error: " in str(told)
 
 
