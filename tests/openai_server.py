@@ -51,7 +51,7 @@ class OpenAIServer:
 
     @property
     def questions(self) -> list[dict[str, Any]]:
-        """The requests, each once: an activity whose heartbeat was late on a busy machine asks the same again."""
+        """The requests, each once: an activity whose heartbeat was late asks the same again."""
         return [body for n, body in enumerate(self.requests) if body not in self.requests[:n]]
 
     def next_step(self) -> Any:
