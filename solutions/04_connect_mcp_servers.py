@@ -237,7 +237,7 @@ await check.killed_server(client, chat, asking, "NVDA")
 # an agreement between this agent and these servers.
 # </details>
 #
-# In the timeline, look for `call-tool`: one bar, and what its first try ended with.
+# In the timeline, look for `call-tool`: one bar, and two tries.
 
 # %%
 await lab.show_timeline(chat.handle)
