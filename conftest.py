@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
 from notebook_runner import clear_leftovers, forget_learners_settings, isolated_state  # noqa: E402
 
+pytest_plugins = ["crashed_workers"]
 _session = ExitStack()
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel_alone
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -94,12 +95,13 @@ def forget_learners_settings() -> None:
 def isolated_state() -> Iterator[Path]:
     """An environment with a state folder of its own; at the end what runs there is stopped.
 
-    No shared server is in reach either: what runs within starts its own.
+    No shared server is in reach either: what runs within starts its own, and a kernel has its own network.
     """
     before = dict(os.environ)
     folder = state_folder()
     _forget_server_and_keys()
     os.environ["WORKSHOP_STATE_DIR"] = str(folder)
+    kernel_alone.use_where_possible()
     try:
         yield folder
     finally:
