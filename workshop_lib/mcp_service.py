@@ -21,8 +21,11 @@ from typing import Any
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools import Tool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -111,6 +114,42 @@ def create_server(
     return server
 
 
+class _OwnPagesOnly:
+    """Refuses what a web page sends that does not come from the server itself, whose pages are none.
+
+    FastMCP's guard has looked at the host by now, and lets pages of every other program of this machine
+    through: what a notebook, a development server or another user shows is not to approve repairs.
+    Browsers say with every POST whose page it is; other programs say nothing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            own = f"http://{headers.get('host')}"
+            if any(origin != own for origin in headers.getlist("origin")):
+                answer = PlainTextResponse("Forbidden Origin", status_code=403)
+        await answer(scope, receive, send)
+
+
+# How everybody serves over HTTP, in a process or a notebook's kernel. What is said here no FASTMCP_…
+# variable can say otherwise; and without the guard any web page could call tools by way of a name of its
+# own that leads to this machine.
+HTTP_OPTIONS: dict[str, Any] = {
+    "path": "/mcp",
+    # A request says all that is needed to answer it, so one that is sent again after a restart is
+    # answered like any other.
+    "stateless_http": True,
+    "host_origin_protection": True,
+    "allowed_hosts": [],
+    "allowed_origins": [],
+    "middleware": [Middleware(_OwnPagesOnly)],
+}
+
+
 def connection_of(context: Context) -> Connection:
     """The connection that the server of a call has."""
     connection = context.lifespan_context["temporal"]
@@ -195,10 +234,8 @@ def _serve_http(server: FastMCP, listening: socket.socket, while_stdin_open: boo
                 host=LOCALHOST,
                 port=port,
                 sockets=[listening],
-                # A request says all that is needed to answer it, so one that is sent again after a
-                # restart is answered like any other.
-                stateless_http=True,
                 uvicorn_config={"log_config": None, "access_log": False},
+                **HTTP_OPTIONS,
             )
         )
     finally:

@@ -10,7 +10,7 @@ from fastmcp import FastMCP
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.mcp_service import listen
+from workshop_lib.mcp_service import HTTP_OPTIONS, listen
 from workshop_lib.mcp_wire import remove_record, url_of, write_record
 
 START_LIMIT = 30.0  # seconds until it must answer
@@ -29,7 +29,7 @@ class McpServerHere:
         self._socket = listen(server.name)
         self.url = url_of(self._socket.getsockname()[1])
         # As `mcp_service` serves it, but with an end that can be asked for from another thread.
-        app = server.http_app(path="/mcp", stateless_http=True)
+        app = server.http_app(**HTTP_OPTIONS)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
         self._web = _Web(config)
         self._thread = threading.Thread(target=self._run, name=f"mcp-{server.name}", daemon=True)
