@@ -4,10 +4,12 @@ Left out: the commands themselves (`cli`, `repair_cli`).
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+_for_programs = False  # this command's stdout is read by a program
+
+
+def _remember(as_json: bool) -> bool:
+    global _for_programs
+    _for_programs = as_json
+    return as_json
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout.", callback=_remember)
+]
 
 
 def say(text: str) -> None:
@@ -30,8 +43,27 @@ def say(text: str) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one coroutine to its end."""
-    return asyncio.run(work)
+    """Run one coroutine to its end. With `--json` nothing that it does reaches stdout."""
+    with stdout_to_stderr() if _for_programs else contextlib.nullcontext():
+        return asyncio.run(work)
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """While the block runs, what anybody writes on stdout goes to stderr: a library, in Python or not, or a
+    child process."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # one of them is closed
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def leave_in_order() -> None:

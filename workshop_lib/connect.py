@@ -10,6 +10,7 @@ which comes from `settings` so that clients, workers and endpoints agree on it.
 
 import asyncio
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +23,13 @@ from temporalio.client import Client, Interceptor, Plugin
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
@@ -166,6 +173,9 @@ def live_record(state_dir: Path, name: str = RECORD_NAME) -> dict[str, Any] | No
 def quiet_runtime() -> None:
     """Keep the SDK's core from logging warnings that a cell or a terminal need not show.
 
+    Its errors go where Python's logs go, and not, as they are by default, in colours onto standard output,
+    where a program may read what it asked us for.
+
     Takes effect before the process's first connection only; later calls, and calls where a program
     has set a runtime of its own (for metrics), change nothing.
     """
@@ -174,7 +184,9 @@ def quiet_runtime() -> None:
         return
     _quiet = True
     errors_only = TelemetryFilter(core_level="ERROR", other_level="ERROR")
-    runtime = Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=errors_only)))
+    forwarded = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
+    logs = LoggingConfig(filter=errors_only, forwarding=forwarded)
+    runtime = Runtime(telemetry=TelemetryConfig(logging=logs))
     try:
         Runtime.set_default(runtime)
     except RuntimeError:
