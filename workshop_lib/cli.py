@@ -199,6 +199,8 @@ def ask(
             milliseconds = round((time.perf_counter() - begun) * 1000)
             if session is None:  # nobody knows its name
                 await end(chat)
+            if reply.notice:
+                say(reply.notice)
             return {
                 "reply": reply.text,
                 "workflow_id": chat.workflow_id,
@@ -364,15 +366,20 @@ async def chat_worker(*, mcp_http: bool = False) -> AsyncIterator["Client"]:
 async def _pieces(
     client: "Client", chat: "ChatClient", message: str, *, streams: bool
 ) -> AsyncIterator[str]:
-    """The reply to a message, in pieces where the session streams."""
-    if not streams:
-        yield (await chat.send(message)).text
-        return
-    from workshop_lib.agents.streaming import stream_reply
+    """The reply to a message, in pieces where the session streams, and what is to be said of the session."""
+    if streams:
+        from workshop_lib.agents.streaming import stream_reply
 
-    async for piece in stream_reply(client, chat, message):
-        if isinstance(piece, str):
-            yield piece
+        async for piece in stream_reply(client, chat, message):
+            if isinstance(piece, str):
+                yield piece
+            else:
+                reply = piece  # the last item
+    else:
+        reply = await chat.send(message)
+        yield reply.text
+    if reply.notice:
+        yield f"\n({reply.notice})"
 
 
 def _needs_servers(loop: LoopName, transport: McpTransport) -> bool:

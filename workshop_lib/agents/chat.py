@@ -2,13 +2,15 @@
 
 A session is one workflow run. A message is an update: it is refused at once with a reason, or accepted,
 recorded and answered, whatever happens to workers meanwhile. Messages that arrive together are answered
-one after the other in the order in which they were accepted. Left out: how a reply is found. A loop is a
-subclass that says so in `respond`.
+one after the other in the order in which they were accepted. A run holds only so much, and the server ends
+one that holds more, whatever it is doing: a session says so well before, and then takes no more messages.
+Left out: how a reply is found. A loop is a subclass that says so in `respond`.
 """
 
 import asyncio
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from temporalio import workflow
@@ -21,6 +23,8 @@ from workshop_lib.reasons import reason_of
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
 MAX_CORRECTIONS = 3  # a message; calls handed back because they cannot be made
+MAX_PAGE_CHARS = 1_000_000  # of a transcript; an answer of more than 4 MB does not arrive
+NOTICE_AT = 100  # messages before the last one
 
 INSTRUCTIONS = (
     "You are a helpful assistant. Use a tool whenever one can find the answer, and answer from what the"
@@ -37,6 +41,25 @@ TOO_MANY_ROUNDS = (
 )
 
 
+CHAT_FULL = (
+    "This session is full: it holds as much as one can. Nothing is lost, and it can be read as before;"
+    " start a session with another name to go on."
+)
+
+
+class SessionLimits(BaseModel):
+    """How much a session may hold until it takes no more messages.
+
+    Below what ends a run on a Temporal server (2,000 updates, 10,000 signals, 51,200 events, 50 MiB), by
+    what messages may still add that are accepted already.
+    """
+
+    updates: int = Field(1_990, gt=0)
+    signals: int = Field(9_000, gt=0)
+    events: int = Field(40_000, gt=0)
+    history_bytes: int = Field(40_000_000, gt=0)
+
+
 class ChatStart(BaseModel):
     """Input of a session.
 
@@ -46,6 +69,7 @@ class ChatStart(BaseModel):
         team_timeout: seconds that a call to another team may take, waiting for it included.
         stream: publish the reply piece by piece while it is written, in loops that can.
         mcp_transport: how the loop with MCP reaches the teams' servers.
+        limits: lower ones for a test.
     """
 
     user: str = ""
@@ -53,6 +77,7 @@ class ChatStart(BaseModel):
     team_timeout: float = Field(60, gt=0)
     stream: bool = False
     mcp_transport: Transport = "http"
+    limits: SessionLimits = SessionLimits()
 
 
 class Reply(BaseModel):
@@ -62,12 +87,18 @@ class Reply(BaseModel):
         turn: 1 for the first message of the session.
         model_calls: calls to the model that this turn needed and whose answers are in the history.
         tool_calls: names of the tools called, in order.
+        notice: what the user should know of the session, such as that it is nearly full; mostly empty.
     """
 
     text: str
     turn: int
     model_calls: int = 0
     tool_calls: list[str] = []
+    notice: str = ""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What a notebook shows: the notice only where there is one."""
+        return [pair for pair in super().__repr_args__() if pair != ("notice", "")]
 
 
 class TranscriptLine(BaseModel):
@@ -87,16 +118,22 @@ class ChatSession:
         self._toolbox: Toolbox | None = None
         self._transcript: list[TranscriptLine] = []
         self._turns = 0
+        self._limits = start.limits
+        self._messages_taken = 0  # those that wait included
         self._ended = False
         self._one_at_a_time = asyncio.Lock()  # first come, first served
 
     @workflow.update
     async def send_message(self, message: str) -> Reply:
         """Answer one message. Returns when the whole turn is done."""
+        self._messages_taken += 1
         async with self._one_at_a_time:
+            # Those before it in the line may have filled the session. No run of before this rule got there.
+            if _any_full(self._held()) and workflow.patched("full-while-waiting"):
+                raise _refusal("ChatFull", CHAT_FULL)
             self._turns += 1
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            reply = Reply(text="", turn=self._turns, model_calls=0, tool_calls=[])
+            reply = Reply(text="", turn=self._turns, model_calls=0, tool_calls=[], notice="")
             self._say("user", message)
             try:
                 toolbox = self._toolbox = self._toolbox or await self.open_toolbox()
@@ -106,6 +143,7 @@ class ChatSession:
                     raise
                 reply.text = f"I could not find out which tools there are: {reason_of(error)}"
             self._say("agent", reply.text)
+            reply.notice = self._notice()
             return reply
 
     @send_message.validator
@@ -113,6 +151,8 @@ class ChatSession:
         """Refuse before anything is recorded: a refused message leaves no event in the history."""
         if self._ended:
             raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
+        if _any_full([self._updates(), *self._held()]):
+            raise _refusal("ChatFull", CHAT_FULL)
         problem = problem_with_message(message)
         if problem is not None:
             raise _refusal(*problem)
@@ -123,9 +163,15 @@ class ChatSession:
         self._ended = True
 
     @workflow.query
-    def history(self) -> list[TranscriptLine]:
-        """The conversation so far, as people saw it."""
-        return self._transcript
+    def history(self, start: int = 0) -> list[TranscriptLine]:
+        """The conversation as people saw it, from a line on: as much of it as fits into one answer."""
+        size, end = 0, start
+        for line in self._transcript[start:]:
+            size += len(line.model_dump_json())
+            if size > MAX_PAGE_CHARS and end > start:
+                break
+            end += 1
+        return self._transcript[start:end]
 
     async def open_toolbox(self) -> Toolbox:
         """The session's tools, asked for with the first message: the local ones and those of the teams."""
@@ -140,6 +186,37 @@ class ChatSession:
         await workflow.wait_condition(lambda: self._ended)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._turns
+
+    def stream_counts(self) -> tuple[int, int]:
+        """Updates and signals that the session got besides messages, in a loop that streams."""
+        return 0, 0
+
+    def _updates(self) -> tuple[int, int]:
+        """Updates that the run has accepted, and how many it may."""
+        return self._messages_taken + self.stream_counts()[0], self._limits.updates
+
+    def _held(self) -> list[tuple[int, int]]:
+        """The same for what grows while a message is answered."""
+        run, limits = workflow.info(), self._limits
+        return [
+            (self.stream_counts()[1], limits.signals),
+            (run.get_current_history_length(), limits.events),
+            (run.get_current_history_size(), limits.history_bytes),
+        ]
+
+    def _notice(self) -> str:
+        """A word on how many more messages there is room for, when these are few."""
+        kinds = [self._updates(), *self._held()]
+        if _any_full(kinds):
+            return CHAT_FULL
+        # What a message costs is judged by those before.
+        left = min((limit - held) * self._messages_taken // held for held, limit in kinds if held)
+        if left > NOTICE_AT:
+            return ""
+        return (
+            f"This session is nearly full: about {max(left, 1)} more and it takes no further message."
+            " Start one with another name then; nothing is lost."
+        )
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
         self._transcript.append(TranscriptLine(turn=self._turns, speaker=speaker, text=text))
@@ -161,6 +238,10 @@ def problem_with_message(message: str) -> tuple[str, str] | None:
     if any("\ud800" <= character <= "\udfff" for character in message):
         return "NotText", "The message holds half a character. Type it again."
     return None
+
+
+def _any_full(kinds: list[tuple[int, int]]) -> bool:
+    return any(held >= limit for held, limit in kinds)
 
 
 def _refusal(kind: str, text: str) -> ApplicationError:

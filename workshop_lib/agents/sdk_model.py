@@ -9,7 +9,6 @@ tried once and Temporal retries it; failures are explained in the same words as 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -31,7 +30,7 @@ from temporalio.worker import Worker
 
 from workshop_lib.agents.model_call import as_application_error
 from workshop_lib.agents.planner import PLAN_OPTIONS
-from workshop_lib.agents.streaming import REPLY_TOPIC
+from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.failures import explain_failure
 from workshop_lib.llm.gateway import call_options, load
@@ -51,7 +50,7 @@ def agents_plugin() -> SimplePlugin:
             heartbeat_timeout=PLAN_OPTIONS["heartbeat_timeout"],
             retry_policy=PLAN_OPTIONS["retry_policy"],
             streaming_topic=REPLY_TOPIC,
-            streaming_batch_interval=timedelta(milliseconds=50),
+            streaming_batch_interval=PUBLISH_EVERY,
         ),
         add_temporal_spans=False,
     )

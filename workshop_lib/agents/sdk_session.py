@@ -15,7 +15,7 @@ from agents.items import ModelResponse, TResponseInputItem
 from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterArgs
 from agents.run_context import RunContextWrapper
 from agents.tool_context import ToolContext
-from temporalio.contrib.workflow_streams import WorkflowStream
+from temporalio.contrib.workflow_streams import PollInput, PollResult, PublishInput, WorkflowStream
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 from temporalio.openai_agents.workflow import AgentsWorkflowError
 
@@ -63,12 +63,16 @@ class AgentSession(ChatSession):
         # and again, and how it began.
         self._items: list[TResponseInputItem] = []
         self._opening: str | None = None
-        self._stream = WorkflowStream() if start.stream else None
+        self._stream = _CountingStream() if start.stream else None
         self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """The agent for one turn, with these tools among its own."""
         raise NotImplementedError
+
+    def stream_counts(self) -> tuple[int, int]:
+        """What the stream has cost the run."""
+        return (self._stream.polls, self._stream.batches) if self._stream else (0, 0)
 
     async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
@@ -136,6 +140,20 @@ def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
         on_invoke_tool=call,
         strict_json_schema=False,  # strict mode forbids what schemas of other teams may hold
     )
+
+
+class _CountingStream(WorkflowStream):
+    """A stream that knows how many updates (of readers that wait) and signals (of writers) it got."""
+
+    polls = batches = 0
+
+    async def _on_poll(self, payload: PollInput) -> PollResult:
+        self.polls += 1
+        return await super()._on_poll(payload)
+
+    def _on_publish(self, payload: PublishInput) -> None:
+        self.batches += 1
+        super()._on_publish(payload)
 
 
 class _Hooks(RunHooks[Turn]):

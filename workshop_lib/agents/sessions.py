@@ -24,6 +24,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import (
+    CHAT_FULL,
     ChatSession,
     ChatStart,
     Reply,
@@ -32,7 +33,7 @@ from workshop_lib.agents.chat import (
 )
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
-from workshop_lib.queries import query
+from workshop_lib.queries import patience_with, query
 from workshop_lib.settings import get_settings
 
 # The loop's name on the command line, and its workflow type.
@@ -123,6 +124,10 @@ class ChatClient:
             except RPCError as error:
                 if error.status != RPCStatusCode.FAILED_PRECONDITION:
                     raise
+                if (
+                    "total number of distinct updates" in error.message
+                ):  # the server was first to see it
+                    raise MessageRefused(CHAT_FULL) from None
                 if loop.time() >= end:
                     raise _no_reply(self.workflow_id, timeout) from None
             # The session's last task was lost with its worker. The server takes messages again when
@@ -214,10 +219,15 @@ class ChatClient:
         """The conversation so far; empty for a session that has not begun.
 
         Raises:
-            WorkshopError: no worker answered the query within ten seconds.
+            WorkshopError: no worker answered within ten seconds, or longer where the history is long.
         """
+        lines: list[TranscriptLine] = []
         try:
-            lines: list[TranscriptLine] = await query(self.handle, ChatSession.history)
+            patience = await patience_with(self.handle)
+            while page := await query(
+                self.handle, ChatSession.history, args=[len(lines)], patience=patience
+            ):
+                lines += page
             return lines
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
