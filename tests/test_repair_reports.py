@@ -13,8 +13,9 @@ import pytest
 from pypdf import PdfReader
 from temporalio.testing import ActivityEnvironment
 
+from workshop_lib.harmless import markdown
 from workshop_lib.repair.models import Analysis, OrderInventory, Plan, Problem, Proposal, Rejected
-from workshop_lib.repair.plan_text import in_line, plan_report
+from workshop_lib.repair.plan_text import plan_report
 from workshop_lib.repair.reports import SaveReport, file_name, save_report, to_pdf
 
 NASTY = (
@@ -62,7 +63,7 @@ def test_the_planning_report_says_all_of_the_plan() -> None:
         "## Skipped, because the agent was not sure enough",
         "## Refused by the rules for plans",
     ]
-    assert in_line("x" * 2000, 10) == "xxxxxxxxxx …"
+    assert markdown("x" * 2000, 10) == "xxxxxxxxx…"
 
 
 async def test_both_files_are_written_and_written_again(

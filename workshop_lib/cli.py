@@ -7,8 +7,7 @@ one JSON document and nothing else; everything for people goes to stderr.
 
 import asyncio
 import contextlib
-import json
-import os
+import shlex
 import shutil
 import signal
 import sys
@@ -20,8 +19,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workshop_lib.cli_support import Json, leave_in_order, prepare, run, say, serving, start_server
-from workshop_lib.errors import WorkshopError
+from workshop_lib import edge, harmless
+from workshop_lib.cli_support import (
+    Json,
+    leave_in_order,
+    name_of,
+    prepare,
+    run,
+    serving,
+    show,
+    show_json,
+    start_server,
+)
+from workshop_lib.edge import say
 from workshop_lib.mcp_cli import McpTransport, mcp_app
 from workshop_lib.repair_cli import repair_app
 
@@ -44,6 +54,7 @@ app.add_typer(mcp_app, name="mcp")
 app.add_typer(repair_app, name="repair")
 
 LEAVE = ("quit", "exit", "bye")
+INDENT = "       "  # so that a line of a message does not look like the beginning of another one
 
 
 class LoopName(StrEnum):
@@ -58,31 +69,28 @@ Loop = Annotated[LoopName, typer.Option(help="Which loop answers.")]
 Transport = Annotated[
     McpTransport, typer.Option("--mcp-transport", help="How the loop mcp reaches its servers.")
 ]
-Session = Annotated[str | None, typer.Option(help="Name of the session to start or to rejoin.")]
+Session = Annotated[
+    str | None,
+    typer.Option(help="Name of the session to start or to rejoin.", callback=name_of("session")),
+]
 
 
 def main() -> None:
-    """Entry point: a `WorkshopError` becomes its lines on stderr and status 1."""
+    """Entry point: what goes wrong becomes a few lines on stderr and status 1."""
+    edge.begin()
     status: str | int | None
     try:
         status = app()
-    except WorkshopError as error:
-        say(str(error))
-        status = 1
     except KeyboardInterrupt:
         status = 130
     except SystemExit as ended:
         status = ended.code
-    if "temporalio" not in sys.modules:
-        sys.exit(status)
-    # The SDK's own threads let go of Python a moment after the last word, and crash an interpreter that is
-    # being torn down by then. All is said and done: it need not be.
+    except BaseException as error:
+        edge.say_error(error)
+        status = 1
     if registry := sys.modules.get("workshop_lib.lab.registry"):
         registry.stop_all()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads any more
-            stream.flush()
-    os._exit(status if isinstance(status, int) else bool(status))
+    edge.end(status)
 
 
 @app.callback(invoke_without_command=True)
@@ -148,29 +156,25 @@ def status(as_json: Json = False) -> None:
     server = server_status()
     services = running_services()
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "server": server and {"address": server.address, "ui_url": server.ui_url},
-                    "workers": [
-                        {"name": s.name, "pid": s.pid} for s in services if not s.mcp_server
-                    ],
-                    "mcp_servers": [
-                        {"name": s.mcp_server, "pid": s.pid, "url": listening_url(s.mcp_server)}
-                        for s in services
-                        if s.mcp_server
-                    ],
-                }
-            )
+        show_json(
+            {
+                "server": server and {"address": server.address, "ui_url": server.ui_url},
+                "workers": [{"name": s.name, "pid": s.pid} for s in services if not s.mcp_server],
+                "mcp_servers": [
+                    {"name": s.mcp_server, "pid": s.pid, "url": listening_url(s.mcp_server)}
+                    for s in services
+                    if s.mcp_server
+                ],
+            }
         )
         return
-    print(
+    show(
         f"dev server: {server.address}, Web UI {server.ui_url}" if server else "dev server: stopped"
     )
     for service in services:
-        print(_line(service))
+        show(_line(service))
     if not services:
-        print("workers: none (`workshop up` starts them)")
+        show("workers: none (`workshop up` starts them)")
 
 
 @app.command()
@@ -211,7 +215,10 @@ def ask(
             }
 
     result = run(answer())
-    print(json.dumps(result, ensure_ascii=False) if as_json else result["reply"])
+    if as_json:
+        show_json(result)
+    else:
+        show(result["reply"])
 
 
 @app.command()
@@ -232,7 +239,8 @@ def chat(
             start = ChatStart(stream=streams, mcp_transport=mcp_transport.value)
             talking = ChatClient(client, loop, session, start=start)
             for line in await talking.transcript() if session else []:
-                print(f"{'You' if line.speaker == 'user' else 'Agent'}: {line.text}")
+                speaker = "You" if line.speaker == "user" else "Agent"
+                show(f"{speaker}: {harmless.block(line.text, INDENT)}")
             say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
             while True:
                 message = await asyncio.to_thread(read_message)
@@ -241,16 +249,18 @@ def chat(
                 if not message.strip():
                     continue
                 try:
-                    print("Agent: ", end="", flush=True)
+                    show("Agent: ", end="")
                     async for piece in _pieces(client, talking, message, streams=streams):
-                        print(piece, end="", flush=True)
-                    print()
+                        show(harmless.block(piece, INDENT), end="")
+                    show("")
                 except MessageRefused as refusal:
-                    print(refusal, flush=True)
+                    show(str(refusal))
             if session is None:
                 await end(talking)
             else:
-                say(f"The session stays open: `workshop chat --loop {loop} --session {session}`.")
+                say(
+                    f"The session stays open: `workshop chat --loop {loop} --session {shlex.quote(session)}`."
+                )
 
     run(talk())
 
@@ -270,12 +280,13 @@ def sessions(as_json: Json = False) -> None:
     start_server()
     found = run(collect())
     if as_json:
-        print(json.dumps(found))
+        show_json(found)
         return
     for info in found:
-        print(f"{info['session']:<20} {info['loop']:<8} {info['status']:<10} {info['started']}")
+        name = harmless.line(info["session"])
+        show(f"{name:<20} {info['loop']:<8} {info['status']:<10} {info['started']}")
     if not found:
-        print("No sessions yet. Start one with `workshop chat --session NAME`.")
+        show("No sessions yet. Start one with `workshop chat --session NAME`.")
 
 
 @app.command()
@@ -287,7 +298,7 @@ def doctor(
     from workshop_lib.lab import doctor as clinic
 
     findings = run(clinic.examine(fix=fix))
-    print(clinic.to_json(findings) if as_json else clinic.render(findings))
+    show(clinic.to_json(findings) if as_json else clinic.render(findings))
     raise typer.Exit(1 if any(finding.status == "FAIL" for finding in findings) else 0)
 
 
@@ -298,17 +309,15 @@ def progress(as_json: Json = False) -> None:
 
     done = record.read()
     if as_json:
-        print(
-            json.dumps(
-                {n: {c: r.model_dump(mode="json") for c, r in v.items()} for n, v in done.items()}
-            )
+        show_json(
+            {n: {c: r.model_dump(mode="json") for c, r in v.items()} for n, v in done.items()}
         )
         return
     for notebook, checks in sorted(done.items()):
         for name, entry in checks.items():
-            print(f"{notebook}  {name:<28} {'passed' if entry.passed else 'not yet'}")
+            show(f"{notebook}  {name:<28} {'passed' if entry.passed else 'not yet'}")
     if not done:
-        print("No check has been run yet.")
+        show("No check has been run yet.")
 
 
 @notebook_app.command()

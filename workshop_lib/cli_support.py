@@ -5,6 +5,7 @@ Left out: the commands themselves (`cli`, `repair_cli`).
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -14,6 +15,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from workshop_lib import harmless
+from workshop_lib.edge import say
+from workshop_lib.names import check_name
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -37,9 +42,19 @@ Json = Annotated[
 ]
 
 
-def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+def show(text: str, end: str = "\n") -> None:
+    """Print what was asked for, on stdout."""
+    print(harmless.block(text), end=end, flush=True)
+
+
+def show_json(document: Any, indent: int | None = None) -> None:
+    """Print what was asked for as one JSON document, in ASCII: no terminal obeys it or lacks a letter."""
+    print(json.dumps(document, indent=indent), flush=True)
+
+
+def name_of(what: str, *, known: bool = False) -> Callable[[str | None], str | None]:
+    """A callback for an option or argument that is a name: checked before anything is started."""
+    return lambda given: None if given is None else check_name(given, what, known=known)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

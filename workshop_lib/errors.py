@@ -2,8 +2,11 @@
 
 A `WorkshopError` says three things: what was wrong, what was expected, and the command or cell that
 fixes it. In a notebook it renders as those lines and nothing else; the command line prints the same
-lines on stderr and leaves with status 1. Everything else that is raised is a bug and keeps its traceback.
+lines on stderr and leaves with status 1. For everything else that is raised the command line finds words
+too, and keeps the traceback in a log (`edge`).
 """
+
+from workshop_lib import harmless
 
 
 class WorkshopError(Exception):
@@ -36,4 +39,4 @@ class WorkshopError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this: the lines, without a traceback that leads nowhere useful."""
-        return self.lines
+        return [harmless.block(line) for line in self.lines]

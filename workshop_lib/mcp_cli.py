@@ -5,7 +5,6 @@ it is. Where to put them goes to stderr. Left out: servers that a notebook or `w
 (`lab.mcp_servers`).
 """
 
-import json
 import os
 import sys
 from enum import StrEnum
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from workshop_lib.cli_support import show, show_json
+from workshop_lib.edge import say
 
 mcp_app = typer.Typer(
     help="The teams' tools, and the repair agent, as MCP servers.", no_args_is_help=True
@@ -85,10 +87,10 @@ def config(
 
     document = configuration(client)
     if client is ClientName.GOOSE:
-        print(yaml.safe_dump(document, sort_keys=False), end="")
+        show(yaml.safe_dump(document, sort_keys=False), end="")
     else:
-        print(json.dumps(document, indent=2))
-    print(WHERE[client], file=sys.stderr)
+        show_json(document, indent=2)
+    say(WHERE[client])
 
 
 def configuration(client: ClientName) -> dict[str, Any]:

@@ -7,14 +7,15 @@ asked about, a script gives the digest. Left out: agents and schedules that repe
 """
 
 import asyncio
-import json
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workshop_lib.cli_support import Json, connected, run, say
+from workshop_lib import harmless
+from workshop_lib.cli_support import Json, connected, name_of, run, show, show_json
+from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair_recurring_cli import proactive_app, schedule_app
 from workshop_lib.repair_terminal import (
@@ -39,9 +40,18 @@ repair_app = typer.Typer(help="The agent that repairs orders.", no_args_is_help=
 repair_app.add_typer(proactive_app, name="proactive")
 repair_app.add_typer(schedule_app, name="schedule")
 
-Repair = Annotated[str | None, typer.Argument(help="Id of the repair; the latest when left out.")]
+Repair = Annotated[
+    str | None,
+    typer.Argument(
+        help="Id of the repair; the latest when left out.", callback=name_of("repair", known=True)
+    ),
+]
 Waiting = Annotated[
-    str | None, typer.Argument(help="Id of the repair; the only one that waits when left out.")
+    str | None,
+    typer.Argument(
+        help="Id of the repair; the only one that waits when left out.",
+        callback=name_of("repair", known=True),
+    ),
 ]
 Digest = Annotated[
     str | None,
@@ -62,14 +72,17 @@ def run_repair(
         bool, typer.Option("--auto-approve", help="Carry the whole plan out without asking.")
     ] = False,
     today: Day = None,
-    name: Annotated[str | None, typer.Option("--id", help="Id of the new repair.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--id", help="Id of the new repair.", callback=name_of("repair")),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a repair: detect, analyse, plan, ask, repair, report.
 
     Without a terminal and without --auto-approve it is left waiting for a decision.
     """
-    tell = say if as_json else print
+    tell = say if as_json else show
     ask = not auto_approve and not as_json and sys.stdin.isatty()
 
     async def work() -> tuple[dict[str, Any], bool]:
@@ -104,9 +117,9 @@ def status(repair_id: Repair = None, as_json: Json = False) -> None:
 
     workflow_id, found = run(look())
     if as_json:
-        print(json.dumps({"workflow_id": workflow_id, **found.model_dump(mode="json")}))
+        show_json({"workflow_id": workflow_id, **found.model_dump(mode="json")})
     else:
-        print(status_in_text(workflow_id, found))
+        show(status_in_text(workflow_id, found))
 
 
 @repair_app.command()
@@ -123,7 +136,10 @@ def plan(repair_id: Repair = None, as_json: Json = False) -> None:
     workflow_id, found, where = run(look())
     if found is None:
         raise WorkshopError(f"{workflow_id} has no plan; it is {where.state}. {where.reason}")
-    print(json.dumps(plan_document(found)) if as_json else plan_in_text(found))
+    if as_json:
+        show_json(plan_document(found))
+    else:
+        show(plan_in_text(found))
 
 
 @repair_app.command()
@@ -178,18 +194,16 @@ def report(
             repair = await latest_repair(client, repair_id)
             return repair, await repair.status(), await repair.report()
 
-    from workshop_lib.repair.plain_text import harmless_lines
-
     repair, where, found = run(look())
     text = found.planning if planning else found.execution
     if as_json:
-        print(json.dumps({"workflow_id": repair.workflow_id, **found.model_dump(mode="json")}))
+        show_json({"workflow_id": repair.workflow_id, **found.model_dump(mode="json")})
     elif text is None:
         raise WorkshopError(
             f"{repair.workflow_id} has no such report yet; it is {where.state}. {where.reason}".rstrip()
         )
     else:
-        print(harmless_lines(text))
+        show(text.rstrip())
         for path in found.files:
             say(f"file: {path}")
 
@@ -206,22 +220,22 @@ def list_all(as_json: Json = False) -> None:
 
     found = run(look())
     if as_json:
-        print(json.dumps(found))
+        show_json(found)
         return
     if not found:
-        print("No repairs yet. Start one with `workshop repair run`.")
+        show("No repairs yet. Start one with `workshop repair run`.")
         return
-    width = max(len(info["workflow_id"]) for info in found)
-    print(f"{'name':<{width}}  {'kind':<9}  {'workflow':<16}  started (UTC)")
-    for info in found:
+    names = [harmless.line(info["workflow_id"]) for info in found]
+    width = max(map(len, names))
+    show(f"{'name':<{width}}  {'kind':<9}  {'workflow':<16}  started (UTC)")
+    for name, info in zip(names, found, strict=True):
         started = (info["started"] or "")[:16].replace("T", " ")
-        print(f"{info['workflow_id']:<{width}}  {info['kind']:<9}  {info['status']:<16}  {started}")
+        show(f"{name:<{width}}  {info['kind']:<9}  {info['status']:<16}  {started}")
 
 
 @repair_app.command()
 def orders(as_json: Json = False) -> None:
     """Show the orders, the stock and every repair that was made."""
-    from workshop_lib.repair.plain_text import harmless
     from workshop_lib.repair.store import open_store
     from workshop_lib.settings import get_settings
 
@@ -229,19 +243,20 @@ def orders(as_json: Json = False) -> None:
     snapshot, ledger = store.snapshot(get_settings().today), store.ledger()
     if as_json:
         found = snapshot.model_dump(mode="json", include={"orders", "inventory"})
-        print(json.dumps({**found, "repairs": [row.model_dump(mode="json") for row in ledger]}))
+        show_json({**found, "repairs": [row.model_dump(mode="json") for row in ledger]})
         return
     for order in snapshot.orders:
-        print(f"{order.order_id:<14} {harmless(order.status):<25} {harmless(order.customer_name)}")
-    print("\nStock:")
+        customer = harmless.line(order.customer_name)
+        show(f"{order.order_id:<14} {harmless.line(order.status):<25} {customer}")
+    show("\nStock:")
     for item in snapshot.inventory:
-        print(
+        show(
             f"{item.item_id:<14} {item.current_stock:>6} in stock, {item.available_stock:>6} available"
-            f"  {harmless(item.item_name)}"
+            f"  {harmless.line(item.item_name)}"
         )
-    print("\nRepairs:" if ledger else "\nNo repairs were made.")
+    show("\nRepairs:" if ledger else "\nNo repairs were made.")
     for row in ledger:
-        print(f"{row.order_id:<14} {row.tool:<23} {harmless(row.outcome)}")
+        show(f"{row.order_id:<14} {row.tool:<23} {harmless.line(row.outcome)}")
 
 
 @repair_app.command()
@@ -257,7 +272,7 @@ def _decide(
     repair_id: str | None, digest: str | None, decide: Any, question: str, as_json: bool
 ) -> None:
     """Decide a plan that the person has seen, and see the repair to its end."""
-    tell = say if as_json else print
+    tell = say if as_json else show
     if digest is None and (as_json or not sys.stdin.isatty()):
         raise typer.BadParameter(
             "a decision is bound to the plan that you have seen; `workshop repair plan` prints its digest.",
@@ -281,7 +296,8 @@ def _decide(
             recorded = await decide(repair, seen)
             made = "approved" if recorded.approve else "rejected"
             which = ", ".join(recorded.approved or recorded.declined)
-            say(f"{repair.workflow_id}: {made} by {recorded.decided_by}: {which}")
+            who = harmless.line(recorded.decided_by)
+            say(f"{harmless.line(repair.workflow_id)}: {made} by {who}: {which}")
             if (await repair.status()).state in ENDS:
                 return await follow(repair)
         async with repair_worker() as client:
@@ -311,5 +327,5 @@ def _went_well(status: "RepairStatus") -> bool:
 
 def _finish(result: dict[str, Any], went_well: bool, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        show_json(result)
     raise typer.Exit(0 if went_well else 1)

@@ -5,13 +5,14 @@ Both need a worker that stays: `workshop up`. The proactive agent's plans are de
 """
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workshop_lib.cli_support import Json, connected, run, say
+from workshop_lib import harmless
+from workshop_lib.cli_support import Json, connected, name_of, run, show, show_json
+from workshop_lib.edge import say
 from workshop_lib.repair_terminal import (
     narrate,
     repair_answers,
@@ -34,8 +35,14 @@ schedule_app = typer.Typer(help="A repair a day, started by the server.", no_arg
 AGENT = "proactive-order-repair"
 SCHEDULE = "daily-order-repair"
 
-Agent = Annotated[str, typer.Argument(help="Id of the agent.")]
-Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
+NewAgent = Annotated[str, typer.Argument(help="Id of the agent.", callback=name_of("agent"))]
+Agent = Annotated[
+    str, typer.Argument(help="Id of the agent.", callback=name_of("agent", known=True))
+]
+NewName = Annotated[str, typer.Argument(help="Name of the schedule.", callback=name_of("schedule"))]
+Name = Annotated[
+    str, typer.Argument(help="Name of the schedule.", callback=name_of("schedule", known=True))
+]
 Day = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="The day to count from; WORKSHOP_TODAY when left out."),
@@ -50,7 +57,7 @@ Moment = Annotated[
 
 
 @proactive_app.command()
-def start(agent: Agent = AGENT, today: Day = None) -> None:
+def start(agent: NewAgent = AGENT, today: Day = None) -> None:
     """Start the agent and see its first cycle to where it rests."""
 
     async def work() -> "RepairStatus":
@@ -61,8 +68,8 @@ def start(agent: Agent = AGENT, today: Day = None) -> None:
                 client, workflow_id=agent, today=today.date() if today else None
             )
             say(f"Agent {agent}")
-            status = await narrate(started, print)
-            await tell_end(started, status, print)
+            status = await narrate(started, show)
+            await tell_end(started, status, show)
             return status
 
     run(work())
@@ -80,18 +87,17 @@ def agent_status(agent: Agent = AGENT, as_json: Json = False) -> None:
             found = ProactiveClient(client, agent)
             return await found.status(), await found.cycles()
 
-    from workshop_lib.repair.plain_text import harmless, status_in_text
+    from workshop_lib.repair.plain_text import status_in_text
 
     found, cycles = run(look())
     if as_json:
         past = [record.model_dump(mode="json") for record in cycles]
-        print(json.dumps({"workflow_id": agent, **found.model_dump(mode="json"), "cycles": past}))
+        show_json({"workflow_id": agent, **found.model_dump(mode="json"), "cycles": past})
         return
-    print(status_in_text(agent, found))
+    show(status_in_text(agent, found))
     for record in cycles:
-        print(
-            f"cycle {record.cycle}: {record.state}, {record.done} repairs. {harmless(record.reason)}"
-        )
+        reason = harmless.line(record.reason)
+        show(f"cycle {record.cycle}: {record.state}, {record.done} repairs. {reason}")
 
 
 @proactive_app.command()
@@ -112,8 +118,8 @@ def wake(agent: Agent = AGENT) -> None:
                 later = status.cycle > before or status.state == State.PENDING_APPROVAL
                 return later and rests(status)
 
-            status = await narrate(woken, print, until=again_at_rest)
-            await tell_end(woken, status, print)
+            status = await narrate(woken, show, until=again_at_rest)
+            await tell_end(woken, status, show)
             if status.cycle == before and status.state == State.PENDING_APPROVAL:
                 say("It waits for a decision first. The next cycle begins when that is made.")
 
@@ -133,12 +139,12 @@ def stop(agent: Agent = AGENT) -> None:
             await leaving.request_exit()
             return (await leaving.stopped()).count
 
-    print(f"{agent} has stopped after {run(work())} cycles.")
+    show(f"{agent} has stopped after {run(work())} cycles.")
 
 
 @schedule_app.command()
 def create(
-    name: Name = SCHEDULE,
+    name: NewName = SCHEDULE,
     hour: Hour = 6,
     today: Day = None,
     auto_approve: Alone = False,
@@ -150,7 +156,7 @@ def create(
 
 @schedule_app.command()
 def upsert(
-    name: Name = SCHEDULE,
+    name: NewName = SCHEDULE,
     hour: Hour = 6,
     today: Day = None,
     auto_approve: Alone = False,
@@ -171,7 +177,10 @@ def list_schedules(as_json: Json = False) -> None:
             return [name async for name in RepairSchedules(client).list()]
 
     found = run(look())
-    print(json.dumps(found) if as_json else "\n".join(found) or "No schedules.")
+    if as_json:
+        show_json(found)
+    else:
+        show("\n".join(map(harmless.line, found)) or "No schedules.")
 
 
 @schedule_app.command()
@@ -238,16 +247,16 @@ def _do(what: str, *arguments: Any) -> None:
 
 def _show(info: "ScheduleInfo", as_json: bool) -> None:
     if as_json:
-        print(info.model_dump_json())
+        show_json(info.model_dump(mode="json"))
         return
     alone = "carries whole plans out without asking" if info.auto_approve else "asks before it acts"
-    print(f"{info.schedule_id}: every day at {info.hour:02}:00 UTC, {alone}, today is {info.today}")
+    show(f"{info.schedule_id}: every day at {info.hour:02}:00 UTC, {alone}, today is {info.today}")
     if info.paused:
-        print("paused")
+        show("paused")
     for moment in info.next_times[:5]:
-        print(f"next: {moment:%Y-%m-%d %H:%M} UTC")
+        show(f"next: {moment:%Y-%m-%d %H:%M} UTC")
     for workflow_id in info.runs:
-        print(f"run: {workflow_id}")
+        show(f"run: {harmless.line(workflow_id)}")
 
 
 def _say_who_goes_on() -> None:

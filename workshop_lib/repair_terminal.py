@@ -6,6 +6,7 @@ of a plan or a status (`repair.plain_text`).
 
 import asyncio
 import contextlib
+import shlex
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from workshop_lib.cli_support import say, serving
+from workshop_lib import harmless
+from workshop_lib.cli_support import serving
+from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
 
 if TYPE_CHECKING:
@@ -108,7 +111,7 @@ async def waiting_repair(client: "Client", given: str | None) -> "RepairClient":
             "No repair waits for a decision.",
             fix="`workshop repair list` shows them all; `workshop repair run` starts one.",
         )
-    names = ", ".join(repair.workflow_id for repair in waiting)
+    names = ", ".join(harmless.line(repair.workflow_id) for repair in waiting)
     raise WorkshopError(
         f"{len(waiting)} repairs wait for a decision: {names}.", fix="name the one that you mean."
     )
@@ -180,21 +183,20 @@ async def narrate(
 
 async def tell_end(repair: "RepairClient", status: "RepairStatus", tell: Tell) -> None:
     """Tell how it ended, with the report; or how to decide, where it waits."""
-    from workshop_lib.repair.plain_text import harmless, harmless_lines
     from workshop_lib.repair.states import State
 
     if status.state == State.PENDING_APPROVAL:
         say(how_to_decide(repair.workflow_id, status))
         return
     for warning in status.warnings:
-        say(f"warning: {harmless(warning)}")
+        say(f"warning: {harmless.line(warning)}")
     report = await repair.report()
     if report.execution:
-        tell(f"\n{harmless_lines(report.execution)}")
+        tell(f"\n{report.execution.rstrip()}")
     for path in report.files:
         tell(f"file: {path}")
     if status.reason:
-        tell(harmless(status.reason))
+        tell(harmless.line(status.reason))
 
 
 def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
@@ -203,11 +205,12 @@ def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
 
     digest = (status.plan_digest or "")[:SHORT]
     until = f" until {status.decide_until:%Y-%m-%d %H:%M} UTC" if status.decide_until else ""
+    name = shlex.quote(harmless.line(workflow_id))  # others' names are pasted, too
     return (
-        f"{workflow_id} waits for a decision{until}; no worker has to run for that.\n"
-        f"  workshop repair approve {workflow_id} --digest {digest}\n"
-        f"  workshop repair approve {workflow_id} --digest {digest} --proposals p1,p2\n"
-        f"  workshop repair reject {workflow_id} --digest {digest} --reason WHY"
+        f"{name} waits for a decision{until}; no worker has to run for that.\n"
+        f"  workshop repair approve {name} --digest {digest}\n"
+        f"  workshop repair approve {name} --digest {digest} --proposals p1,p2\n"
+        f"  workshop repair reject {name} --digest {digest} --reason WHY"
     )
 
 

@@ -33,6 +33,7 @@ from workshop_lib.agents.chat import (
 )
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.names import check_name
 from workshop_lib.queries import patience_with, query
 from workshop_lib.settings import get_settings
 
@@ -73,6 +74,9 @@ class ChatClient:
         session: its name; None for a new one.
         task_queue: where the chat's worker polls; the orchestrator's by default.
         start: what a new session is started with; the user's name is filled in.
+
+    Raises:
+        WorkshopError: there is no such loop, or the name is none.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class ChatClient:
         self._start = start or ChatStart()
         if not self._start.user:
             self._start = self._start.model_copy(update={"user": get_settings().user_name})
-        self.session = session or uuid.uuid4().hex[:8]
+        self.session = uuid.uuid4().hex[:8] if session is None else check_name(session, "session")
         self.workflow_id = f"chat-{loop}-{self.session}"
         self._begun = False
 

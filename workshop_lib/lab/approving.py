@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 from temporalio.client import WorkflowHandle
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.waiting import watch
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Plan, Proposal
 from workshop_lib.repair.plain_text import (
     ProposalRow,
-    harmless,
     plan_in_text,
     proposal_row,
     rejected_in_words,
@@ -118,7 +118,7 @@ class ApprovalPanel:
 
     def _repr_html_(self) -> str:
         parts = [
-            f"<p><strong>{escape(self.handle.id)}</strong>: {escape(self.status.state)}</p>",
+            f"<p><strong>{harmless.html(self.handle.id)}</strong>: {escape(self.status.state)}</p>",
             _table("Proposed", self.plan.proposals),
         ]
         if self.plan.skipped:
@@ -128,12 +128,12 @@ class ApprovalPanel:
         if self.plan.refused:
             parts.append("<p>Refused by the rules:</p><ul>")
             parts += [
-                f"<li>{escape(rejected_in_words(rejected.proposal))}: "
-                f"{escape(harmless(rejected.reason))}</li>"
+                f"<li>{harmless.html(rejected_in_words(rejected.proposal))}: "
+                f"{harmless.html(rejected.reason)}</li>"
                 for rejected in self.plan.refused
             ]
             parts.append("</ul>")
-        parts.append(f"<p>Digest of this plan: <code>{escape(self.digest)}</code></p>")
+        parts.append(f"<p>Digest of this plan: <code>{harmless.html(self.digest)}</code></p>")
         if self._open:
             until = self.status.decide_until
             how = re.sub("`(.*?)`", r"<code>\1</code>", escape(HOW, quote=False))
@@ -189,7 +189,7 @@ def _table(caption: str, proposals: Sequence[Proposal]) -> str:
 
 
 def _table_row(row: ProposalRow) -> str:
-    name, order, *cells = (escape(cell) for cell in row)
+    name, order, *cells = (harmless.html(cell) for cell in row)
     rest = "".join(f'<td style="{LEFT}">{cell}</td>' for cell in cells)
     whole = f'<td style="{LEFT};white-space:nowrap">{order}</td>'  # an id is one word
     return f'<tr><th scope="row" style="{LEFT}">{name}</th>{whole}{rest}</tr>'

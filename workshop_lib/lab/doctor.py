@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from workshop_lib import connect
+from workshop_lib import connect, harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import doctor_machine as machine
 from workshop_lib.lab import doctor_server as around
@@ -105,7 +105,8 @@ def render(findings: list[Finding]) -> str:
     """The report for a person: a line each, and below it how to repair what is not OK."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.status}  {finding.name}: {finding.text}")
+        text = harmless.line(finding.text)
+        lines.append(f"{finding.status}  {finding.name}: {text}")
         if finding.repair and finding.status != "OK":
             lines.append(f"      repair: {finding.repair}")
     worst = [sum(f.status == status for f in findings) for status in ("FAIL", "WARN")]
@@ -119,4 +120,4 @@ def render(findings: list[Finding]) -> str:
 
 def to_json(findings: list[Finding]) -> str:
     """The report for a program: a JSON list of objects with name, status, text and repair."""
-    return json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False)
+    return json.dumps([asdict(finding) for finding in findings], indent=1)

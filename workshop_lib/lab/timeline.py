@@ -21,6 +21,7 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.other_side import follow
 from workshop_lib.lab.timeline_events import Bar, Gap, Mark, Run, add_other_side, read_run
@@ -151,7 +152,8 @@ async def timeline(
         add_other_side(drawn.run, other.namespace, other.events)
         if ui_url:
             address = run_url(ui_url, other.namespace, other.workflow_id, other.run_id)
-            others.append((f"The other side: {other.workflow_id} in {other.namespace}", address))
+            words = harmless.line(f"The other side: {other.workflow_id} in {other.namespace}")
+            others.append((words, address))
     return replace(drawn, others=tuple(others))
 
 

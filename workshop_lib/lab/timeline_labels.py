@@ -14,6 +14,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from workshop_lib import harmless
+
 MCP_PREFIX = "temporalio.mcp."
 LABEL_LIMIT = 40  # characters of a message or of a tool's arguments
 NOTE_LIMIT = 100  # characters of an error
@@ -21,9 +23,7 @@ NOTE_LIMIT = 100  # characters of an error
 
 def shorten(text: object, limit: int = LABEL_LIMIT) -> str:
     """One line of printable characters, cut with an ellipsis. What others typed is not trusted."""
-    printable = "".join(c if c.isprintable() else " " for c in str(text)[: 20 * limit])
-    line = " ".join(printable.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    return harmless.line(text, limit)
 
 
 def decode(payload: Payload) -> Any:

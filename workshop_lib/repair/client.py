@@ -30,6 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.names import check_name
 from workshop_lib.queries import query
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
 from workshop_lib.repair.plan_rules import in_words
@@ -85,11 +86,14 @@ class RepairClient:
     Args:
         client: connected to the orchestrator's namespace.
         workflow_id: its id.
+
+    Raises:
+        WorkshopError: no repair can have this id.
     """
 
     def __init__(self, client: Client, workflow_id: str) -> None:
         self._client = client
-        self.workflow_id = workflow_id
+        self.workflow_id = check_name(workflow_id, "repair", known=True)
 
     @classmethod
     async def start(
@@ -109,10 +113,12 @@ class RepairClient:
             workflow_id: a name for it; one that is under way already is an error.
 
         Raises:
-            WorkshopError: there is one of that name under way.
+            WorkshopError: there is one of that name under way, or the name is none.
         """
         settings = get_settings()
-        repair = cls(client, workflow_id or f"repair-{uuid.uuid4().hex[:8]}")
+        if workflow_id is None:
+            workflow_id = f"repair-{uuid.uuid4().hex[:8]}"
+        repair = cls(client, check_name(workflow_id, "repair"))
         try:
             await client.start_workflow(
                 KINDS["repair"],

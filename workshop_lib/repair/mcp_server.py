@@ -36,9 +36,7 @@ LOOKS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_
 STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True)
 DECIDES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False)
 
-RepairId = Annotated[
-    str, Field(description="Id of the repair, as `start_repair` returned it.", max_length=200)
-]
+RepairId = Annotated[str, Field(description="Id of the repair, as `start_repair` returned it.")]
 Digest = Annotated[
     str, Field(description="Digest of the plan that the user has seen, from `get_plan`.")
 ]

@@ -15,6 +15,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
+from workshop_lib import harmless
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
@@ -73,11 +74,12 @@ def _write(notification: Notification) -> Path:
     mail = EmailMessage()
     mail["From"], mail["To"] = SENDER, RECIPIENT
     subject = f"Order repair: {notice.state}, cycle {notice.cycle} of {notice.source}"
-    mail["Subject"] = " ".join(
-        subject.split()
+    mail["Subject"] = harmless.line(
+        subject
     )  # a workflow id may hold anything but must stay one line
     # Not wrapped or encoded: a person may read the file as it is.
-    mail.set_content(f"{notice.summary}\n\n{notification.body}".strip() + "\n", cte="8bit")
+    text = harmless.block(f"{notice.summary}\n\n{notification.body}").strip()
+    mail.set_content(text + "\n", cte="8bit")
     folder = get_settings().state_dir / "outbox"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"

@@ -1,12 +1,12 @@
 """A repair in plain text: what terminals print and screen readers read.
 
-Everything that a customer or a model has written goes through `harmless`: a terminal obeys control
-characters, and letters that turn the direction of writing make a line say something else than it shows.
-Left out: Markdown for the Web UI and the reports (`plan_text`).
+Everything that others have written, ids included, goes through `harmless.line`. Left out: Markdown for
+the Web UI and the reports (`plan_text`).
 """
 
 from typing import NamedTuple
 
+from workshop_lib import harmless
 from workshop_lib.repair.models import Plan, Proposal, RepairResult
 from workshop_lib.repair.states import RepairStatus, State
 
@@ -31,9 +31,9 @@ def proposal_row(proposal: Proposal) -> ProposalRow:
         name=proposal.proposal_id,
         order=proposal.order_id,
         tool=proposal.tool,
-        arguments=", ".join(f"{name} {harmless(str(value))}" for name, value in given.items()),
+        arguments=", ".join(f"{name} {harmless.line(str(value))}" for name, value in given.items()),
         confidence=f"{proposal.confidence:.2f}",
-        reasoning=harmless(proposal.reasoning),
+        reasoning=harmless.line(proposal.reasoning),
     )
 
 
@@ -54,7 +54,7 @@ def plan_in_text(plan: Plan) -> str:
     if plan.refused:
         lines += ["", "Refused by the rules:"]
     lines += [
-        f"  {rejected_in_words(rejected.proposal)}: {harmless(rejected.reason)}"
+        f"  {rejected_in_words(rejected.proposal)}: {harmless.line(rejected.reason)}"
         for rejected in plan.refused
     ]
     return "\n".join(lines)
@@ -65,20 +65,20 @@ def rejected_in_words(proposal: dict[str, object]) -> str:
     arguments = proposal.get("arguments")
     order = arguments.get("order_id") if isinstance(arguments, dict) else None
     words = [str(word) for word in (proposal.get("tool"), order) if word]
-    return harmless(" ".join(words), 100) or "a proposal without a tool"
+    return harmless.line(" ".join(words), 100) or "a proposal without a tool"
 
 
 def result_in_text(result: RepairResult) -> str:
     """What became of one proposal, on one line."""
     made = "repeated" if result.repeated else "done" if result.done else "NOT done"
-    return f"{result.proposal_id}  {made}: {harmless(result.outcome)}"
+    return f"{result.proposal_id}  {made}: {harmless.line(result.outcome)}"
 
 
 def status_in_text(workflow_id: str, status: RepairStatus) -> str:
     """Where a repair is, with everything that a person may have to know."""
-    lines = [f"{workflow_id}: {status.state}"]
+    lines = [f"{harmless.line(workflow_id)}: {status.state}"]
     if status.reason:
-        lines.append(harmless(status.reason))
+        lines.append(harmless.line(status.reason))
     if status.states:
         lines.append(f"states: {' → '.join(change.state for change in status.states)}")
     if status.confidence is not None:
@@ -90,29 +90,17 @@ def status_in_text(workflow_id: str, status: RepairStatus) -> str:
         )
     if status.decision:
         made = "approved" if status.decision.approve else "rejected"
-        comment = f": {harmless(status.decision.comment)}" if status.decision.comment else ""
+        comment = f": {harmless.line(status.decision.comment)}" if status.decision.comment else ""
         lines.append(
-            f"{made} by {harmless(status.decision.decided_by)}"
+            f"{made} by {harmless.line(status.decision.decided_by)}"
             f" at {status.decision.decided_at:%Y-%m-%d %H:%M} UTC ({status.decision.way}){comment}"
         )
         if status.decision.approve and status.decision.declined:
             lines.append(f"declined: {', '.join(status.decision.declined)}")
     if status.state == State.PENDING_APPROVAL and status.decide_until:
         lines.append(f"waits for a decision until {status.decide_until:%Y-%m-%d %H:%M} UTC")
-    lines += [f"a signal changed nothing: {harmless(r.reason)}" for r in status.refused_signals]
-    lines += [f"warning: {harmless(warning)}" for warning in status.warnings]
+    lines += [
+        f"a signal changed nothing: {harmless.line(r.reason)}" for r in status.refused_signals
+    ]
+    lines += [f"warning: {harmless.line(warning)}" for warning in status.warnings]
     return "\n".join(lines)
-
-
-def harmless(text: str, limit: int = 1000) -> str:
-    """Somebody's words as one line of characters that show as what they are."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return plain if len(plain) <= limit else f"{plain[:limit].rstrip()} …"
-
-
-def harmless_lines(text: str) -> str:
-    """The same for a text of several lines, such as a report."""
-
-    return "\n".join(
-        "".join(c for c in line if c.isprintable()) for line in text.split("\n")
-    ).rstrip()

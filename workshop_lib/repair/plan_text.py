@@ -6,9 +6,9 @@ and PDF (`reports`).
 """
 
 import json
-import re
 from datetime import date
 
+from workshop_lib.harmless import markdown
 from workshop_lib.repair.models import Analysis, Plan, Proposal
 from workshop_lib.repair.states import RepairStatus, State
 
@@ -30,8 +30,8 @@ def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
         (
             "What was found",
             [
-                f"**{problem.order_id}**, {in_line(problem.kind)}, confidence {problem.confidence:.2f}:"
-                f" {in_line(problem.description)}"
+                f"**{problem.order_id}**, {markdown(problem.kind)}, confidence {problem.confidence:.2f}:"
+                f" {markdown(problem.description)}"
                 for problem in analysis.problems
             ],
         ),
@@ -43,7 +43,7 @@ def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
         (
             "Refused by the rules for plans",
             [
-                f"{in_line(json.dumps(rejected.proposal, default=str), 300)}: {in_line(rejected.reason)}"
+                f"{markdown(json.dumps(rejected.proposal, default=str), 300)}: {markdown(rejected.reason)}"
                 for rejected in plan.refused
             ],
         ),
@@ -51,7 +51,7 @@ def plan_report(analysis: Analysis, plan: Plan, today: date) -> str:
         if entries:
             lines += ["", f"## {title}", "", *(f"* {entry}" for entry in entries)]
     if analysis.summary:
-        lines += ["", "## Summary", "", in_line(analysis.summary)]
+        lines += ["", "## Summary", "", markdown(analysis.summary)]
     return "\n".join(lines) + "\n"
 
 
@@ -59,11 +59,11 @@ def status_text(status: RepairStatus, plan: Plan | None) -> str:
     """Where a repair is, for the Web UI; while it waits, with the signal that decides."""
     lines = [f"## {status.state}"]
     if status.reason:
-        lines += ["", in_line(status.reason)]
+        lines += ["", markdown(status.reason)]
     if status.decision is not None:
         made = "Approved" if status.decision.approve else "Rejected"
         who, when = status.decision.decided_by, status.decision.decided_at
-        lines += ["", f"{made} by {in_line(who)} at {when:%Y-%m-%d %H:%M} UTC."]
+        lines += ["", f"{made} by {markdown(who)} at {when:%Y-%m-%d %H:%M} UTC."]
     if plan is not None:
         lines += ["", *(f"* {proposal_in_words(proposal)}" for proposal in plan.proposals)]
         lines += [
@@ -82,8 +82,8 @@ def status_text(status: RepairStatus, plan: Plan | None) -> str:
             "```",
         ]
     for refused in status.refused_signals[-3:]:
-        lines += ["", f"A signal changed nothing: {in_line(refused.reason)}"]
-    lines += [f"\nWarning: {in_line(warning)}" for warning in status.warnings[-3:]]
+        lines += ["", f"A signal changed nothing: {markdown(refused.reason)}"]
+    lines += [f"\nWarning: {markdown(warning)}" for warning in status.warnings[-3:]]
     text = "\n".join(lines) + "\n"
     return text if len(text) <= MAX_DETAILS else text[:MAX_DETAILS] + "\n\n…\n"
 
@@ -91,17 +91,11 @@ def status_text(status: RepairStatus, plan: Plan | None) -> str:
 def proposal_in_words(proposal: Proposal) -> str:
     """One proposal with its arguments, its confidence and the model's reasoning, on one line."""
     given = ", ".join(
-        f"{name} {in_line(str(value), 200)}"
+        f"{name} {markdown(str(value), 200)}"
         for name, value in proposal.arguments.model_dump(exclude={"order_id"}).items()
     )
     words = (
         f"`{proposal.proposal_id}` **{proposal.order_id}**: {proposal.tool} ({given}),"
         f" confidence {proposal.confidence:.2f}"
     )
-    return f"{words}. {in_line(proposal.reasoning)}" if proposal.reasoning else words
-
-
-def in_line(text: str, limit: int = 1000) -> str:
-    """Somebody's words as one line of Markdown that is nothing but text."""
-    plain = " ".join(re.sub(r"[\[\]<>`*_#|\\]", " ", text).split())
-    return plain if len(plain) <= limit else plain[:limit].rstrip() + " …"
+    return f"{words}. {markdown(proposal.reasoning)}" if proposal.reasoning else words

@@ -14,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.names import check_name
 from workshop_lib.repair.client import KINDS, RPC_LIMIT, RepairClient
 from workshop_lib.repair.states import (
     REQUEST_EXIT,
@@ -55,9 +56,10 @@ class ProactiveClient(RepairClient):
             today: the day of its first cycle; the settings' one when left out.
 
         Raises:
-            WorkshopError: there is one of that name under way.
+            WorkshopError: there is one of that name under way, or the name is none.
         """
         settings = get_settings()
+        check_name(workflow_id, "agent")
         try:
             await client.start_workflow(
                 KINDS["proactive"],

@@ -6,11 +6,12 @@ must not go unreported. Pure functions, so workflow code may use them too. Left 
 
 import re
 
+from workshop_lib.harmless import block, markdown
 from workshop_lib.repair.models import Problem, Proposal, Report, ReportRequest
 
 MAX_REPORT_CHARS = 20_000
 
-_LINK_OR_HTML = re.compile(r"!\[|\]\(|https?://|<[A-Za-z/!]")
+_LINK_OR_HTML = re.compile(r"!\[|\][(:\[]|://|\bwww\.|<[A-Za-z/!?]", re.IGNORECASE)
 _ORDER_ID = re.compile(r"\bORD-[A-Z0-9]+(?:-[A-Z0-9]+)*\b", re.IGNORECASE)
 
 
@@ -20,8 +21,8 @@ def problem_with_report(text: str, request: ReportRequest) -> str | None:
         return "the report is empty"
     if len(text) > MAX_REPORT_CHARS:
         return f"the report has {len(text):,} characters, {MAX_REPORT_CHARS:,} are the most"
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        return "the report holds half a character"
+    if block(text) != text:
+        return "the report holds characters that cannot be shown"
     if _LINK_OR_HTML.search(text):
         return "the report holds a link, an image or HTML"
     said = _plain(text)
@@ -53,25 +54,25 @@ def plain_report(request: ReportRequest, why: str) -> Report:
     lines = [
         "# Repair report",
         "",
-        f"*Written by the program, without a model. {re.sub(r'[][<>*]', ' ', ' '.join(why.split()))}*",
+        f"*Written by the program, without a model. {markdown(why)}*",
         "",
         f"{request.today.isoformat()}: {_count(len(done), 'repair')} on {_count(orders, 'order')}"
-        + (f", decided by {request.decided_by}." if request.decided_by else "."),
+        + (f", decided by {markdown(request.decided_by)}." if request.decided_by else "."),
     ]
     sections = {
         "What was found": [_problem(problem) for problem in request.analysis.problems],
         "Done": [
-            f"{r.order_id}: {r.tool}. {_line(r.outcome)}"
+            f"{r.order_id}: {r.tool}. {markdown(r.outcome)}"
             + (" It had been done before and was not repeated." if r.repeated else "")
             for r in done
         ],
-        "Not done": [f"{r.order_id}: {r.tool}. {_line(r.outcome)}" for r in failed],
+        "Not done": [f"{r.order_id}: {r.tool}. {markdown(r.outcome)}" for r in failed],
         "Declined by the approver": [_proposal(proposal) for proposal in declined],
         "Skipped, because the agent was not sure enough": [
             _proposal(proposal) for proposal in request.plan.skipped
         ],
         "Refused by the rules for plans": [
-            f"{_line(rejected.proposal.get('tool'))}: {_line(rejected.reason)}"
+            f"{markdown(rejected.proposal.get('tool'))}: {markdown(rejected.reason)}"
             for rejected in request.plan.refused
         ],
     }
@@ -86,17 +87,12 @@ def _count(number: int, what: str) -> str:
 
 
 def _problem(problem: Problem) -> str:
-    return f"{problem.order_id}: {_line(problem.kind)}. {_line(problem.description)}"
+    return f"{problem.order_id}: {markdown(problem.kind)}. {markdown(problem.description)}"
 
 
 def _proposal(proposal: Proposal) -> str:
     item = f" {proposal.item_id}" if proposal.item_id else ""
     return f"{proposal.order_id}: {proposal.tool}{item} (confidence {proposal.confidence:.2f})"
-
-
-def _line(text: object) -> str:
-    """Words of a model or a customer, as one line that cannot become a heading, a link or HTML."""
-    return re.sub(r"[\[\]<>`*_#|]", " ", " ".join(str(text).split()))[:1000].strip()
 
 
 def _order_ids(text: str) -> set[str]:

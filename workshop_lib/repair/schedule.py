@@ -30,6 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
+from workshop_lib.names import check_name
 from workshop_lib.repair.client import KINDS
 from workshop_lib.repair.states import Callback, RepairStart
 from workshop_lib.settings import get_settings
@@ -200,7 +201,7 @@ class RepairSchedules:
             raise _unknown(schedule_id, error) from None
 
     def _handle(self, schedule_id: str) -> ScheduleHandle:
-        return self._client.get_schedule_handle(schedule_id)
+        return self._client.get_schedule_handle(check_name(schedule_id, "schedule", known=True))
 
     def _schedule(
         self,
@@ -212,6 +213,7 @@ class RepairSchedules:
     ) -> Schedule:
         if not (isinstance(hour, int) and 0 <= hour <= 23):
             raise WorkshopError(f"There is no hour {hour!r}.", expected="0 to 23, UTC.")
+        check_name(schedule_id, "schedule")
         settings = get_settings()
         start = RepairStart(
             today=today or settings.today,

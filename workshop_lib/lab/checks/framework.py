@@ -40,6 +40,7 @@ from temporalio.client import (
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import progress
 from workshop_lib.lab.cell_files import outdated
@@ -95,9 +96,9 @@ class CheckNotMet(WorkshopError):
     def lines(self) -> list[str]:
         """What was expected, what was seen, and a hint."""
         return [
-            _one_line(f"{self.what} Expected {self.expected}"),
-            _one_line(f"Saw: {self.saw}"),
-            _one_line(f"Hint: {self.hint}"),
+            harmless.line(f"{self.what} Expected {self.expected}", MAX_LINE),
+            harmless.line(f"Saw: {self.saw}", MAX_LINE),
+            harmless.line(f"Hint: {self.hint}", MAX_LINE),
         ]
 
 
@@ -144,7 +145,7 @@ def check(
                 progress.record(info.notebook, info.name, False)
                 raise
             progress.record(info.notebook, info.name, True)
-            print(f"Check passed: {info.name} — {_one_line(evidence)}")
+            print(f"Check passed: {info.name} — {harmless.line(evidence, MAX_LINE)}")
 
         # the notebook shows a signature and a docstring, not a return type that is no longer true
         run.__annotations__ = {**body.__annotations__, "return": None}
@@ -283,9 +284,3 @@ def _log_crash(info: CheckInfo, error: Exception) -> Path:
     except OSError as failed:
         logger.warning("%s cannot be written: %s", path, failed.strerror)
     return path
-
-
-def _one_line(text: str) -> str:
-    """Text on one line, cut where it gets too long to be read."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= MAX_LINE else flat[: MAX_LINE - 1] + "…"

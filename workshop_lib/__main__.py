@@ -1,0 +1,15 @@
+"""The `workshop` command, as a script and as `python -m workshop_lib`."""
+
+from workshop_lib import edge
+
+
+def main() -> None:
+    """Run it. What it needs is imported when all is prepared for that to fail, or to be interrupted."""
+    edge.begin()
+    from workshop_lib.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

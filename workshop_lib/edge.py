@@ -1,0 +1,206 @@
+"""The outermost edge of every program of ours: what ends it is said in words, and its streams never fail.
+
+A person sees what went wrong, at most a few lines and no traceback; the traceback goes to `logs/errors.log`
+in the state folder. What a terminal cannot show is replaced, and an output that nobody can take any more
+does not end the work. It imports next to nothing, so that it holds while the rest is being imported.
+Left out: which errors there are (`errors`), and notebooks, where IPython shows them.
+
+Exit status: that of the work. A reader that has gone (`| head`, `>&-`) wants no more, and changes nothing.
+A stdout that cannot be written for another reason, such as a full disk, has lost what was asked for: it goes
+to stderr instead, and the status is 1.
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import sys
+import threading
+import traceback
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from workshop_lib import harmless
+from workshop_lib.errors import WorkshopError
+
+MAX_LOG = 2_000_000  # bytes; a longer log begins anew
+_GONE = (errno.EPIPE, errno.EBADF)
+_begun = False
+_lost = False  # stdout could not be written
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream that takes every text, and tries another place where its own takes none."""
+
+    def write(self, text: str) -> int:
+        try:
+            written = super().write(text)
+            super().flush()
+            return written
+        except OSError as error:
+            _redirect(self.fileno(), error)
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            _redirect(self.fileno(), error)
+
+
+def begin() -> None:
+    """Make streams and hooks so. Called again it changes nothing."""
+    global _begun
+    if _begun:
+        return
+    _begun = True
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file to be opened would take its place
+            os.open(os.devnull, os.O_RDWR)
+        stream = getattr(sys, name)
+        buffer = (
+            stream.buffer if stream else os.fdopen(number, "wb" if number else "rb", closefd=False)
+        )
+        encoding = stream.encoding if stream else "utf-8"
+        if number:
+            setattr(sys, name, _Stream(buffer, encoding=encoding, errors="replace"))
+        elif stream is None:
+            sys.stdin = io.TextIOWrapper(buffer, encoding=encoding)
+        else:  # what is no text is refused where it is used, in words
+            stream.reconfigure(errors="surrogateescape")
+    sys.excepthook = _ended_by
+    sys.unraisablehook = lambda found: _log(found.exc_value)
+    threading.excepthook = lambda found: _log(found.exc_value)
+    assert logging.lastResort is not None
+    logging.lastResort.setFormatter(_Short())
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(harmless.block(text), file=sys.stderr, flush=True)
+
+
+def say_error(error: BaseException) -> None:
+    """Say what went wrong, in a few lines."""
+    say(str(in_words(error)))
+
+
+def end(status: str | int | None) -> None:
+    """End this process, if Temporal's SDK is loaded; else return the status for `sys.exit` to do it.
+
+    The SDK's own threads let go of Python a moment after the last word, and crash an interpreter that is
+    being torn down by then. All is said and done: it need not be.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    number = status if isinstance(status, int) else int(bool(status))
+    number = number or int(_lost)
+    if "temporalio" in sys.modules:
+        os._exit(number)
+    sys.exit(number)
+
+
+def in_words(error: BaseException) -> WorkshopError:
+    """What a person can act on. The traceback of what is not said in words already goes to the log."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, WorkshopError):
+        return error
+    log = _log(error)
+    details = f" Details: {log}" if log else ""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = harmless.line(error, 300) or type(error).__name__
+    if isinstance(error, TimeoutError) and not error.errno:
+        what, fix = "It took too long.", "`workshop doctor` finds what does not answer."
+    elif isinstance(error, OSError):
+        place = harmless.line(error.filename or "A file or a connection")
+        what = f"{place} cannot be used: {error.strerror or text}."
+        fix = "free the space or mend the permission; WORKSHOP_STATE_DIR can name another folder."
+    elif isinstance(error, UnicodeError):
+        what = f"A text cannot be encoded: {harmless.line(getattr(error, 'reason', text))}."
+        fix = "type it again, or set PYTHONUTF8=1."
+    elif isinstance(error, MemoryError):
+        what, fix = "There is not enough memory.", "end other programs, or ask for less at once."
+    elif isinstance(error, ImportError):
+        what, fix = f"A part cannot be loaded: {text}.", "`uv sync`, then `workshop doctor`."
+    elif "RPCError" in names:
+        status = (
+            getattr(getattr(error, "status", None), "name", "unknown").lower().replace("_", " ")
+        )
+        what = f"The Temporal server did not do it ({status}): {text}."
+        fix = "`workshop status` and `workshop doctor` say what runs."
+    elif "ValidationError" in names:
+        what = f"Something does not have the shape that it must have: {_first_fault(error)}."
+        fix = "correct it, if it is yours; else report it."
+    elif names & {"SQLAlchemyError", "DatabaseError"}:
+        what, fix = f"A database cannot be used: {type(error).__name__}.", "`workshop doctor`."
+    elif "TemporalError" in names:
+        what, fix = f"A workflow could not do it: {text}.", "`workshop doctor`."
+    else:  # its text is left out, for it might quote a secret
+        frame = traceback.extract_tb(error.__traceback__)[-1:]
+        where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
+        what = f"This is a fault of the workshop, not yours: {type(error).__name__}{where}."
+        fix = "report it, with the details."
+    return WorkshopError(what, fix=fix + details)
+
+
+def _ended_by(_: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's last resort: nothing has caught the error."""
+    if isinstance(error, KeyboardInterrupt):
+        end(130)
+    say_error(error.with_traceback(trace))
+    end(1)
+
+
+def _redirect(number: int, error: OSError) -> None:
+    """Have a stream that takes no more write to where it does no harm."""
+    global _lost
+    gone = error.errno in _GONE or number != 1
+    place = os.open(os.devnull, os.O_WRONLY) if gone else 2
+    if not gone:
+        _lost = True
+        say(f"stdout cannot be written: {error.strerror}. What belongs there follows here.")
+    os.dup2(place, number)
+
+
+def _first_fault(error: BaseException) -> str:
+    """Of a pydantic error: where and what, without the value."""
+    found: list[dict[str, Any]] = error.errors(include_input=False, include_url=False)  # type: ignore[attr-defined]
+    where = ".".join(str(part) for part in found[0]["loc"])
+    return harmless.line(f"{error.title}: {where}: {found[0]['msg']}", 300)  # type: ignore[attr-defined]
+
+
+def _log(error: BaseException | None) -> Path | None:
+    """Append a traceback to the log. Returns its path, or None where it cannot be written."""
+    if error is None or isinstance(error, KeyboardInterrupt):
+        return None
+    try:
+        from workshop_lib.settings import get_settings
+
+        path = get_settings().state_dir.absolute() / "logs" / "errors.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        anew = path.exists() and path.stat().st_size > MAX_LOG
+        when = datetime.now().astimezone().isoformat(timespec="seconds")
+        with path.open("w" if anew else "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(
+                f"{when} {' '.join(sys.argv[:2])}\n{''.join(traceback.format_exception(error))}\n"
+            )
+    except Exception:  # whatever is wrong with the state folder: the words are what counts
+        return None
+    return path
+
+
+class _Short(logging.Formatter):
+    """A line for what no logger of ours takes; its traceback goes to the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:
+            _log(record.exc_info[1])
+        return f"{record.levelname.lower()}: {harmless.line(record.getMessage())}"
