@@ -471,7 +471,7 @@ def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
 def test_a_lock_that_is_held_for_long_is_said(
     store: OrderStore, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    monkeypatch.setattr("workshop_lib.repair.store.WAIT_SECONDS", 1)
+    monkeypatch.setattr("workshop_lib.repair.database.WAIT_SECONDS", 1)
     store.reset()
     impatient = OrderStore(url)
     before = store.dump()

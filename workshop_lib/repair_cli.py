@@ -264,7 +264,8 @@ def reset() -> None:
     """Load orders and stock from data/ again, and forget every repair that was made."""
     from workshop_lib.repair.store import open_store
 
-    open_store().reset()
+    if kept := open_store().reset():
+        say(f"The order store was damaged; it is kept as {kept}.")
     say("Orders and stock are as in data/ again; the repairs are forgotten.")
 
 

@@ -46,8 +46,8 @@ class OrderItem(_Frozen):
     description: Text = ""
     category: Line
     quantity: int = Field(gt=0)
-    unit_price: float = Field(ge=0)
-    total_price: float = Field(ge=0)
+    unit_price: float = Field(ge=0, allow_inf_nan=False)
+    total_price: float = Field(ge=0, allow_inf_nan=False)
 
 
 class Order(_Frozen):
@@ -60,10 +60,10 @@ class Order(_Frozen):
     status: Line
     shipping_address: Line
     items: list[OrderItem] = Field(min_length=1)
-    subtotal: float = Field(ge=0)
-    tax: float = Field(ge=0)
-    shipping: float = Field(ge=0)
-    total: float = Field(ge=0)
+    subtotal: float = Field(ge=0, allow_inf_nan=False)
+    tax: float = Field(ge=0, allow_inf_nan=False)
+    shipping: float = Field(ge=0, allow_inf_nan=False)
+    total: float = Field(ge=0, allow_inf_nan=False)
     payment_method: Line
     notes: Text = ""
 
@@ -86,8 +86,8 @@ class InventoryItem(_Frozen):
     reorder_point: int = Field(ge=0)
     reorder_quantity: int = Field(ge=0)
     max_stock_level: int = Field(ge=0)
-    unit_cost: float = Field(ge=0)
-    unit_price: float = Field(ge=0)
+    unit_cost: float = Field(ge=0, allow_inf_nan=False)
+    unit_price: float = Field(ge=0, allow_inf_nan=False)
     supplier: Line
     lead_time_days: int = Field(ge=0)
     storage_location: Line

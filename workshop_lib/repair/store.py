@@ -13,34 +13,34 @@ ordered. Ordered stock counts as delivered at once, since the workshop has no su
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
-    URL,
     Connection,
     Engine,
-    NullPool,
-    create_engine,
-    event,
     inspect,
     select,
     text,
 )
 from sqlalchemy import insert as sql_insert
 from sqlalchemy import update as sql_update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import tables
+from workshop_lib.repair.damage import StoreDamaged, damage_of, put_aside, rows_of, validated
+from workshop_lib.repair.database import engine_of, place_of, url_of
 from workshop_lib.repair.models import (
     ARGUMENTS,
     Arguments,
+    Id,
     InventoryItem,
     OpenRequest,
     Order,
@@ -51,7 +51,6 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.settings import get_settings
 
-WAIT_SECONDS = 10  # for a lock that another repair holds, and for the database to answer
 _LOAD_LOCK = 5_077_001  # PostgreSQL's name for "somebody is creating the tables"
 
 # What an order's status becomes. Where several requests are open, the earliest here is shown, so that
@@ -92,8 +91,8 @@ class LedgerRow(BaseModel):
 
     idempotency_key: str
     tool: ToolName
-    order_id: str
-    item_id: str
+    order_id: Id
+    item_id: Id | Literal[""]
     arguments: str
     outcome: str
     recorded_at: datetime
@@ -109,8 +108,8 @@ class OrderStore:
 
     def __init__(self, url: str, data: Path = tables.DATA) -> None:
         self._data = data
-        self._url = _url(url)
-        self._engine = _engine(self._url)
+        self._url = url_of(url)
+        self._engine = engine_of(self._url)
 
     @property
     def engine(self) -> Engine:
@@ -118,15 +117,20 @@ class OrderStore:
         return self._engine
 
     def snapshot(self, today: date) -> Snapshot:
-        """All orders, stock and open requests at one moment."""
+        """All orders, stock and open requests at one moment.
+
+        Raises:
+            StoreDamaged: a row is not what it must be; it is named.
+            StoreUnavailable: the database does not answer.
+        """
         with self._reading() as connection:
             rows = connection.execute(
-                select(tables.inventory).order_by(tables.inventory.c.item_id)
+                rows_of(tables.inventory).order_by(tables.inventory.c.item_id)
             ).mappings()
             return Snapshot(
                 today=today,
                 orders=tables.read_orders(connection),
-                inventory=[InventoryItem.model_validate(dict(row)) for row in rows],
+                inventory=[validated(InventoryItem, row, tables.inventory) for row in rows],
                 open_requests=[
                     OpenRequest(order_id=row.order_id, tool=row.tool, item_id=row.item_id or None)
                     for row in _ledger_rows(connection)
@@ -161,7 +165,7 @@ class OrderStore:
         Raises:
             RepairRefused: there is no such order or article, the article is not on the order or is
                 restricted, the shelf is too small, or the key belongs to another repair.
-            StoreUnavailable: the database does not answer.
+            StoreDamaged, StoreUnavailable: as in `snapshot`.
         """
         if not isinstance(arguments, ARGUMENTS[tool]):
             raise RepairRefused(
@@ -186,8 +190,24 @@ class OrderStore:
         except _Duplicate:
             raise RepairRefused(f"There is an order {order.order_id} already.") from None
 
-    def reset(self) -> None:
-        """Forget every change and load `data/` again, in one transaction."""
+    def reset(self) -> Path | None:
+        """Forget every change and load `data/` again, in one transaction.
+
+        Returns:
+            Where a damaged file is kept, which was in the way; else None.
+        """
+        try:
+            self._begin_anew()
+            return None
+        except StoreDamaged:
+            path = Path(self._url.database or "")
+            if self._url.get_backend_name() != "sqlite" or not path.exists():
+                raise
+        kept = put_aside(path)
+        self._begin_anew()
+        return kept
+
+    def _begin_anew(self) -> None:
         with self._transaction(writing=True) as connection:
             if connection.dialect.name == "postgresql":
                 # After the repairs that are under way, and before the ones to come. Everyone else reads
@@ -195,6 +215,8 @@ class OrderStore:
                 _lock_creation(connection)
                 if inspect(connection).has_table(tables.store_info.name):
                     connection.execute(text("LOCK TABLE store_info IN ACCESS EXCLUSIVE MODE"))
+            elif (found := connection.execute(text("PRAGMA quick_check(1)")).scalar()) != "ok":
+                raise StoreDamaged(f"{place_of(self._url)} is damaged: {harmless.line(found)}.")
             # Dropped and not emptied: the tables may be those of an older version.
             tables.metadata.drop_all(connection)
             tables.metadata.create_all(connection)
@@ -234,17 +256,26 @@ class OrderStore:
         except IntegrityError:
             raise _Duplicate from None
         except SQLAlchemyError as error:
-            # Its text may quote the statement and the address; its kind is enough.
-            reason = type(getattr(error, "orig", None) or error).__name__
+            if damage := damage_of(error, self._url):
+                raise StoreDamaged(
+                    f"The order store at {place_of(self._url)} is damaged: {damage}."
+                ) from None
+            # PostgreSQL's text may quote the statement and the address; its kind is enough.
+            original = getattr(error, "orig", None) or error
+            plain = isinstance(original, sqlite3.Error)
+            reason = harmless.line(original) if plain else type(original).__name__
             raise StoreUnavailable(
-                f"The order store at {_where(self._url)} does not answer: {reason}.",
+                f"The order store at {place_of(self._url)} does not answer: {reason}.",
                 expected="a database that can be written, and no other program that holds it for long.",
                 fix="check ORDERS_DATABASE_URL, or unset it to use the file in the state folder.",
             ) from None
 
 
-class _Duplicate(Exception):
-    """A row of the same key is there already."""
+class _Duplicate(StoreDamaged):
+    """A row of the same key is there already. Where no key is given, tables hold rows that are not ours."""
+
+    def __init__(self) -> None:
+        super().__init__("The order store holds rows where there must be none.")
 
 
 def open_store() -> OrderStore:
@@ -253,7 +284,13 @@ def open_store() -> OrderStore:
     url = secret.get_secret_value().strip() if secret else ""
     if not url:
         folder = get_settings().state_dir
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The folder {folder} of the order store cannot be made: {error.strerror}.",
+                fix="free the space or mend the permission, or set WORKSHOP_STATE_DIR.",
+            ) from None
         url = f"sqlite:///{folder / 'orders.db'}"
     return _store(url)
 
@@ -322,7 +359,7 @@ def _order_stock(connection: Connection, wanted: OrderInventory) -> str:
     )
     row = (
         connection.execute(
-            select(inventory).where(inventory.c.item_id == wanted.item_id).with_for_update()
+            rows_of(inventory).where(inventory.c.item_id == wanted.item_id).with_for_update()
         )
         .mappings()
         .first()
@@ -331,7 +368,7 @@ def _order_stock(connection: Connection, wanted: OrderInventory) -> str:
         raise RepairRefused(f"There is no article {wanted.item_id} in the inventory.")
     if connection.execute(on_order).first() is None:
         raise RepairRefused(f"{wanted.item_id} is not on the order {wanted.order_id}.")
-    item = InventoryItem.model_validate(dict(row))
+    item = validated(InventoryItem, row, inventory)
     if item.needs_approval:
         raise RepairRefused(
             f"{item.item_id} is restricted and is not ordered without approval.",
@@ -375,8 +412,10 @@ def _set_status(connection: Connection, order_id: str, status: str, tool: ToolNa
 
 
 def _ledger_rows(connection: Connection) -> list[LedgerRow]:
-    ordered = select(tables.ledger).order_by(tables.ledger.c.idempotency_key)
-    return [LedgerRow.model_validate(dict(row)) for row in connection.execute(ordered).mappings()]
+    ordered = rows_of(tables.ledger).order_by(tables.ledger.c.idempotency_key)
+    return [
+        validated(LedgerRow, row, tables.ledger) for row in connection.execute(ordered).mappings()
+    ]
 
 
 def _is_ready(connection: Connection) -> bool:
@@ -400,70 +439,3 @@ def _lock_creation(connection: Connection) -> None:
     """One creator at a time. SQLite has locked the whole file when a writing transaction began."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:name)"), {"name": _LOAD_LOCK})
-
-
-def _url(written: str) -> URL:
-    try:
-        url = make_url(written)
-    except (ArgumentError, ValueError):  # the text would quote the URL; ValueError: a bad port
-        raise WorkshopError(
-            "ORDERS_DATABASE_URL is no database URL.",
-            expected="sqlite:///file or postgresql://user:password@host/database.",
-            fix="correct it in .env, or unset it to use the file in the state folder.",
-        ) from None
-    if url.get_backend_name() in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-        return url
-    raise WorkshopError(
-        f"The order store cannot be a database of {url.get_backend_name()!r} at {_where(url)}.",
-        expected="an SQLite file or PostgreSQL.",
-        fix="correct ORDERS_DATABASE_URL, or unset it.",
-    )
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        limit = WAIT_SECONDS * 1000
-        try:
-            return create_engine(
-                url,
-                pool_pre_ping=True,  # the server may have been restarted
-                pool_timeout=WAIT_SECONDS,
-                connect_args={
-                    "connect_timeout": WAIT_SECONDS,
-                    "options": f"-c lock_timeout={limit} -c statement_timeout={limit}",
-                },
-                hide_parameters=True,
-            )
-        except ModuleNotFoundError:
-            raise WorkshopError(
-                "The order store is on PostgreSQL, and its driver is not installed.",
-                fix="uv sync --extra postgres",
-            ) from None
-    assert url.database
-    engine = create_engine(
-        url,
-        poolclass=NullPool,  # the file may be removed and come back while this process lives
-        connect_args={"timeout": WAIT_SECONDS},
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _no_implicit_begin(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.isolation_level = None  # Python's driver would begin too late
-        dbapi_connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A writer takes its lock before it reads: two that read first could both go on from the same
-        # stock, and one of them would have to fail.
-        writing = connection.get_execution_options().get("workshop_writing")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    return engine
-
-
-def _where(url: URL) -> str:
-    """A database in words that hold no secret."""
-    return f"{url.get_backend_name()} {url.host or ''}{'/' if url.host else ''}{url.database or ''}"

@@ -23,10 +23,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     insert,
-    select,
 )
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.damage import rows_of, validated
 from workshop_lib.repair.models import InventoryItem, Order
 from workshop_lib.settings import PROJECT_ROOT
 
@@ -143,18 +143,22 @@ def load_data(connection: Connection, folder: Path) -> None:
 
 
 def read_orders(connection: Connection) -> list[Order]:
-    """All orders, by id, with their lines."""
+    """All orders, by id, with their lines.
+
+    Raises:
+        StoreDamaged: a row is no order.
+    """
     lines: dict[str, list[dict[str, Any]]] = {}
     found = connection.execute(
-        select(order_items).order_by(order_items.c.order_id, order_items.c.line)
+        rows_of(order_items).order_by(order_items.c.order_id, order_items.c.line)
     )
     for row in found.mappings():
         line = dict(row)
         del line["line"]
         lines.setdefault(line.pop("order_id"), []).append(line)
     return [
-        Order.model_validate({**row, "items": lines.get(row["order_id"], [])})
-        for row in connection.execute(select(orders).order_by(orders.c.order_id)).mappings()
+        validated(Order, {**row, "items": lines.get(row["order_id"], [])}, orders)
+        for row in connection.execute(rows_of(orders).order_by(orders.c.order_id)).mappings()
     ]
 
 

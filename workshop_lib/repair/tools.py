@@ -96,7 +96,7 @@ async def look_at_orders(request: LookRequest) -> Snapshot:
     May run twice, and only reads. A second run may see more than the first; only the recorded one counts.
 
     Raises:
-        ApplicationError: type `StoreUnavailable` (retried) or `StoreUnusable` (not retried).
+        ApplicationError: type `StoreUnavailable` (retried), `StoreDamaged` or `StoreUnusable` (not retried).
     """
     return await _in_thread(lambda: open_store().snapshot(request.today))
 
