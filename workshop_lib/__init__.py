@@ -1,6 +1,6 @@
 """The system that the notebooks build: agents that survive being killed, and the classroom around them.
 
-From the ground up: `settings` and `errors`; `llm` (calls to a model); `connect` and `worker_spec`
+From the ground up: `harmless`, `settings` and `errors`; `llm` (calls to a model); `connect` and `worker_spec`
 (Temporal); `agents` (the chat loops). `lab` is the classroom (dev server, workers in threads and
 processes, checks) and only notebooks and the command line import it.
 """
@@ -9,9 +9,17 @@ import sys
 
 __version__ = "0.1.0"
 
+
+def quiet(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """`sys.excepthook` of a program of ours until it has `edge`: Ctrl-C is no error."""
+    if kind is not KeyboardInterrupt:
+        sys.__excepthook__(kind, error, error.__traceback__)
+
+
 if sys.argv[:1] == [
     "-m"
 ]:  # `python -m workshop_lib.…` begins: a program of ours, not a notebook or a test
+    sys.excepthook = quiet
     from workshop_lib import edge
 
     edge.begin()

@@ -79,7 +79,7 @@ def begin() -> None:
     sys.unraisablehook = lambda found: _log(found.exc_value)
     threading.excepthook = lambda found: _log(found.exc_value)
     assert logging.lastResort is not None
-    logging.lastResort.setFormatter(_Short())
+    logging.lastResort.setFormatter(_LogLine())
 
 
 def say(text: str) -> None:
@@ -90,6 +90,13 @@ def say(text: str) -> None:
 def say_error(error: BaseException) -> None:
     """Say what went wrong, in a few lines."""
     say(str(in_words(error)))
+
+
+def log_to_stderr(level: int) -> None:
+    """What a service logs: a line a record, whatever others have written into it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine())
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def end(status: str | int | None) -> None:
@@ -197,10 +204,14 @@ def _log(error: BaseException | None) -> Path | None:
     return path
 
 
-class _Short(logging.Formatter):
-    """A line for what no logger of ours takes; its traceback goes to the log."""
+class _LogLine(logging.Formatter):
+    """A record as one line; its traceback goes to the log of errors."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info:
             _log(record.exc_info[1])
-        return f"{record.levelname.lower()}: {harmless.line(record.getMessage())}"
+        words = record.getMessage().strip()
+        if words.startswith("Traceback "):  # the web server's way
+            words = words.splitlines()[-1]
+        when = self.formatTime(record)
+        return f"{when} {record.levelname} {record.name}: {harmless.line(words)}"

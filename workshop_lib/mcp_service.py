@@ -30,6 +30,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from workshop_lib.connect import connect, server_address
+from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
 from workshop_lib.mcp_wire import Transport, remove_record, url_of, users_port, write_record
 from workshop_lib.ports import LOCALHOST, holder, is_free, next_free
@@ -172,17 +173,13 @@ def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> 
         "--while-stdin-open", action="store_true", help="for http; leave when the input ends"
     )
     asked = parser.parse_args(arguments)
-    try:
-        serve(
-            make(),
-            asked.transport,
-            asked.port,
-            preferred=asked.preferred_port,
-            while_stdin_open=asked.while_stdin_open,
-        )
-    except WorkshopError as error:
-        print(error, file=sys.stderr, flush=True)
-        sys.exit(1)
+    serve(
+        make(),
+        asked.transport,
+        asked.port,
+        preferred=asked.preferred_port,
+        while_stdin_open=asked.while_stdin_open,
+    )
 
 
 def serve(
@@ -206,11 +203,7 @@ def serve(
     Raises:
         WorkshopError: the port that the user asked for is taken.
     """
-    logging.basicConfig(
-        level=logging.WARNING,
-        stream=sys.stderr,  # over stdio, stdout is the protocol's
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(logging.WARNING)  # over stdio, stdout is the protocol's
     logging.getLogger("fastmcp").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
         if transport == "stdio":

@@ -3,6 +3,7 @@
 import logging
 
 from workshop_lib.connect import connect
+from workshop_lib.edge import log_to_stderr
 from workshop_lib.worker_spec import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -14,7 +15,7 @@ async def serve(spec: WorkerSpec) -> None:
     Raises:
         WorkshopError: no server answers, or it refuses the credentials.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(logging.INFO)
     client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
     logger.info(spec.banner())
     await spec.build(client).run()
