@@ -16,10 +16,11 @@ def quiet(kind: type[BaseException], error: BaseException, trace: object) -> Non
         sys.__excepthook__(kind, error, error.__traceback__)
 
 
-if sys.argv[:1] == [
-    "-m"
-]:  # `python -m workshop_lib.…` begins: a program of ours, not a notebook or a test
+# A program of ours begins (`workshop …`, `python -m workshop_lib.…`), and not a notebook or a test.
+_program = sys.argv[0].rpartition("/")[2] if sys.argv else ""
+if _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook__:
     sys.excepthook = quiet
-    from workshop_lib import edge
+    if _program == "-m":
+        from workshop_lib import edge
 
-    edge.begin()
+        edge.begin()

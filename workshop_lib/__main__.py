@@ -1,13 +1,8 @@
 """The `workshop` command, as a script and as `python -m workshop_lib`."""
 
-import sys
-
-from workshop_lib import quiet
-
 
 def main() -> None:
     """Run it. What it needs is imported when all is prepared for that to fail, or to be interrupted."""
-    sys.excepthook = quiet
     from workshop_lib import edge
 
     edge.begin()

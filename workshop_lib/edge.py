@@ -95,7 +95,7 @@ def say_error(error: BaseException) -> None:
 def log_to_stderr(level: int) -> None:
     """What a service logs: a line a record, whatever others have written into it."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_LogLine())
+    handler.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 
 
@@ -213,5 +213,5 @@ class _LogLine(logging.Formatter):
         words = record.getMessage().strip()
         if words.startswith("Traceback "):  # the web server's way
             words = words.splitlines()[-1]
-        when = self.formatTime(record)
-        return f"{when} {record.levelname} {record.name}: {harmless.line(words)}"
+        plain = {"msg": harmless.line(words), "args": (), "exc_info": None, "exc_text": None}
+        return super().format(logging.makeLogRecord(record.__dict__ | plain))
