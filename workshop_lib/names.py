@@ -36,7 +36,7 @@ def check_name(name: str, what: str = "name", *, known: bool = False) -> str:
         return name
     shown = harmless.line(name, 40)
     raise WorkshopError(
-        f"This name of a {what} {problem}{f': {shown}' if shown else ''}.",
+        f"The {what}'s name {problem}{f': {shown}' if shown else ''}.",
         expected=f"1 to {MAX_NAME} characters that can be seen, blanks only between them.",
         fix="use another name.",
     )
