@@ -1,8 +1,9 @@
 """The `workshop` command.
 
 It only reads arguments, calls the library and prints. Imports that take long stand inside the commands, so
-that `workshop --help` is quick. Exit status: 0, 1 (it failed), 2 (wrong usage). With `--json`, stdout holds
-one JSON document and nothing else; everything for people goes to stderr.
+that `workshop --help` is quick. Exit status: 0, 1 (it failed), 2 (wrong usage), 130 (Ctrl-C); what becomes
+of it where stdout cannot be written is said in `edge`. With `--json`, stdout holds one JSON document, in
+ASCII, and nothing else; everything for people goes to stderr.
 """
 
 import asyncio

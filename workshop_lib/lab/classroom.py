@@ -15,6 +15,7 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
+from workshop_lib.harmless import line
 from workshop_lib.lab import cells, quiet_notebook
 from workshop_lib.lab.processes import get_ready
 from workshop_lib.lab.server import ensure_namespaces, ensure_server
@@ -107,6 +108,6 @@ async def events(handle: WorkflowHandle[Any, Any]) -> list[str]:
         kind = (
             EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").replace("_", " ").lower()
         )
-        name = event.activity_task_scheduled_event_attributes.activity_type.name
+        name = line(event.activity_task_scheduled_event_attributes.activity_type.name)
         lines.append(f"{event.event_id:>3}  {kind}{f' · {name}' if name else ''}")
     return lines

@@ -20,6 +20,7 @@ from temporalio.service import RPCError
 
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
+from workshop_lib.harmless import line
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.pending import waits_for
 from workshop_lib.lab.waiting import NoAnswer, watch
@@ -47,7 +48,7 @@ class LinkedRun:
     events: Sequence[HistoryEvent] = ()
 
     def __repr__(self) -> str:
-        return f"{self.operation} → {self.namespace} · {self.workflow_id}"
+        return line(f"{self.operation} → {self.namespace} · {self.workflow_id}")
 
 
 async def linked_runs(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> list[LinkedRun]:
