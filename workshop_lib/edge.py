@@ -28,6 +28,23 @@ from workshop_lib.errors import WorkshopError
 
 MAX_LOG = 2_000_000  # bytes; a longer log begins anew
 _GONE = (errno.EPIPE, errno.EBADF)
+_DOCTOR = "`workshop doctor` finds what is wrong."
+# What a person or a machine can cause besides our own errors, by the name of the error's class or of one that
+# it derives from (so that nothing is imported for it): what to say, and what to do.
+_WORDS = (
+    ("TimeoutError", "It took too long.", _DOCTOR),
+    ("OSError", "{place} cannot be used: {text}.",
+     "free the space or mend the permission; WORKSHOP_STATE_DIR can name another folder."),
+    ("UnicodeError", "A text cannot be encoded: {text}.", "type it again, or set PYTHONUTF8=1."),
+    ("MemoryError", "There is not enough memory.", "end other programs, or ask for less at once."),
+    ("ImportError", "A part cannot be loaded: {text}.", f"`uv sync`. {_DOCTOR}"),
+    ("RPCError", "The Temporal server did not do it: {text}.", _DOCTOR),
+    ("TemporalError", "A workflow did not do it: {text}.", _DOCTOR),
+    ("ValidationError", "Something has not the shape that it must have: {text}.",
+     "correct it, if it is yours; else report it."),
+    ("SQLAlchemyError", "A database cannot be used.", _DOCTOR),
+    ("DatabaseError", "A database cannot be used.", _DOCTOR),
+)  # fmt: skip
 _begun = False
 _lost = False  # stdout could not be written
 
@@ -122,40 +139,16 @@ def in_words(error: BaseException) -> WorkshopError:
         return error
     log = _log(error)
     details = f" Details: {log}" if log else ""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    text = harmless.line(error, 300) or type(error).__name__
-    if isinstance(error, TimeoutError) and not error.errno:
-        what, fix = "It took too long.", "`workshop doctor` finds what does not answer."
-    elif isinstance(error, OSError):
-        place = harmless.line(error.filename or "A file or a connection")
-        what = f"{place} cannot be used: {error.strerror or text}."
-        fix = "free the space or mend the permission; WORKSHOP_STATE_DIR can name another folder."
-    elif isinstance(error, UnicodeError):
-        what = f"A text cannot be encoded: {harmless.line(getattr(error, 'reason', text))}."
-        fix = "type it again, or set PYTHONUTF8=1."
-    elif isinstance(error, MemoryError):
-        what, fix = "There is not enough memory.", "end other programs, or ask for less at once."
-    elif isinstance(error, ImportError):
-        what, fix = f"A part cannot be loaded: {text}.", "`uv sync`, then `workshop doctor`."
-    elif "RPCError" in names:
-        status = (
-            getattr(getattr(error, "status", None), "name", "unknown").lower().replace("_", " ")
-        )
-        what = f"The Temporal server did not do it ({status}): {text}."
-        fix = "`workshop status` and `workshop doctor` say what runs."
-    elif "ValidationError" in names:
-        what = f"Something does not have the shape that it must have: {_first_fault(error)}."
-        fix = "correct it, if it is yours; else report it."
-    elif names & {"SQLAlchemyError", "DatabaseError"}:
-        what, fix = f"A database cannot be used: {type(error).__name__}.", "`workshop doctor`."
-    elif "TemporalError" in names:
-        what, fix = f"A workflow could not do it: {text}.", "`workshop doctor`."
-    else:  # its text is left out, for it might quote a secret
-        frame = traceback.extract_tb(error.__traceback__)[-1:]
-        where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
-        what = f"This is a fault of the workshop, not yours: {type(error).__name__}{where}."
-        fix = "report it, with the details."
-    return WorkshopError(what, fix=fix + details)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    for kind, what, fix in _WORDS:
+        if kind in kinds:
+            place = harmless.line(getattr(error, "filename", None) or "A file or a connection")
+            return WorkshopError(what.format(place=place, text=_text(error)), fix=fix + details)
+    # A fault of ours. Its text is left out, for it might quote a secret.
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
+    what = f"This is a fault of the workshop, not yours: {type(error).__name__}{where}."
+    return WorkshopError(what, fix=f"report it, with the details.{details}")
 
 
 def _ended_by(_: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -177,11 +170,14 @@ def _redirect(number: int, error: OSError) -> None:
     os.dup2(place, number)
 
 
-def _first_fault(error: BaseException) -> str:
-    """Of a pydantic error: where and what, without the value."""
-    found: list[dict[str, Any]] = error.errors(include_input=False, include_url=False)  # type: ignore[attr-defined]
-    where = ".".join(str(part) for part in found[0]["loc"])
-    return harmless.line(f"{error.title}: {where}: {found[0]['msg']}", 300)  # type: ignore[attr-defined]
+def _text(error: Any) -> str:
+    """What an error says, on one line: an OSError's without the path, pydantic's without the value."""
+    if isinstance(error, OSError):
+        return error.strerror or harmless.line(error, 300) or type(error).__name__
+    if hasattr(error, "errors"):
+        fault = error.errors(include_input=False, include_url=False)[0]
+        error = f"{error.title}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    return harmless.line(getattr(error, "reason", None) or error, 300)
 
 
 def _log(error: BaseException | None) -> Path | None:
