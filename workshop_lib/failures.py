@@ -13,7 +13,7 @@ import inspect
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -175,15 +175,8 @@ def _text_of(error: BaseException) -> str:
 
 
 def _coroutines(value: object) -> "Iterator[CoroutineType[Any, Any, Any]]":
-    inside = value.values() if isinstance(value, dict) else value
-    for one in (
-        value,
-        *(
-            inside
-            if isinstance(inside, Iterable) and isinstance(value, dict | list | tuple)
-            else ()
-        ),
-    ):
+    inside = list(value.values()) if isinstance(value, dict) else value
+    for one in (value, *(inside if isinstance(inside, list | tuple) else ())):
         if inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
             yield one
 
