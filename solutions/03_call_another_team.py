@@ -327,7 +327,9 @@ await lab.result(lost)
 
 # %%
 slow = await call_simple(12)
-await lab.waits_for(slow, until="timeout", timeout=15)  # waiting is the lesson
+seen = await lab.waits_for(slow, until="timeout", timeout=15)  # waiting is the lesson
+await slow.terminate()  # or the server would go on asking
+seen
 
 # %% [markdown]
 # <details><summary>What happened?</summary>

@@ -411,7 +411,7 @@ my_guess = ""
 lab.stop_worker("repair")
 doomed = await lab.start_process(repair(), kill_at="activity-report@order_inventory")
 rest = await RepairClient.start(client, auto_approve=True)
-await doomed.exited()
+await doomed.exited(unless=rest.handle)
 await lab.start_process(repair())
 (await lab.result(rest.handle)).reason
 

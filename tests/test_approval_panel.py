@@ -114,6 +114,8 @@ async def test_a_part_is_approved_from_the_panel_and_then_it_is_stale(
     recorded = await panel.approve(names)
     assert (recorded.approved, recorded.decided_by) == (names, "Molly")
     assert recorded.plan_digest == panel.digest
+    assert "approved by Molly" in str(panel) and "panel.approve()" not in str(panel)
+    assert "PENDING-APPROVAL" not in panel._repr_html_()
     assert (await repair.outcome()).state is State.COMPLETED
     assert ledger_of(store) == [("request_payment_update", "ORD-003-RBW", "")]
     with pytest.raises(DecisionRefused, match="REPORT-COMPLETED"):

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 from lab_environment import free_port, lab, listening, set_env
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.lab.server import ensure_server
 
 SECRET = "sk-very-secret-0123456789"
@@ -246,7 +246,7 @@ async def test_a_client_of_the_namespace_asked_for(patch: pytest.MonkeyPatch) ->
     client = await connect.connect("team-b", identity="me")
     assert client.namespace == "team-b"
     assert client.identity == "me"
-    assert client.data_converter is pydantic_data_converter
+    assert client.data_converter is DATA_CONVERTER
     assert await client.service_client.check_health()
 
 

@@ -19,8 +19,15 @@ from repair_ground import (
     reached,
 )
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    Interceptor,
+    OutboundInterceptor,
+    StartWorkflowUpdateInput,
+    WorkflowUpdateFailedError,
+)
 
+from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.approval import ApprovalDesk
 from workshop_lib.repair.client import DecisionRefused, RepairClient
@@ -274,3 +281,38 @@ async def test_a_repair_that_never_was(client: Client) -> None:
     for asking in (missing.status(), missing.approve("x"), missing.outcome()):
         with pytest.raises(WorkshopError, match="There is no repair"):
             await asking
+
+
+class Silent(Interceptor):
+    """Updates arrive, and their answers do not."""
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+        return _Silent(next)
+
+
+class _Silent(OutboundInterceptor):
+    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> Any:  # noqa: A002
+        await super().start_workflow_update(input)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["at once", "when the repair is over"])
+async def test_a_decision_that_was_interrupted_is_found_again(
+    repair: RepairClient, store: OrderStore, over: bool
+) -> None:
+    digest = await digest_of(repair)
+    silent = RepairClient(await connect(interceptors=[Silent()]), repair.workflow_id)
+    deciding = asyncio.create_task(silent.approve(digest, decided_by="Ada"))
+    async with asyncio.timeout(LIMIT):
+        while (await repair.status()).decision is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    deciding.cancel()
+    await asyncio.gather(deciding, return_exceptions=True)
+    if over:
+        await repair.outcome()
+    recorded = await repair.approve(digest, decided_by="Ada")
+    assert recorded == (await repair.status()).decision
+    # It has been answered, so this is another decision.
+    assert await refused(repair.approve(digest, decided_by="Ada")) in ("AlreadyDecided", "Closed")
+    await repair.outcome()
+    assert_repaired_once(store)

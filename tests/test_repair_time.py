@@ -29,11 +29,11 @@ from repair_ground import (
 from repair_listener import Listener
 from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.lab import dev_server
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import Plan, PlanRequest
@@ -55,7 +55,7 @@ DAY = timedelta(days=1)
 async def env() -> AsyncIterator[WorkflowEnvironment]:
     started = await WorkflowEnvironment.start_time_skipping_v2(
         ts_config=TimeSkippingConfig(enabled=False),  # else every wait is over at once
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
         dev_server_existing_path=dev_server.find_cli(),
         dev_server_extra_args=[
             *dev_server.flag_arguments(),

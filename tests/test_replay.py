@@ -16,11 +16,11 @@ import record_histories
 from changed_workflows import CHANGED
 from record_histories import CHATS, CONVERSATION, FOLDER, IDENTITY, PROJECT_ROOT, RECORDINGS, STATE
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from workshop_lib.agents.worker import orchestrator
+from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.repair.worker import repair
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -65,7 +65,7 @@ async def replay(name: str, workflow: type | None = None) -> None:
     options: dict[str, Any] = (
         {"plugins": [make() for make in spec.client_plugins]}
         if spec.client_plugins
-        else {"data_converter": pydantic_data_converter}
+        else {"data_converter": DATA_CONVERTER}
     )
     replayer = Replayer(workflows=[workflow], debug_mode=True, **options)
     # Under the id that it had: a plan's digest counts for one run.

@@ -1,9 +1,14 @@
-"""Two hundred conversations at once: each gets its own answers, and all are done within two minutes."""
+"""Two hundred conversations at once: each gets its own answers, and all are done within two minutes.
+
+And three hundred that call tools at the same moment: a worker that is busy loses none of them. By default a
+part of them asks; all do with `-m long`.
+"""
 
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from temporalio.client import Client
 
 from workshop_lib.agents.sessions import ChatClient
@@ -40,3 +45,30 @@ async def test_two_hundred_sessions_of_three_turns(client: Client, spec: WorkerS
         assert product == f"{1000 + number} * 9973 = {(1000 + number) * 9973}."
         assert memory.endswith(f"“What is {1000 + number} * 9973?”")
         assert difference == f"{5000 + number} - 777 = {5000 + number - 777}."
+
+
+TOOLS = ("What is {0} * 9973?", "What is {0} - 777?", "What's the weather in Seattle?")
+
+
+async def ask_for_tools(chat: ChatClient, number: int) -> list[str]:
+    """Three questions at once, each for a tool. Returns what went wrong."""
+    questions = [question.format(1000 + number) for question in TOOLS]
+    asked = (chat.send(question, timeout=timedelta(minutes=10)) for question in questions)
+    replies = await asyncio.gather(*asked, return_exceptions=True)
+    wanted = (str((1000 + number) * 9973), str(1000 + number - 777), "Seattle: 14 °C")
+    return [
+        f"{reply!r} lacks {text}"
+        for reply, text in zip(replies, wanted, strict=True)
+        if text not in str(getattr(reply, "text", reply))
+    ]
+
+
+@pytest.mark.parametrize("number", [40, pytest.param(300, marks=pytest.mark.long)])
+async def test_tools_at_once(client: Client, spec: WorkerSpec, number: int) -> None:
+    worker = await start_process(replace(spec, name=f"tools-{spec.task_queue}"))
+    chats = [ChatClient(client, task_queue=spec.task_queue) for _ in range(number)]
+    try:
+        wrong = await asyncio.gather(*(ask_for_tools(chat, n) for n, chat in enumerate(chats)))
+    finally:
+        worker.kill()
+    assert [line for lines in wrong for line in lines] == []

@@ -24,6 +24,8 @@ from workshop_lib.agents.sessions import LOOPS, ChatClient, MessageRefused
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import KillPoint, Where, kill_points
 from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.timeline import timeline
+from workshop_lib.lab.timeline_events import NEXUS, TEAM
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.teams.finance.activities import compute_roi
 from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
@@ -405,3 +407,19 @@ async def test_a_kill_point_in_an_operation_that_the_worker_lacks_is_refused() -
     with pytest.raises(WorkshopError, match="would kill nobody") as refused:
         await start_process(_FINANCE, kill_at=KillPoint(Where.OPERATION_BEFORE, "get_ip"))
     assert "stock_price" in str(refused.value)
+
+
+async def test_an_operation_in_the_timeline_runs_from_its_scheduling_to_its_end(
+    chat: ChatClient, teams: Teams
+) -> None:
+    """One clock: it may not seem to be over before the workflow that it waits for."""
+    await chat.send(TSLA)
+    bars = (await timeline(chat.handle)).bars
+    [operation] = [bar for bar in bars if bar.lane == NEXUS]
+    [workflow] = [bar for bar in bars if bar.lane == TEAM and "in " in bar.detail]
+    assert operation.started == operation.scheduled <= workflow.scheduled
+    assert operation.ended and workflow.ended and operation.ended >= workflow.ended
+    length = (
+        operation.ended - operation.started
+    )  # what is printed, beside the time of its scheduling
+    assert operation.scheduled + length >= workflow.ended

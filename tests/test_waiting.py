@@ -39,6 +39,7 @@ from workshop_lib.lab.worker_process import start_process
 from workshop_lib.lab.workers import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance import contract
+from workshop_lib.teams.finance.dispatcher import finance_the_simple_way
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -96,6 +97,27 @@ class Shaky:
         return await workflow.execute_activity(
             shaky, "Ada", start_to_close_timeout=timedelta(seconds=5), retry_policy=retry
         )
+"""
+SIMPLE = """\
+from datetime import timedelta
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.teams.finance.dispatcher import SlowPriceInput, SynchronousFinance
+
+@workflow.defn
+class SimpleCaller:
+    @workflow.run
+    async def run(self, seconds: float) -> str:
+        door = workflow.create_nexus_client(
+            service=SynchronousFinance, endpoint="finance-nexus-endpoint"
+        )
+        price = await door.execute_operation(
+            SynchronousFinance.slow_price,
+            SlowPriceInput(ticker="AAPL", seconds=seconds),
+            schedule_to_close_timeout=timedelta(seconds=60),
+        )
+        return f"{price.price} {price.currency}"
 """
 HANDLER = """\
 from nexusrpc.handler import StartOperationContext, service_handler, sync_operation
@@ -321,6 +343,27 @@ async def test_a_handler_that_keeps_failing_is_said_once_with_its_line(
     assert len(said) == 1
     assert "AttributeError" in said[0]
     assert "line 10 of the handler's cell: return ctx.request_idd" in said[0]
+
+
+async def test_a_call_whose_caller_is_ended_is_not_asked_again(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a lesson that ends its slow call is not followed by complaints about it."""
+    await ensure_namespaces(ensure_server())
+    nb = notebook()
+    nb.workflow("simple", SIMPLE)
+    spec = spec_of(nb["SimpleCaller"])
+    await start_worker(spec, announce=False)
+    await start_worker(finance_the_simple_way(), announce=False)
+    slow = await start(client, spec, "SimpleCaller", 12)
+    lines = await waits_for(slow, until="timeout", timeout=60)
+    assert any("timeout" in line for line in lines)
+    await slow.terminate()
+    caplog.clear()
+    await start_worker(finance(), announce=False)  # which does not know the service
+    await asyncio.sleep(8)
+    workers.stop_all()
+    assert not [line for record in caplog.records if "Nexus" in (line := record.getMessage())]
 
 
 async def test_nobody_behind_an_endpoint(client: Client) -> None:

@@ -238,6 +238,19 @@ async def test_a_killed_process_is_followed_by_another(spec: WorkerSpec) -> None
     assert {identity.split("@")[1] for identity in await served_by(handle)} == {str(second.pid)}
 
 
+async def test_a_kill_point_that_a_run_does_not_pass_is_not_waited_for(
+    spec: WorkerSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when a cell is run a second time and nothing is left to do."""
+    alive = await start_process(spec, kill_at="activity-report@say_hello#9")
+    handle = await greeting(spec)
+    assert await alive.exited(30, unless=handle) is None
+    assert alive.alive and "has not passed activity-report@say_hello#9" in capsys.readouterr().out
+    alive.kill()
+    doomed = await start_process(spec, kill_at="activity-report@say_hello#1")
+    assert await doomed.exited(30, unless=await greeting(spec)) == -signal.SIGKILL
+
+
 async def test_a_kill_point_ends_it_and_another_finishes(spec: WorkerSpec) -> None:
     victim = await start_process(spec, kill_at="activity-report@say_hello#1")
     handle = await greeting(spec)

@@ -115,12 +115,13 @@ async def prepare(server: "Server") -> None:
 async def connected() -> AsyncIterator["Client"]:
     """A server that is ready for work, and a client of the orchestrator's namespace."""
     from workshop_lib.connect import connect
+    from workshop_lib.lab.notices import Notices
 
     server = await asyncio.to_thread(start_server)
     if server.started:
         say("A dev server was started for this; it stays until `workshop down`.")
     await prepare(server)
-    yield await connect()
+    yield await connect(interceptors=[Notices(say)])
 
 
 @asynccontextmanager
@@ -135,6 +136,7 @@ async def serving(
         calls_models: load the model library first, and say now what is wrong with the model.
     """
     from workshop_lib.connect import connect
+    from workshop_lib.lab.notices import Notices
     from workshop_lib.llm.gateway import warm_up
     from workshop_lib.settings import get_settings
 
@@ -149,6 +151,10 @@ async def serving(
         if loading is not None:
             await loading
         for spec in specs():
-            client = await connect(spec.namespace, plugins=[make() for make in spec.client_plugins])
+            client = await connect(
+                spec.namespace,
+                plugins=[make() for make in spec.client_plugins],
+                interceptors=[Notices(say)],
+            )
             await workers.enter_async_context(spec.build(client))
         yield client

@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 from temporalio.client import Client, Interceptor, Plugin
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import (
@@ -32,6 +31,7 @@ from temporalio.runtime import (
 )
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.settings import get_settings
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
@@ -45,7 +45,7 @@ async def connect(
     *,
     plugins: Sequence[Plugin] = (),
     interceptors: Sequence[Interceptor] = (),
-    data_converter: DataConverter = pydantic_data_converter,
+    data_converter: DataConverter = DATA_CONVERTER,
     identity: str | None = None,
     timeout: float = 10,
 ) -> Client:
@@ -54,7 +54,8 @@ async def connect(
     Args:
         namespace: the orchestrator's when left out.
         plugins, interceptors: also apply to the workers made with this client.
-        data_converter: understands pydantic models; both sides of a call need the same.
+        data_converter: understands pydantic models and keeps failures small; both sides of a call need the
+            same.
         identity: what histories and the Web UI call this client; process and host when left out.
         timeout: seconds until the server counts as unreachable.
 

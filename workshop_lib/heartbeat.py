@@ -10,10 +10,16 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from temporalio import activity
+from temporalio.common import RetryPolicy
 
 # The server waits this long for a sign of life before it gives the activity to another worker. Short, so
 # that a killed agent goes on at once; long enough for a worker whose two cores are busy.
 HEARTBEAT_TIMEOUT = timedelta(seconds=1.5)
+# A worker that is very busy misses one all the same. Such a step must not run out of time for it: it is tried
+# again soon, and for minutes.
+SOON_AGAIN = RetryPolicy(
+    initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=2)
+)
 # How often a worker passes an activity's heartbeats on to the server. The SDK's own choice, four fifths of
 # the timeout, leaves 0.3 s for a late one, and an activity given up is a model call paid for twice.
 HEARTBEAT_INTERVAL = HEARTBEAT_TIMEOUT / 2

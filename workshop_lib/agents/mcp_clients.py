@@ -161,7 +161,7 @@ class _McpActivity(ActivityInboundInterceptor):
             gives_up = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
             raise ApplicationError(
                 _in_words(error, name), type=SERVER_DOWN, non_retryable=gives_up
-            ) from error
+            ) from None  # it says all of it
 
     async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         """By the connection that there is, or by a new one where its server has left."""

@@ -18,7 +18,7 @@ from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.model_call import ask_model
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN
 from workshop_lib.llm.messages import Completion, Message, ToolSpec
 
 PLAN_OPTIONS = ActivityConfig(
@@ -31,9 +31,9 @@ PLAN_OPTIONS = ActivityConfig(
 )
 TOOL_OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=20),
-    schedule_to_close_timeout=timedelta(minutes=1),
+    schedule_to_close_timeout=timedelta(minutes=5),
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500)),
+    retry_policy=SOON_AGAIN,
 )
 
 

@@ -22,16 +22,16 @@ from agents.tracing import (
     set_trace_provider,
 )
 from temporalio.client import ClientConfig
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, DefaultPayloadConverter
 from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import Worker
+from temporalio.worker import ReplayerConfig, Worker
 
 from workshop_lib.agents.model_call import as_application_error
 from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.llm.failures import explain_failure
 from workshop_lib.llm.gateway import call_options, load
 from workshop_lib.llm.journal import record_request
@@ -59,17 +59,20 @@ def agents_plugin() -> SimplePlugin:
 class _Plugin(OpenAIAgentsPlugin):
     """Temporal's plugin, for a process in which workers come and go.
 
-    Its converter takes the place of ours: it is pydantic's too, and knows the SDK's types. And a worker that
-    ends while a newer one runs, as in a notebook that starts its worker again, must not take the SDK's
-    runner with it: that is one for the whole process.
+    Its converter of payloads takes the place of ours: it is pydantic's too, and knows the SDK's types. And
+    a worker that ends while a newer one runs, as in a notebook that starts its worker again, must not take
+    the SDK's runner with it: that is one for the whole process.
     """
 
     _running: ClassVar[list[tuple[AgentRunner, TraceProvider]]] = []  # of the workers that run
 
     def configure_client(self, config: ClientConfig) -> ClientConfig:
-        if config.get("data_converter") is pydantic_data_converter:
-            config["data_converter"] = DataConverter.default  # which the plugin replaces
+        config["data_converter"] = _to_replace(config.get("data_converter"))
         return super().configure_client(config)
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        config["data_converter"] = _to_replace(config.get("data_converter"))
+        return super().configure_replayer(config)
 
     async def run_worker(
         self,
@@ -91,6 +94,14 @@ class _Plugin(OpenAIAgentsPlugin):
                 runner, traces = self._running[-1]
                 set_default_agent_runner(runner)
                 set_trace_provider(traces)
+
+
+def _to_replace(converter: DataConverter | None) -> DataConverter:
+    """Our converter with the SDK's default for payloads, the only one that the plugin replaces."""
+    if converter in (None, DataConverter.default, DATA_CONVERTER):
+        return replace(DATA_CONVERTER, payload_converter_class=DefaultPayloadConverter)
+    assert converter is not None
+    return converter
 
 
 class SettingsProvider(ModelProvider):

@@ -17,12 +17,12 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowHandle,
     WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib import updates
 from workshop_lib.agents.chat import (
     CHAT_FULL,
     ChatSession,
@@ -108,35 +108,24 @@ class ChatClient:
     async def send(self, message: str, *, timeout: timedelta = timedelta(minutes=5)) -> Reply:
         """Send a message and wait for its reply; starts the session where it does not run yet.
 
+        Sent again after it was given up (a cell that was interrupted), it is still one message: that one's
+        reply is waited for.
+
         Raises:
             MessageRefused: the session has ended, or the message is empty or too long.
             WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
         """
         check_message(message)
-        update_id = uuid.uuid4().hex  # sent again under the same id, a message is still one message
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        while True:
-            left = timedelta(seconds=max(0.1, end - loop.time()))
-            try:
-                # While the server refuses it for the moment, or no worker takes it, the SDK repeats the call
-                # by itself, each try with a time of its own. The second is for its own, more telling end.
-                async with asyncio.timeout(left.total_seconds() + 1):
-                    return await self._send(message, update_id, left)
-            except TimeoutError:
-                raise _no_reply(self.workflow_id, timeout) from None
-            except RPCError as error:
-                if error.status != RPCStatusCode.FAILED_PRECONDITION:
-                    raise
-                if (
-                    "total number of distinct updates" in error.message
-                ):  # the server was first to see it
-                    raise MessageRefused(CHAT_FULL) from None
-                if loop.time() >= end:
-                    raise _no_reply(self.workflow_id, timeout) from None
-            # The session's last task was lost with its worker. The server takes messages again when
-            # another worker has done it, and has no event for that.
-            await asyncio.sleep(0.2)
+        try:
+            return await updates.ask(
+                self.workflow_id, message, lambda *how: self._send(message, *how), timeout
+            )
+        except TimeoutError:
+            raise _no_reply(self.workflow_id, timeout) from None
+        except RPCError as error:
+            if updates.FULL in error.message:  # the server was first to see it
+                raise MessageRefused(CHAT_FULL) from None
+            raise
 
     async def _send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
         """One attempt to send; errors that a person can act on are said as such."""
@@ -152,15 +141,9 @@ class ChatClient:
             raise _refused(error) from None
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError from None  # as which the SDK does not pass it on
-            raise _no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise self._has_ended() from None
-            if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
-                raise _no_reply(self.workflow_id, timeout) from None
             raise
 
     async def _start_and_send(self, message: str, update_id: str, timeout: timedelta) -> Reply:

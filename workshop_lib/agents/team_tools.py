@@ -17,7 +17,6 @@ from nexusrpc import HandlerError, get_service_definition
 from pydantic import BaseModel, ValidationError
 from temporalio import activity, workflow
 from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import NexusOperationError
 from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
@@ -25,7 +24,7 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import ToolInputError
 from workshop_lib.arguments import explain_validation, flat_schema
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
@@ -35,9 +34,9 @@ CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
 
 DISCOVERY_OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),
-    schedule_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(minutes=3),
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500)),
+    retry_policy=SOON_AGAIN,
 )
 
 

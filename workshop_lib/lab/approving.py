@@ -9,6 +9,7 @@ plan is decided, expires or is followed by another, and is then refused by the w
 table and needs no widgets; terminals and screen readers get it as text. Left out: buttons.
 """
 
+import contextlib
 import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from temporalio.client import WorkflowHandle
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.waiting import watch
-from workshop_lib.repair.client import RepairClient
+from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import Plan, Proposal
 from workshop_lib.repair.plain_text import (
     ProposalRow,
@@ -42,14 +43,14 @@ HOW = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApprovalPanel:
     """A plan as it was shown. Jupyter shows the table, `print` the text.
 
     Attributes:
         handle: the repair's workflow.
         plan: what is decided about.
-        status: of the repair, at that moment.
+        status: of the repair, at that moment; after a decision by this panel, then.
     """
 
     handle: WorkflowHandle[Any, Any]
@@ -82,7 +83,7 @@ class ApprovalPanel:
         if isinstance(proposals, str):
             proposals = [proposals]
         names = None if proposals is None else list(proposals)
-        return await self._watched(
+        return await self._decided(
             self._repair.approve(
                 self.digest, decided_by=decided_by, proposals=names, comment=comment
             ),
@@ -97,7 +98,7 @@ class ApprovalPanel:
         Raises:
             DecisionRefused: it does not count; the text says why.
         """
-        return await self._watched(
+        return await self._decided(
             self._repair.reject(self.digest, decided_by=decided_by, comment=reason), timeout
         )
 
@@ -105,8 +106,19 @@ class ApprovalPanel:
     def _repair(self) -> RepairClient:
         return RepairClient(self.handle._client, self.handle.id)
 
-    async def _watched(self, deciding: Awaitable[T], timeout: float) -> T:
-        return await watch(deciding, self.handle, timeout=timeout)
+    async def _decided(self, deciding: Awaitable[T], timeout: float) -> T:
+        try:
+            recorded = await watch(deciding, self.handle, timeout=timeout)
+        except DecisionRefused:
+            await self._look_again()
+            raise
+        await self._look_again()
+        return recorded
+
+    async def _look_again(self) -> None:
+        """Where the repair is now; where nobody says it, the panel stays as it is."""
+        with contextlib.suppress(WorkshopError):
+            self.status = await self._repair.status()
 
     def __str__(self) -> str:
         lines = [status_in_text(self.handle.id, self.status), "", plan_in_text(self.plan)]
@@ -114,7 +126,9 @@ class ApprovalPanel:
 
     @property
     def _open(self) -> bool:
-        return self.status.state == State.PENDING_APPROVAL and self.status.decision is None
+        older = self.status.plan_digest not in (None, self.digest)  # than the plan that waits now
+        waits = self.status.state == State.PENDING_APPROVAL and self.status.decision is None
+        return waits and not older
 
     def _repr_html_(self) -> str:
         parts = [

@@ -21,7 +21,7 @@ _FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
 class CellLine(NamedTuple):
-    """A line of a workflow cell. Its text names it: "cell `greeting`, line 5: return 1 / 0"."""
+    """A line of a cell; an ordinary one has no name. Its text: "cell `greeting`, line 5: return 1 / 0"."""
 
     cell: str
     line: int
@@ -29,7 +29,8 @@ class CellLine(NamedTuple):
 
     def __str__(self) -> str:
         source = f": {self.source}" if self.source else ""
-        return f"cell `{self.cell}`, line {self.line}{source}"
+        where = f"cell `{self.cell}`" if self.cell else "a cell"
+        return f"{where}, line {self.line}{source}"
 
 
 _loaded: dict[str, bool] = {}  # cells that have been loaded: whether their latest text was
@@ -74,11 +75,21 @@ def put_on_path() -> Path:
 
 
 def locate(filename: str, lineno: int) -> CellLine | None:
-    """The cell and the source of a line; None where the file is not a workflow cell's."""
-    name = cell_of(filename)
-    if name is None or Path(filename).parent.name != "cells":
+    """The cell and the source of a line; None where the file is no cell's.
+
+    Args:
+        filename: its whole path, or the end of it, as failures on the server have it.
+    """
+    path, name = Path(filename), cell_of(filename)
+    if path.parent.name.startswith("ipykernel_") or filename.startswith("<ipython-input"):
+        known = next(
+            (key for key in linecache.cache if key.endswith("/".join(path.parts[-2:]))), ""
+        )
+        return CellLine("", lineno, linecache.getline(known, lineno).strip())
+    if name is None or path.parent.name != "cells":
         return None
-    return CellLine(name, lineno, linecache.getline(filename, lineno).strip())
+    whole = path if path.is_absolute() else cells_dir() / path.name
+    return CellLine(name, lineno, linecache.getline(str(whole), lineno).strip())
 
 
 def locate_in_stack(*stacks: str) -> CellLine | None:

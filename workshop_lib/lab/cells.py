@@ -8,6 +8,8 @@ with the new one.
 Left out: where the files lie and how a traceback finds its cell (`lab.cell_files`).
 """
 
+import asyncio
+import contextlib
 import hashlib
 import importlib
 import symtable
@@ -34,6 +36,7 @@ __all__ = ["load_cell", "load_ipython_extension", "locate", "register"]
 
 MAGIC = "workflow"
 KEEP = 20  # versions of a cell that stay on disk in any case
+_cell_task: "asyncio.Task[Any] | None" = None  # that runs the latest cell
 KEEP_SECONDS = 24 * 3600  # and whatever is younger: a run of today may need it
 
 
@@ -60,6 +63,18 @@ def register(ip: Any) -> None:
         print(_report(name, module, names, restarted))
 
     ip.register_magic_function(workflow_cell, "cell", MAGIC)
+    ip.events.register("pre_run_cell", _note_cell)
+
+
+def in_front() -> bool:
+    """True in the task of the cell that runs: whoever has run it waits for what that awaits."""
+    return asyncio.current_task() is _cell_task
+
+
+def _note_cell(info: Any) -> None:
+    global _cell_task
+    with contextlib.suppress(RuntimeError):  # a shell without a loop
+        _cell_task = asyncio.current_task()
 
 
 def load_cell(name: str, text: str, *, notebook_names: set[str] | None = None) -> ModuleType:

@@ -16,7 +16,8 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
 from workshop_lib.harmless import line
-from workshop_lib.lab import cells, quiet_notebook
+from workshop_lib.lab import cells, forgotten, quiet_notebook
+from workshop_lib.lab.notices import Notices
 from workshop_lib.lab.processes import get_ready
 from workshop_lib.lab.server import ensure_namespaces, ensure_server
 from workshop_lib.lab.timeline import Timeline, timeline
@@ -48,7 +49,8 @@ async def start() -> Client:
     if (shell := get_ipython()) is not None:
         cells.register(shell)
         quiet_notebook.register(shell)
-    client = await connect()
+        forgotten.register(shell)
+    client = await connect(interceptors=[Notices(in_front=cells.in_front)])
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")
     print(f"Model: {get_settings().model.name} ({get_settings().model.why})")
     return client

@@ -14,6 +14,7 @@ from temporalio.service import RPCError
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import ABOUT_COROUTINE, MISSING, chain
 from workshop_lib.lab.cell_files import CellLine, locate_in_exception, locate_in_stack
 
 SAME_RUN = (
@@ -40,6 +41,8 @@ def advice(kind: str, message: str) -> str:
         kind: the exception's class name.
         message: what it says.
     """
+    if MISSING in message or ABOUT_COROUTINE.search(message):
+        return f"write `await` before the call whose result is used there. Then {SAME_RUN}"
     if "TMPRL1100" in message:
         return (
             "the changed code takes other steps than this run's history holds. Put the change behind "
@@ -81,9 +84,7 @@ def start_failure(name: str, error: BaseException) -> WorkshopError:
     """Why a worker did not start, for a person: a bug in a cell by its line, a server that is not there."""
     if isinstance(error, WorkshopError):
         return error
-    root = error
-    while root.__cause__:
-        root = root.__cause__
+    root = chain(error)[-1].error
     if namespace := re.search(r"Namespace (\S+) was not found", str(root)):
         return WorkshopError(
             f"Worker {name} did not start: there is no namespace {namespace[1]} on this server.",
@@ -149,14 +150,14 @@ def causes(error: BaseException) -> list[BaseException]:
 
 def kind_and_message(failure: BaseException) -> str:
     """Its class and what it says, as in `ValueError: too small`; for remote ones, the class over there."""
-    message = failure.message if isinstance(failure, FailureError) else str(failure)
+    message = chain(failure)[0].message
     told = message not in ("", "Application error")  # as the SDK says where nothing was said
     return f"{_kind(failure)}: {plain(message)}" if told else _kind(failure)
 
 
 def _kind(failure: BaseException) -> str:
     remote = failure.type if isinstance(failure, ApplicationError) else None
-    return remote or type(failure).__name__
+    return remote or chain(failure)[0].kind
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

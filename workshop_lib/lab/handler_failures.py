@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
+from workshop_lib.failures import chain
 from workshop_lib.lab.cell_files import locate_in_exception
 from workshop_lib.lab.explaining import plain
 
@@ -77,9 +78,10 @@ def _in_words(error: BaseException) -> str:
             "A Nexus handler failed: it returned a coroutine. An `await` is missing, before "
             "`ctx.start_workflow(…)` for one"
         )
-    line = locate_in_exception(error) or _plain_cell_line(error)
+    line = _plain_cell_line(error) or locate_in_exception(error)
     where = f", in {line}" if line else ""
-    return f"A Nexus handler failed: {type(error).__name__}: {plain(str(error))}{where}"
+    leaf = chain(error)[0]
+    return f"A Nexus handler failed: {leaf.kind}: {plain(leaf.message)}{where}"
 
 
 def _plain_cell_line(error: BaseException) -> str | None:

@@ -68,12 +68,19 @@ class Situation:
 
 
 async def look(
-    client: Client, workflow_id: str, run_id: str = "", depth: int = 1, *, doors: bool = False
+    client: Client,
+    workflow_id: str,
+    run_id: str = "",
+    depth: int = 1,
+    *,
+    doors: bool = False,
+    asks: bool = False,
 ) -> Situation:
     """Look at a run, and at its children.
 
     Args:
         doors: look behind the endpoints too: who polls where a pending operation leads?
+        asks: somebody wants an answer of the run's own worker, whatever the run waits for.
 
     Raises:
         RPCError: the server does not answer, or has no such run.
@@ -85,6 +92,12 @@ async def look(
     situation = Situation(ended=described.workflow_execution_info.HasField("close_time"))
     now = _clock_of(described)
     await _look_at_workflow_task(client, described, situation, now)
+    queue, kind = (
+        described.workflow_execution_info.task_queue,
+        TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    if asks and not situation.ended and not await _served(client, queue, kind):
+        situation.unserved = client.namespace, queue
     for activity in described.pending_activities:
         await _look_at_activity(client, activity, situation, now)
     for operation in described.pending_nexus_operations:

@@ -10,7 +10,6 @@ Left out: what is said about a failure (`lab.waiting`, `lab.explaining`).
 import logging
 import threading
 import time
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
 from temporalio.client import Client
 
+from workshop_lib.failures import chain, small_stack
 from workshop_lib.lab.cell_files import locate_in_stack
 from workshop_lib.lab.explaining import plain
 from workshop_lib.lab.registry import THREAD_PREFIX, identity, identity_alive, registered
@@ -72,8 +72,9 @@ def _failed_activation(record: logging.LogRecord, error: BaseException) -> bool:
     run: dict[str, Any] = getattr(record, "temporal_workflow", {})
     place = (run.get("namespace"), run.get("task_queue"))
     serving = (w.name for w in registered().values() if w.place == place)
-    kind, message = type(error).__name__, plain(str(error))
-    stack = "".join(traceback.format_exception(error))
+    links = chain(error)
+    kind, message = links[0].kind, plain(links[0].message)
+    stack = "\n".join(small_stack(link.stack) for link in links)
     news = _note(str(run.get("run_id")), kind, message, stack, next(serving, ""))
     line = locate_in_stack(stack)
     where = f", in {line}" if line else ""

@@ -65,11 +65,8 @@ _CLOSERS |= {
     "workflow_execution_update_completed": COMPLETED,
     "start_child_workflow_execution_failed": FAILED,
 }
-_STARTERS = {
-    "activity_task_started",
-    "nexus_operation_started",
-    "child_workflow_execution_started",
-}
+# Not an operation's: its caller's clock runs from its scheduling to its end, whoever works meanwhile.
+_STARTERS = {"activity_task_started", "child_workflow_execution_started"}
 _RUN_ENDS = {f"workflow_execution_{ending}": state for ending, state in _OUTCOMES.items()}
 # What makes the server schedule a workflow task without any update being sent.
 _TASK_CAUSES = (*_WORK, "workflow_execution_signaled", "workflow_execution_started")
@@ -293,7 +290,7 @@ class _Reader:
         elif kind == "nexus_operation_scheduled":
             detail = summary_of(event) or detail_of(decode(a.input))
             bar = self._open(number, NEXUS, f"{a.service}.{a.operation}", detail, time)
-            bar.started = time  # only asynchronous operations get a started event of their own
+            bar.started = time
         elif kind == "timer_started":
             wait = a.start_to_fire_timeout.ToTimedelta().total_seconds()
             name = summary_of(event) or f"timer of {wait:g} s"

@@ -9,6 +9,7 @@ Left out: what is looked at (`lab.pending`) and what the advice is (`lab.explain
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from workshop_lib.lab.pending import Situation, look
 from workshop_lib.lab.task_failures import TaskFailure
 
 T = TypeVar("T")
+_watched: ContextVar[bool] = ContextVar("watched", default=False)
 
 # A running cell is interrupted only when its loop wakes: five times a second makes the stop button work.
 TICK = 0.2
@@ -92,7 +94,9 @@ async def watch(
         WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
         NoAnswer: none within `timeout`; it says what is pending.
     """
+    token = _watched.set(True)
     awaited = asyncio.ensure_future(awaitable)
+    _watched.reset(token)
     looking: asyncio.Task[Situation] | None = None
     now = asyncio.get_running_loop().time
     end, next_look = now() + timeout, now() + LOOK_EVERY / 2
@@ -166,28 +170,43 @@ def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:
     try:
         return looking.result()
     except RPCError as error:
-        _say_once(f"the server does not answer: {error.message}", "server", said)
+        say_once(f"the server does not answer: {error.message}", "server", said)
         return Situation(waits_for=["the server, which does not answer"])
+
+
+def watched() -> bool:
+    """True in what `watch` awaits: nobody else needs to say what it waits for."""
+    return _watched.get()
+
+
+def needs_a_person(handle: WorkflowHandle[Any, Any], found: Situation) -> WorkshopError | None:
+    """What is wrong with a run that will not mend itself."""
+    if found.stuck:
+        return _stuck(handle, found.stuck)
+    if found.unserved:
+        return NobodyPolls(
+            f"{_nobody_polls(found)} Workflow {handle.id} waits there, and nothing is lost.",
+            fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
+            "then wait again.",
+        )
+    return None
 
 
 def _judge(
     handle: WorkflowHandle[Any, Any], found: Situation, expect_no_worker: bool, said: set[str]
 ) -> None:
     """Raise what needs a person; print, once each, what may mend itself."""
-    if found.stuck:
-        raise _stuck(handle, found.stuck) from None
     for key, text in found.troubles.items():
-        _say_once(text, key, said)
-    if found.unserved:
-        namespace, queue = found.unserved
-        what = f"Nobody polls task queue {queue} in namespace {namespace}."
-        if not expect_no_worker:
-            raise NobodyPolls(
-                f"{what} Workflow {handle.id} waits there, and nothing is lost.",
-                fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
-                "then wait again.",
-            )
-        _say_once(f"{what} The run waits on the server.", "unserved", said)
+        say_once(text, key, said)
+    error = needs_a_person(handle, found)
+    if isinstance(error, NobodyPolls) and expect_no_worker:
+        say_once(f"{_nobody_polls(found)} The run waits on the server.", "unserved", said)
+    elif error:
+        raise error from None
+
+
+def _nobody_polls(found: Situation) -> str:
+    return "Nobody polls task queue {1} in namespace {0}.".format(*(found.unserved or ("", "")))
 
 
 def _stuck(handle: WorkflowHandle[Any, Any], failure: TaskFailure) -> StuckWorkflow:
@@ -212,7 +231,8 @@ def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situati
     )
 
 
-def _say_once(text: str, key: str, said: set[str]) -> None:
+def say_once(text: str, key: str, said: set[str], say: Callable[[str], object] = print) -> None:
+    """Say what has not been said under this key."""
     if key not in said:
         said.add(key)
-        print(text)
+        say(text)

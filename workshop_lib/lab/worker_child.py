@@ -14,13 +14,13 @@ import select
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, interceptors_for, runner_for
 from workshop_lib.lab.explaining import start_failure
+from workshop_lib.lab.forgotten import track, tracking_threads
 from workshop_lib.lab.registry import identity
 from workshop_lib.lab.workers import STOP_GENTLY, run_until
 from workshop_lib.large_imports import large_import
@@ -69,7 +69,10 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
     # Before it says that it is ready, so that a lesson sees the work and not the import.
     for warm_up in spec.warm_ups:
         await warm_up()
-    worker = spec.build(client, activity_executor=ThreadPoolExecutor(100), **options)
+    track()
+    options["activity_executor"] = tracking_threads(100, spec.name)
+    options["workflow_task_executor"] = tracking_threads(500, f"{spec.name} workflows")
+    worker = spec.build(client, **options)
     await run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
 
 

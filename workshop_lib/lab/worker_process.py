@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from temporalio.client import WorkflowHandle
+
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import processes, registry
 from workshop_lib.lab.cell_files import cells_dir
@@ -95,20 +97,26 @@ class WorkerProcess:
             self._process.kill()
         self._gone()
 
-    async def exited(self, timeout: float = 30) -> int:
+    async def exited(
+        self, timeout: float = 30, *, unless: WorkflowHandle[Any, Any] | None = None
+    ) -> int | None:
         """Wait for the process to end by itself, at a kill point say.
 
+        Args:
+            unless: a run whose work passes there; where it has ended without, that is said.
+
         Returns:
-            Its exit status: 0 after `stop()`, -9 after a kill.
+            Its exit status: 0 after `stop()`, -9 after a kill. None where it lives and `unless` is over.
 
         Raises:
             WorkshopError: it still runs after `timeout` seconds.
         """
+        over = asyncio.ensure_future(unless.result()) if unless else None
         try:
             async with asyncio.timeout(timeout):
                 # There is an event for this on some systems only, and a loop that wakes often is what
                 # lets the Interrupt button through.
-                while self.alive:  # noqa: ASYNC110
+                while self.alive and not (over and over.done()):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise WorkshopError(
@@ -119,6 +127,13 @@ class WorkerProcess:
                 fix="is there any work for it, and does it pass there? Look into"
                 f" {self.log}, or end it with `.kill()`.",
             ) from None
+        finally:
+            if over:
+                over.cancel()
+                await asyncio.gather(over, return_exceptions=True)
+        if unless and self.alive:
+            print(f"{unless.id} is over, and its work has not passed {self.kill_at}: nobody died.")
+            return None
         status = self._process.wait()
         self._gone()
         return status

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import handler_failures, task_failures
 from workshop_lib.lab.explaining import start_failure
+from workshop_lib.lab.forgotten import track, tracking_threads
 from workshop_lib.lab.registry import (
     THREAD_PREFIX,
     identity,
@@ -132,13 +133,16 @@ class RunningWorker:
                 logger.error("worker %s ended: %s", self.name, error)
 
     async def _serve(self) -> None:
+        track()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         plugins = [make() for make in self.spec.client_plugins]
         client = await connect(self.spec.namespace, plugins=plugins, identity=self.identity)
         # Threads for activities that are plain functions; the worker refuses them without.
-        threads = ThreadPoolExecutor(100, thread_name_prefix=self.name)
+        threads = tracking_threads(100, self.name)
+        steps = tracking_threads(500, f"{self.name} workflows")
+        options: dict[str, Any] = {"activity_executor": threads, "workflow_task_executor": steps}
         try:
-            worker = self.spec.build(client, activity_executor=threads, **STOP_GENTLY)
+            worker = self.spec.build(client, **options, **STOP_GENTLY)
             # Only now, when the new one is known to be sound, does the old one go.
             if old := register(self.name, self):
                 await asyncio.to_thread(old.stop)
@@ -147,7 +151,8 @@ class RunningWorker:
             self.started_at = time.time()
             await run_until(worker, self._stop, self._say_that_it_polls)
         finally:
-            threads.shutdown(wait=False)  # an activity that blocks must not block the replacement
+            for pool in (threads, steps):  # an activity that blocks must not block the replacement
+                pool.shutdown(wait=False)
 
     def _say_that_it_polls(self) -> None:
         with contextlib.suppress(InvalidStateError):  # the one who waited has given up

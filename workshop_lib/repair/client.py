@@ -22,12 +22,12 @@ from temporalio.client import (
     WorkflowHistoryEventAsyncIterator,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib import updates
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.names import check_name
@@ -52,8 +52,6 @@ RPC_LIMIT = timedelta(seconds=10)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
 _SETTLED = ("AlreadyDecided", "Expired", "Closed")  # nothing is left to decide
-# The last task was lost with its worker, or the agent is just continuing as new.
-_AGAIN = (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.ABORTED)
 
 
 class DecisionRefused(WorkshopError):
@@ -208,46 +206,40 @@ class RepairClient:
     ) -> RecordedDecision:
         """Send a decision and wait until it is recorded.
 
-        Sent again after a lost connection it carries the same id, so it counts once.
+        Sent again after a lost connection, or after it was given up, it carries the same id and counts once.
 
         Raises:
             DecisionRefused: it does not count; the reason says why.
             WorkshopError: no worker took it in time. It may still be taken later.
         """
-        update_id = uuid.uuid4().hex
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        while True:
-            left = timedelta(seconds=max(0.1, end - loop.time()))
-            try:
-                # Where no worker takes the update the SDK asks again and again, whatever `rpc_timeout` says.
-                async with asyncio.timeout(left.total_seconds()):
-                    recorded: RecordedDecision = await self.handle.execute_update(
-                        "decide",
-                        decision,
-                        id=update_id,
-                        result_type=RecordedDecision,
-                        rpc_timeout=left,
-                    )
-                    return recorded
-            except TimeoutError:
-                raise self._no_answer("took the decision") from None
-            except WorkflowUpdateFailedError as error:
-                raise _refused(error) from None
-            except WorkflowUpdateRPCTimeoutOrCancelledError:
-                if (task := asyncio.current_task()) and task.cancelling():
-                    raise asyncio.CancelledError from None  # as which the SDK does not pass it on
-                raise self._no_answer("took the decision") from None
-            except RPCError as error:
-                if error.status == RPCStatusCode.NOT_FOUND:
-                    raise await self._too_late() from None
-                if error.status not in _AGAIN:
-                    raise self._no_answer("took the decision") from None
-                if loop.time() >= end:
-                    raise self._no_answer("took the decision") from None
-            # The last task was lost with its worker; the server has no event for when it takes updates
-            # again.
-            await asyncio.sleep(0.2)
+        try:
+            return await updates.ask(
+                self.workflow_id,
+                decision.model_dump_json(),
+                lambda *how: self._decide(decision, *how),
+                timeout,
+            )
+        except (TimeoutError, RPCError):
+            raise self._no_answer("took the decision") from None
+
+    async def _decide(
+        self, decision: Decision, update_id: str, timeout: timedelta
+    ) -> RecordedDecision:
+        try:
+            recorded: RecordedDecision = await self.handle.execute_update(
+                "decide",
+                decision,
+                id=update_id,
+                result_type=RecordedDecision,
+                rpc_timeout=timeout,
+            )
+            return recorded
+        except WorkflowUpdateFailedError as error:
+            raise _refused(error) from None
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise await self._too_late() from None
+            raise
 
     async def follow(
         self, timeout: timedelta = timedelta(minutes=5)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib import harmless
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
@@ -29,7 +28,7 @@ NOTIFY_OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=20),
     schedule_to_close_timeout=timedelta(minutes=2),
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500)),
+    retry_policy=SOON_AGAIN,
 )
 
 

@@ -42,6 +42,7 @@ from temporalio.service import RPCError
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
+from workshop_lib.failures import chain
 from workshop_lib.lab import progress
 from workshop_lib.lab.cell_files import outdated
 from workshop_lib.lab.explaining import SAME_RUN, causes, kind_and_message
@@ -227,7 +228,8 @@ def _seen(error: Exception, check_file: str) -> str | None:
         return _seen_in_temporal(error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    leaf = chain(error)[0]
+    text = f"{leaf.kind}: {leaf.message}" if leaf.message else leaf.kind
     if _raised_by_learner(error, check_file):
         return f"your code raised {text}"
     if isinstance(error, (NotImplementedError, NameError)):
