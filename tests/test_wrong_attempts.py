@@ -21,6 +21,15 @@ from workshop_lib.lab.workers import stop_all
 from workshop_lib.settings import PROJECT_ROOT
 
 STUB = "# --- stub ---"
+# A pause between attempts that is no lesson here.
+QUICKLY = (
+    ("start_to_close_timeout=soon)", "start_to_close_timeout=soon, retry_policy=QUICKLY)"),
+    ("from temporalio import", "from temporalio.common import RetryPolicy\nfrom temporalio import"),
+    (
+        "\n\n@activity.defn",
+        "\n\nQUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=50))\n\n\n@activity.defn",
+    ),
+)
 
 
 @pytest.fixture(scope="module")
