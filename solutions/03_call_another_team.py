@@ -159,8 +159,8 @@ await lab.watch(chat.send(both), chat.handle, timeout=30)
 await lab.show_timeline(chat.handle)
 
 # %% [markdown]
-# The lane *other side* is drawn from the teams' own histories. Below the picture are the links to them: open one.
-# In the Web UI the team's run links back to yours.
+# First, `discover_teams` asks the server where the teams' endpoints lead. The lane *other side* is drawn from the teams' own
+# histories. Below the picture are the links to them: open one. In the Web UI the team's run links back to yours.
 
 # %%
 await lab.linked_runs(chat.handle)
@@ -239,8 +239,21 @@ await lab.show_timeline(chat.handle)
 #
 # *"A second operation."* The start had been answered. There was nothing to send again.
 # </details>
+#
+# That kill was in the middle of a step. Now one **between two steps**: the price is looked up and recorded, the worker
+# dies before it goes on. In the picture, how often is `look_up_price` tried? (Some seconds, as before.)
+
+# %%
+doomed = await lab.start_process(finance(), kill_at="workflow-task-before@StockPriceWorkflow#2")
+asking = asyncio.create_task(chat.send("What's the stock price of TSLA?"))
+await doomed.exited()
+await lab.start_process(finance())
+await lab.watch(asking, chat.handle, timeout=40)
+await lab.show_timeline(chat.handle)
 
 # %% [markdown]
+# Once: the second worker read the recorded price from the team's history.
+#
 # ## The simple way, for comparison
 #
 # A synchronous handler is less code: it does the work and returns. Simpler still is a *dispatcher*, which takes any
@@ -307,7 +320,7 @@ await lab.result(lost)
 
 # %% [markdown]
 # Nobody noticed the death. The server waited until its limit was over, asked again, and the second worker began from zero:
-# there was nothing written down to go on from.
+# the work was done, and written down nowhere.
 #
 # Now a handler that works for twelve seconds.
 #
@@ -315,7 +328,9 @@ await lab.result(lost)
 
 # %%
 slow = await call_simple(12)
-await lab.waits_for(slow, until="timeout", timeout=15)  # waiting is the lesson
+seen = await lab.waits_for(slow, until="timeout", timeout=15)  # waiting is the lesson
+await slow.terminate("seen enough")  # or it is tried again, beside the cells below
+seen
 
 # %% [markdown]
 # <details><summary>What happened?</summary>
@@ -411,9 +426,16 @@ await check.case_closed(client, chat.handle, asking)
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Stop the finance worker and ask for a price and an issue count in one message: after a minute the reply
-# names the outage, and holds the other team's answer. Or open `workshop_lib/teams/it` and add a project to
-# `data/it.json`.
+# No checks here. Stop the finance worker and ask both teams. A call may take a minute; here ten seconds. Then the reply
+# names the outage, and holds the other team's answer.
+#
+# ```python
+# lab.stop_worker("finance")
+# outage = ChatClient(client, start=ChatStart(team_timeout=10))
+# await lab.watch(outage.send(both), outage.handle, timeout=40, expect_no_worker=True)
+# ```
+#
+# Or add a project to `data/it.json`, start the IT team's worker again (`await lab.start_worker(it())`), and ask for it.
 
 # %% [markdown]
 # ## Recap

@@ -299,7 +299,6 @@ def handed_over(decorator: str, base: str, module: str) -> list[tuple[str, str]]
     "exchanged",
     [
         [(KEY, "(step.workflow_run_id, step.activity_id)")],
-        [(KEY, "[step.workflow_id, step.activity_id, step.activity_type]")],
         [IMPORT, (KEY, "hashlib.md5((step.workflow_run_id + step.activity_id).encode()).digest()")],
         [
             IMPORT,
@@ -324,14 +323,10 @@ def handed_over(decorator: str, base: str, module: str) -> list[tuple[str, str]]
         handed_over("@dataclasses.dataclass", "", "dataclasses"),
         handed_over("", "(pydantic.BaseModel)", "pydantic"),
     ],
-    ids=["tuple", "list", "bytes", "uuid", "workflow", "counted", "dataclass", "pydantic"],
+    ids=["tuple", "bytes", "uuid", "workflow", "counted", "dataclass", "pydantic"],
 )
 async def test_another_key(nb: Notebook, exchanged: list[tuple[str, str]]) -> None:
-    imports = (
-        "from datetime import timedelta",
-        "import hashlib, uuid\nfrom datetime import timedelta",
-    )
-    nb.run(other("once", imports, *exchanged))
+    nb.run(other("once", *exchanged))
     await nb05.once(await connect(), nb["Badges"], nb["order_badges"])
 
 

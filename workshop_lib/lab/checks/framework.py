@@ -235,7 +235,8 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
         raise
     except WorkshopError as error:
         # The lab knows what to do about this one: its own advice is the better hint.
-        raise not_met(error.what, _in_a_check(error.fix)) from error
+        fix = AWAIT_IT if _NOT_AWAITED.search(error.what) else _in_a_check(error.fix)
+        raise not_met(error.what, fix) from error
     except Exception as error:
         if isinstance(error, TimeoutError) and limit.expired():
             raise not_met(f"no answer within {info.timeout:g} seconds") from error
