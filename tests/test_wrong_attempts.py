@@ -15,6 +15,7 @@ from temporalio.client import Client
 
 from workshop_lib.agents.flat_tools import get_weather
 from workshop_lib.connect import connect
+from workshop_lib.lab import comparison
 from workshop_lib.lab.checks import CheckNotMet, nb00, nb01, nb02, nb03, nb04, nb05, nb06
 from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
 from workshop_lib.lab.classroom import start
@@ -460,3 +461,17 @@ async def test_a_wait_that_ends_too_early_too_late_or_with_an_error(
     nb = attempt("expires", **exchanged)
     said = await refused(nb06.expires, await connect(), nb["Decision"])
     assert why in said and "CancelledError" not in said
+
+
+@pytest.mark.parametrize("loops", [("manual", "sdk"), ("sdk", "mcp"), ("mcp",)])
+async def test_lines_that_two_loops_share_are_counted_for_none(
+    monkeypatch: pytest.MonkeyPatch, loops: tuple[str, ...]
+) -> None:
+    counted: list[set[str]] = []
+
+    async def measure(client: object, loop: str, question: str, shared: set[str]) -> None:
+        counted.append({*comparison.CODE[loop]} - shared)
+
+    monkeypatch.setattr(comparison, "_measure", measure)
+    await comparison.compare_loops(None, "", loops)  # type: ignore[arg-type]
+    assert all(counted) and sum(map(len, counted)) == len(set().union(*counted))
