@@ -262,8 +262,9 @@ await lab.show_timeline(handle)
 #
 # The check looks at the history: box 3 was handed out twice, boxes 1 and 2 once.
 #
-# *Hint: kill points are written `place@name#count`. Places around an activity are `activity-before`,
-# `activity-inside`, `activity-result` and `activity-report`.*
+# *Hint: kill points are written `place@name#count`. The places around an activity, in their order: `activity-before`
+# (it has not begun), `activity-inside` (it is at work), `activity-result` (it has returned), `activity-report` (only the
+# report to the server is missing).*
 
 # %% exercise="kill_third" minutes=4
 kill_at = "activity-report@pack#3"
@@ -322,8 +323,30 @@ await lab.result(handle)
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Put a kill point into `greeter`. Start ten packings at once with one worker and kill it.
-# Open the Web UI from a timeline and find the attempt that was lost.
+# No checks here. Kill `greeter` in its activity: only a process can be, so it gets one. Then start it again, as
+# before. Or start ten packings at once, kill their worker, and start another. In the Web UI, linked from a timeline,
+# find the attempt that was lost.
+#
+# ```python
+# doomed = await lab.start_process(greeter.spec, kill_at="activity-inside@compose")
+# again = await client.start_workflow(
+#     Greeting.run, "Ada", id=lab.new_id("again"), task_queue="greeter-task-queue"
+# )
+# await doomed.exited()
+# greeter = await lab.start_worker(greeter.spec)
+# await lab.result(again)
+# ```
+#
+# ```python
+# helper = await lab.start_process(packer)
+# runs = [
+#     await client.start_workflow(Packing.run, id=lab.new_id("ten"), task_queue="packer-task-queue")
+#     for _ in range(10)
+# ]
+# helper.kill()
+# await lab.start_process(packer)
+# [await lab.result(run) for run in runs]
+# ```
 
 # %% [markdown]
 # ## Recap

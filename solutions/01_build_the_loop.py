@@ -103,7 +103,8 @@ conversation = [*question, plan, Message.tool_result(call, answer)]
 # Put these steps into a loop. It ends when the model's message has no tool calls. Go round at most eight
 # times: a model that only ever calls tools would never come to an end.
 #
-# The check asks a question that needs two tools, and one that no tool can answer.
+# The check puts two models of its own in the place of yours: one that wants five tools, one after the other, and one
+# that wants tools for ever. Then yours is asked for two tools at once, and for something that no tool can answer.
 #
 # *Hint: every message goes into `conversation`, the model's and the tools'.*
 
@@ -137,8 +138,8 @@ await check.naked_loop(turn)
 # ## Lose everything
 #
 # An agent like this runs in some process, and processes die: a deployment, a crash, a laptop that is closed.
-# Here is a conversation of four messages, seven model calls. Its process is killed at the sixth. The first such
-# process takes some seconds, because LiteLLM is loaded for it. On Linux the next ones share what is loaded.
+# Here is a conversation of four messages. Its process is killed at the sixth call to the model. The first such process
+# takes some seconds, because LiteLLM is loaded for it. On Linux the next ones share what is loaded.
 
 # %%
 from workshop_lib.lab.naked import run_naked
@@ -153,8 +154,8 @@ died = await run_naked(talk, kill_at_call=6)
 died
 
 # %% [markdown]
-# Replies to two of the four messages arrived. What the agent knew was in a list, and the list is gone. There is no going on, only
-# starting over:
+# Some replies have arrived, the others never will. What the agent knew was in a list, and the list is gone. There is no
+# going on, only starting over:
 
 # %%
 again = await run_naked(talk)
@@ -178,10 +179,11 @@ print(planner.__doc__)
 # The model call below is an activity already. The tool still runs *inside* the workflow: on every replay it
 # would run again, and nothing of it is in the history. Make it an activity too.
 #
-# `imports_passed_through` tells the sandbox that these modules need not be loaded afresh for each run. This small
-# loop does not hand a tool's error back to the model yet, and does not count its rounds; the library's does both.
+# Workflow code runs in a **sandbox**, which loads its modules afresh for each run. `imports_passed_through` says that
+# these need not be. This small loop does not hand a tool's error back to the model yet, and does not count its rounds;
+# the library's does both.
 #
-# The check looks at the history: two completed `execute_tool` activities.
+# The check looks at the history: a completed `execute_tool` activity for each of two tools.
 #
 # *Hint: `execute_tool` takes one `ToolRequest`, and `tool` is one; its options are `planner.TOOL_OPTIONS`.*
 
@@ -310,7 +312,7 @@ await lab.show_timeline(handle)
 # Now the conversation of four messages again, as a durable chat session. Its worker dies at the same sixth
 # model call, and another takes over. This takes some seconds: a death has to be noticed.
 #
-# > **Predict.** The naked agent paid for 13 model calls. How many will the durable one pay for?
+# > **Predict.** What the naked agent paid for stands above. How many model calls will the durable one pay for?
 
 # %%
 durable = await lab.run_durable(client, talk, kill_at_call=6)
@@ -320,9 +322,9 @@ durable.replies
 lab.show_bill([died, again], durable)
 
 # %% [markdown]
-# Here it is 13 against 8. A later kill would cost the naked agent more, because it pays again for everything that
-# came *before*. It would cost the durable one a single call, the one under way. Durability has a price too: each
-# step is a round trip to the server, about ten milliseconds on a laptop.
+# A later kill would cost the naked agent more, because it pays again for everything that came *before*. It would cost
+# the durable one a single call, the one under way. Durability has a price too: each step is a round trip to the server.
+# That takes milliseconds, where a model takes seconds.
 
 # %% [markdown]
 # ## The loop of the library
@@ -377,8 +379,13 @@ asyncio.run(main())
 # ## Try it yourself
 #
 # No checks here. In a terminal: `uv run workshop chat --session mine`, and in the middle of it close the
-# terminal. Rejoin with the same command. Or send two messages at once with `asyncio.gather` and look at the
-# transcript: they are answered one after the other, in the order in which they arrived.
+# terminal. Rejoin with the same command. Or send two messages at once and look at the transcript: they are answered one
+# after the other, in the order in which they arrived.
+#
+# ```python
+# await asyncio.gather(chat.send("What is 2 + 3?"), chat.send("What is 4 * 5?"))
+# await chat.transcript()
+# ```
 
 # %% [markdown]
 # ## Recap

@@ -83,8 +83,9 @@ class Assistant:
 
 
 # %% [markdown]
-# The plugin belongs to the client of the worker. It registers the activity for model calls, and it teaches the
-# SDK's runner to use it. The model's library is loaded here too, so that the first call need not: that takes some seconds.
+# A worker talks to the server through a **client**. A plugin of the client adds what is missing on both sides of it: the
+# activity for model calls, and how the SDK's values are written down. The model's library is loaded here too: that takes
+# some seconds.
 
 # %%
 from workshop_lib.agents.sdk_model import agents_plugin
@@ -114,7 +115,7 @@ await lab.show_timeline(handle)
 lab.code_lines(Assistant)
 
 # %% [markdown]
-# That many lines, docstrings and blanks not counted. The class that you made durable in 01 had fifteen.
+# That many lines, docstrings and blanks not counted. The class that 01 shows as its durable loop has fifteen.
 #
 # ### Exercise · Add a tool (6 min)
 #
@@ -301,7 +302,8 @@ await check.remembers(client, Conversation)
 #
 # Models call tools that do not exist. The loop of 01 tells the model. What does the SDK do? The offline model
 # can be asked to make that mistake: here twice, once in each of two runs. The second is `SdkChat`, the library's own
-# loop, further down; the last two activities are its.
+# loop, further down; the last two activities are its: a local tool, and `discover_teams`, which asks the server for the
+# doors of other teams (in 03).
 #
 # **This cell fails on purpose**, after some seconds. Its code is right, whatever the last line of the error advises: it
 # is the SDK that has no answer.
@@ -352,8 +354,8 @@ print(inspect.getsource(sdk_loop.SdkChat))
 # ## Word by word
 #
 # A chat feels quick when words appear while they are written. The model's activity sends the pieces to the workflow as
-# signals, and whoever reads gets them from there. That makes some 24 kB of history more a turn, so a session has it on
-# request only. What counts is the whole answer, which is recorded as always.
+# **signals** (messages that nobody answers); readers get them there. All of that is history, so a session has it on
+# request only. What counts is the whole answer, recorded as always. (It takes some seconds: the model is made slow.)
 
 # %%
 from workshop_lib.agents.chat import ChatStart
@@ -365,6 +367,8 @@ await lab.start_process(orchestrator(), env={"OFFLINE_LATENCY_MS": "2000"})
 chatty = ChatClient(client, "sdk", start=ChatStart(stream=True))
 async for piece in stream_reply(client, chatty, "What is the weather in San Francisco?"):
     print(piece if isinstance(piece, str) else f"\n{piece!r}", end="", flush=True)
+streamed = (await chatty.handle.describe()).raw_description.workflow_execution_info
+print(f"\nThis turn's history: {streamed.history_size_bytes:,} bytes")
 
 # %% [markdown]
 # The last item is the `Reply` of the history. Had the worker died in mid-sentence, some words would have come twice,
@@ -372,8 +376,8 @@ async for piece in stream_reply(client, chatty, "What is the weather in San Fran
 #
 # ## The two loops, measured
 #
-# The same question to both loops of the library, measured now, on this machine, with the quick model again. Lines of
-# code are those of all that a loop does not share with the other.
+# A shorter question to both loops of the library, without streaming, measured now, on this machine, with the quick
+# model again. Lines of code are those of all that a loop does not share with the other.
 #
 # > **Predict.** Lines, model calls, events, bytes of history, milliseconds: where is the SDK's loop ahead, and where
 # > behind?
@@ -392,9 +396,9 @@ lab.show_comparison(figures)
 #
 # | you get | you give up |
 # |---|---|
-# | handoffs, guardrails, structured output, approval of tools | deciding what happens between two model calls |
+# | handoffs (one agent passes on to another), guardrails (checks of what goes in and out), structured output, approval of tools | deciding what happens between two model calls |
 # | one way to describe tools, known to many | choosing what an error becomes: it raises, you wrap |
-# | a loop that others maintain | some 40 % more history a turn, and a little time |
+# | a loop that others maintain | history: compare the bytes above |
 
 # %% [markdown]
 # ## Try it yourself

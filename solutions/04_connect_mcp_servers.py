@@ -115,8 +115,8 @@ await lab.show_timeline(chat.handle)
 #
 # In 03 a new operation meant a new contract, and a new release of the caller. Here the server says what there is.
 #
-# > **Predict.** The session above is open. The finance team adds a tool now. Will the agent use it in the next message,
-# > by itself?
+# > **Predict.** A session is open and has listed the tools. Then the finance team adds one. Will the agent use it in the
+# > next message, by itself?
 
 # %%
 my_guess = ""
@@ -125,13 +125,14 @@ my_guess = ""
 # ### Exercise · Add a tool to a running agent (8 min)
 #
 # `mine` is the finance team's server with all its tools, in this kernel. Give it one more: `exchange_rate`, with one
-# argument `currency` and a docstring. The cell then serves it in place of the team's. Run it so, for your prediction.
-# Then tell the session: it listens to the signal `tools_changed`.
+# argument `currency` and a docstring. The cell opens a session, then serves `mine` in place of the team's server, and
+# asks: that is your prediction. Then tell the session: it listens to the signal `tools_changed`. A server starts first,
+# which takes some seconds.
 #
-# The check looks for that signal, and for a completed call of a tool that the team never had.
+# The check looks for that signal, for the tool's description, and for a completed call of it.
 #
-# *Hint: FastMCP makes a tool of any function: `@mine.tool`. A **signal** is a message to a workflow that nobody
-# answers: `await chat.handle.signal("name")`.*
+# *Hint: FastMCP makes a tool of any function: `@mine.tool`. A signal is a message to a workflow that nobody answers:
+# `await chat.handle.signal("name")`.*
 
 # %% exercise="new_tool" minutes=8
 from workshop_lib.teams.finance import mcp_server
@@ -145,11 +146,16 @@ def exchange_rate(currency: str) -> float:
     return {"EUR": 0.92, "GBP": 0.79, "JPY": 149.5}[currency.upper()]
 
 
-reply = None
+rate = "What is the exchange rate for EUR?"
+finance_server = await lab.start_mcp_server("finance", announce=False)
+await chat.end()
+chat = ChatClient(client, "mcp")  # a new session, which lists the team's own tools first
+await lab.watch(chat.send(both), chat.handle)
 finance_server.kill()
 await lab.serve_mcp(mine)
+print("not told:", (await lab.watch(chat.send(rate), chat.handle)).text)
 await chat.handle.signal("tools_changed")
-reply = await lab.watch(chat.send("What is the exchange rate for EUR?"), chat.handle)
+print("told:", (await lab.watch(chat.send(rate), chat.handle)).text)
 
 # --- stub ---
 # from workshop_lib.teams.finance import mcp_server
@@ -158,17 +164,19 @@ reply = await lab.watch(chat.send("What is the exchange rate for EUR?"), chat.ha
 #
 # # your code here: a function, decorated
 #
-# reply = None
+# rate = "What is the exchange rate for EUR?"
+# finance_server = await lab.start_mcp_server("finance", announce=False)
+# await chat.end()
+# chat = ChatClient(client, "mcp")  # a new session, which lists the team's own tools first
+# await lab.watch(chat.send(both), chat.handle)
 # finance_server.kill()
 # await lab.serve_mcp(mine)
+# print("not told:", (await lab.watch(chat.send(rate), chat.handle)).text)
 # # your code here: the signal
-# reply = await lab.watch(chat.send("What is the exchange rate for EUR?"), chat.handle)
+# print("told:", (await lab.watch(chat.send(rate), chat.handle)).text)
 
 # %%
 await check.new_tool(chat)
-
-# %%
-reply
 
 # %% [markdown]
 # <details><summary>By itself?</summary>
@@ -195,7 +203,8 @@ my_guess = ""
 #
 # Kill `finance_server` while the call is under way, and start it again. The last line starts the worker again.
 #
-# The check wants a second try of the call, the price in the reply, and one run in the team's namespace.
+# The check wants a second try of the call, the price in the reply, and one run in the team's namespace. A server starts
+# twice: some ten seconds.
 #
 # *Hint: `finance_server.kill()`, then `await finance_server.restart()`, which brings it back.*
 
@@ -261,8 +270,8 @@ print(json.dumps(configuration(ClientName.CLAUDE), indent=1))
 #
 # ## Side by side
 #
-# One question through both doors, measured now, on this machine. The column `sdk` goes through Nexus. Time decides nothing
-# here:
+# One question through both doors, measured now, on this machine. The column `sdk` goes through Nexus; lines that both loops
+# share are not counted. Time decides nothing here:
 
 # %%
 figures = await lab.compare_loops(client, "What's the stock price of TSLA?", ["sdk", "mcp"])
@@ -304,9 +313,16 @@ await check.chosen(choices)
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Ask a new chat for both teams after `it_server.kill()`: the reply names the outage, with the other answer
-# in it. A chat that knows the team's tools already waits a minute for the server first. Or in a terminal:
-# `uv run workshop chat --loop mcp --mcp-transport stdio`.
+# No checks here. Ask for both teams when one server is gone: the reply names the outage, with the other answer in it. A
+# chat that has listed that team's tools before waits a minute for the server first.
+#
+# ```python
+# it_server.kill()
+# half = ChatClient(client, "mcp")
+# await lab.watch(half.send(both), half.handle, timeout=90)
+# ```
+#
+# Or in a terminal: `uv run workshop chat --loop mcp --mcp-transport stdio`.
 
 # %% [markdown]
 # ## Recap

@@ -114,6 +114,9 @@ for proposal in plan.proposals:
     print(proposal.proposal_id, f"{proposal.confidence:.2f}", proposal.tool, proposal.arguments)
 
 # %% [markdown]
+# (365 kibbles, for an order of 10? The shelf holds 145, and 500 are reserved for others: 355 are missing before
+# Hagrid gets any.)
+#
 # Before a human sees it, rules have gone over it: known order, right article, sane quantity, nothing restricted,
 # nothing for healthy orders. They override the model and keep its reasoning.
 #
@@ -123,7 +126,7 @@ for proposal in plan.proposals:
 # the article is on it; it is not restricted (`item.needs_approval`); at least what is missing
 # (`shortage(order, item_id, shop)`); no more than the shelf holds (`max_stock_level` less `current_stock`).
 #
-# The check tries three good purchases and five bad ones.
+# The check tries three good purchases and six bad ones.
 #
 # *Hint: `shop.order(id)` and `shop.item(id)` return None for what does not exist. `order.items` are lines, and each
 # line has an `item_id`.*
@@ -179,7 +182,7 @@ print(seventh["order"]["notes"])
 
 # %% [markdown]
 # > **Predict.** The offline model can be told to be *gullible*: it then does what notes demand. What will the plan
-# > hold?
+# > hold? (A process starts for it, which takes some seconds.)
 
 # %%
 my_guess = ""
@@ -270,15 +273,17 @@ bought = await client.start_workflow(
 await lab.result(bought)
 
 # %% [markdown]
-# 247 and three times 113. The workflow was fine, the activity succeeded *once* in the history. The world counted three.
+# It took some seconds, for the pauses between the attempts. 247 and three times 113. The workflow was fine, the activity
+# succeeded *once* in the history. The world counted three.
 #
 # ### Exercise · Make it happen once (6 min)
 #
 # `shelf.order` takes a `key`: an order whose key has been seen before changes nothing. Find a key that all attempts of
 # this step share, and no other step does.
 #
-# The check runs it twice: 113 for the first run, 113 more for the second. Then a run with two such steps: 226. It tells
-# of the failing attempts, which are the lesson.
+# The check runs it twice: 113 for the first run, 113 more for the second. Then it lets one run do all of it twice: 226.
+# That takes some twelve seconds. It tells of the failing attempts, which are the lesson. The key may be text, or a tuple;
+# it may be made in the activity, or in the workflow and handed over.
 #
 # *Hint: look at `activity.info()`: `workflow_id`, `workflow_run_id`, `activity_id`, `attempt` …*
 

@@ -61,7 +61,7 @@ store.reset()
 # This run waits for a signal, for ever. Give it twelve hours. Undecided, it ends as `"EXPIRED"`, which is a result
 # and no failure.
 #
-# The check decides one run. For another it lets eleven hours pass, and one more.
+# The check decides one run. For another it lets eleven hours pass, and one more. It looks for exactly twelve.
 #
 # *Hint: `workflow.wait_condition(..., timeout=...)` raises `TimeoutError` when the time is over.*
 
@@ -177,8 +177,8 @@ await check.acts_alone(acts_alone)
 # %% [markdown]
 # ## An agent that stays
 #
-# One run, a cycle a day. It looks, plans, acts or asks, and waits until a day is over. (Its clock begins with
-# your machine's. The shop's calendar began on 28 June, and goes along with that clock.)
+# One run, a cycle a day. It looks, plans, acts or asks, and waits until a day is over. We count its days from the start,
+# and the shop's calendar goes along: day 0 is 28 June, day 1 the 29th.
 
 # %%
 from workshop_lib.repair.proactive_client import ProactiveClient
@@ -186,6 +186,7 @@ from workshop_lib.repair.proactive_client import ProactiveClient
 store.reset()  # the orders as they were
 agent = await ProactiveClient.start_agent(client, workflow_id=lab.new_id("proactive"))
 asked = await lab.repair_reaches(agent, "PENDING-APPROVAL")
+begun = (await agent.handle.describe()).start_time
 print(f"cycle {asked.cycle}: {asked.state}")
 
 # %% [markdown]
@@ -217,7 +218,7 @@ my_guess = ""
 # %%
 await agent.reject(asked.plan_digest, comment="not today")
 await lab.repair_reaches(agent, "WAITING-FOR-NEXT-CYCLE")
-print(f"its clock: {await lab.pass_time(agent.handle, days=1):%A %d %B, %H:%M}")
+print("day", (await lab.pass_time(agent.handle, days=1) - begun).days)
 
 # %%
 tomorrow = await lab.repair_reaches(agent, "PENDING-APPROVAL")
@@ -247,13 +248,12 @@ before.history_length
 # So many events the agent has written in two days. Nine more pass. (Some seconds here: each cycle does its work.)
 
 # %%
-print(f"its clock: {await lab.pass_time(agent.handle, days=9):%A %d %B, %H:%M}")
+print("day", (await lab.pass_time(agent.handle, days=9) - begun).days)
 
 # %%
 for cycle in await agent.cycles():
-    print(
-        f"cycle {cycle.cycle:>2}  {cycle.started:%d %b %H:%M}  {cycle.state}  {cycle.reason[:60]}"
-    )
+    day = (cycle.started - begun).days
+    print(f"cycle {cycle.cycle:>2}  day {day:>2}  {cycle.state}  {cycle.reason[:60]}")
 
 # %% [markdown]
 # <details><summary>What do they say?</summary>
@@ -328,8 +328,24 @@ for moment in (await schedules.describe(name)).next_times[:5]:
 # %% [markdown]
 # ## Try it yourself
 #
-# No checks here. Hurry the agent with `stop_waiting` instead of letting time pass. Or make up for days that were missed:
-# `await schedules.backfill(start, end, name)`, from and to a `datetime` such as `datetime(2026, 1, 5, tzinfo=UTC)`.
+# No checks here. Hurry an agent instead of letting time pass:
+#
+# ```python
+# hasty = await ProactiveClient.start_agent(client, workflow_id=lab.new_id("hasty"))
+# await lab.repair_reaches(hasty, "WAITING-FOR-NEXT-CYCLE")  # all is repaired
+# await hasty.stop_waiting()
+# await hasty.request_exit()  # this cycle is its last
+# (await hasty.stopped()).cycles
+# ```
+#
+# Or make up for days that were missed: three repairs, one after the other.
+#
+# ```python
+# from datetime import UTC, datetime
+#
+# await schedules.backfill(datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, 8, tzinfo=UTC), name)
+# (await schedules.describe(name)).runs
+# ```
 
 # %% [markdown]
 # ## Recap

@@ -5,6 +5,7 @@ own notebooks, and on small broken ones to see that each gate can close.
 """
 
 import importlib
+import re
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.checks import all_checks
 from workshop_lib.lab.checks.framework import STOPPED
 
+_PROPOSED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WALK_SECONDS = 280.0  # a notebook with every exercise done twice
 
 
@@ -85,7 +87,7 @@ def stubs_are_refused(source: Source, folder: Path, seconds: float = WALK_SECOND
 
 
 def _walk(source: Source) -> tuple[NotebookNode, dict[int, str]]:
-    """The solved notebook with each exercise's stub and its check before the solution.
+    """The solved notebook with each exercise's stub and its check before the solution, and what may be tried.
 
     Returns:
         The notebook, and the exercise of each check that has to refuse, by the cell's index.
@@ -100,6 +102,8 @@ def _walk(source: Source) -> tuple[NotebookNode, dict[int, str]]:
             cells[-1].metadata["tags"] = ["raises-exception"]
             attempts[len(cells) - 1] = written.exercise
         cells.append(cell)
+        if "## Try it yourself" in cell.source:  # what is proposed there works, too
+            cells += [new_code_cell(code) for code in _PROPOSED.findall(cell.source)]
     notebook.cells = cells
     return notebook, attempts
 

@@ -291,3 +291,25 @@ def test_reset_of_an_unknown_number_lists_the_known(
 def test_without_notebooks_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WorkshopError, match="holds no notebook"):
         prepare_workspace(tmp_path / "workspace", tmp_path)
+
+
+# What a check says before it waits, and of a forgotten `await`
+
+
+@check(expects="x.", hint="y.", timeout=2, takes="some ten seconds: two processes start")
+async def slow(fails: bool) -> str:
+    if fails:
+        raise AttributeError("'coroutine' object has no attribute 'message'")
+    return "it is there"
+
+
+async def test_a_long_check_says_so_first(capsys: pytest.CaptureFixture[str]) -> None:
+    await slow(False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "This check takes some ten seconds: two processes start."
+    assert second.startswith("Check passed: slow")
+
+
+async def test_a_forgotten_await_is_named() -> None:
+    with pytest.raises(CheckNotMet, match="an `await` is missing"):
+        await slow(True)

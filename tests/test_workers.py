@@ -391,3 +391,11 @@ async def test_a_kill_point_in_something_that_is_not_served_is_refused() -> None
 
     with pytest.raises(WorkshopError, match="has no activity 'plan'"):
         await start_process(orchestrator(), kill_at="activity-inside@plan#2")
+
+
+async def test_a_thread_that_is_to_be_killed_is_refused_in_words(
+    nb: Notebook,
+) -> None:
+    nb.workflow("greeting", GREETING)
+    with pytest.raises(WorkshopError, match="start_process"):
+        await start_worker(spec_of(nb["Greeting"]), kill_at="activity-inside@say_hello")

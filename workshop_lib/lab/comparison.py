@@ -12,6 +12,7 @@ import tokenize
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,8 +26,9 @@ from workshop_lib.lab.waiting import watch
 
 TURNS = 5  # that are measured, after one that is not
 _AGENTS = "workshop_lib.agents"
-# What a loop has to itself. The session, the toolbox and the context window are shared by all, and how a
-# model is reached (`llm.gateway`, `sdk_model`) is counted for none.
+# What a loop consists of. The session, the toolbox and the context window are shared by all, and how a model
+# is reached (`llm.gateway`, `sdk_model`) is counted for none. What two that are compared share is counted for
+# none of them.
 CODE = {
     "manual": (f"{_AGENTS}.manual_loop", f"{_AGENTS}.planner"),
     "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session"),
@@ -47,7 +49,7 @@ class LoopFigures(BaseModel):
     """What one turn of a loop comes to.
 
     Attributes:
-        lines: of code that only this loop uses.
+        lines: of code that only this one of the loops uses.
         events: in the history, for one turn.
         milliseconds: from message to reply, median of `TURNS`.
         bytes: of history, for one turn.
@@ -71,7 +73,12 @@ async def compare_loops(client: Client, question: str, loops: Sequence[str]) -> 
     Raises:
         WorkshopError: a reply did not come in time.
     """
-    return [await _measure(client, loop, question) for loop in loops]
+    shared = set[str]().union(*(_shared(one, other) for one, other in combinations(loops, 2)))
+    return [await _measure(client, loop, question, shared) for loop in loops]
+
+
+def _shared(one: str, other: str) -> set[str]:
+    return {*CODE.get(one, ())} & {*CODE.get(other, ())}
 
 
 def show_comparison(figures: Sequence[LoopFigures]) -> Table:
@@ -98,7 +105,7 @@ def code_lines(*things: Any) -> int:
     return sum(_count(inspect.cleandoc(inspect.getsource(thing))) for thing in things)
 
 
-async def _measure(client: Client, loop: str, question: str) -> LoopFigures:
+async def _measure(client: Client, loop: str, question: str, shared: set[str]) -> LoopFigures:
     chat = ChatClient(client, loop)
     reply = await watch(chat.send(question), chat.handle)
     before = await _size(chat)
@@ -111,7 +118,7 @@ async def _measure(client: Client, loop: str, question: str) -> LoopFigures:
     await chat.end()
     return LoopFigures(
         loop=loop,
-        lines=sum(_module_lines(name) for name in CODE.get(loop, ())),
+        lines=sum(_module_lines(name) for name in CODE.get(loop, ()) if name not in shared),
         events=round((after[0] - before[0]) / TURNS),
         bytes=round((after[1] - before[1]) / TURNS),
         milliseconds=median(milliseconds),

@@ -26,16 +26,23 @@ def shelf_stock() -> dict[str, int]:
     return stock
 
 
-def order(item_id: str, quantity: int, *, key: str | None = None) -> int:
+def keys_seen() -> list[str]:
+    """The keys that orders have come with since the shelf was put back, as text."""
+    keys: list[str] = _read()["keys"]
+    return keys
+
+
+def order(item_id: str, quantity: int, *, key: object = None) -> int:
     """Order more of an article. Returns how many there are then.
 
     Args:
-        key: an order that carries a key which has been seen before changes nothing.
+        key: text, a tuple, an id …: what `str` writes in the same way is the same key. An order that
+            carries a key which has been seen before changes nothing.
     """
     content = _read()
-    if key is None or key not in content["keys"]:
+    if key is None or str(key) not in content["keys"]:
         content["stock"][item_id] = content["stock"].get(item_id, 0) + quantity
-        content["keys"] += [key] if key else []
+        content["keys"] += [] if key is None else [str(key)]
         _write(content)
     count: int = content["stock"][item_id]
     return count

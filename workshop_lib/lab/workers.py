@@ -175,12 +175,15 @@ async def run_until(worker: Worker, stop: asyncio.Event, polls: Callable[[], Non
     await running
 
 
-async def start_worker(spec: WorkerSpec, *, announce: bool = True) -> RunningWorker:
+async def start_worker(
+    spec: WorkerSpec, *, announce: bool = True, kill_at: object = None
+) -> RunningWorker:
     """Start a worker in a background thread, in place of the one that has its name.
 
     Args:
         spec: what it serves.
         announce: print what it serves, once it polls.
+        kill_at: of `start_process`; refused here, since a thread cannot be killed.
 
     Returns:
         The worker, polling.
@@ -189,6 +192,11 @@ async def start_worker(spec: WorkerSpec, *, announce: bool = True) -> RunningWor
         WorkshopError: there is no server or namespace, or a workflow's code cannot be used. The worker
             that had the name still runs then.
     """
+    if kill_at is not None:
+        raise WorkshopError(
+            "A worker in a thread of this notebook cannot be killed.",
+            fix="give it a process: `await lab.start_process(spec, kill_at=…)`.",
+        )
     worker = RunningWorker(check_spec(spec))
     try:
         await asyncio.wait_for(asyncio.wrap_future(worker.start()), START_LIMIT)

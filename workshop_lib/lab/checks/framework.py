@@ -18,6 +18,7 @@ Left out: what is checked, and where progress is kept (`lab.progress`).
 
 import asyncio
 import functools
+import inspect
 import logging
 import re
 import sys
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from temporalio.client import (
     WorkflowFailureError,
@@ -52,6 +53,7 @@ from workshop_lib.settings import PROJECT_ROOT, get_settings
 logger = logging.getLogger(__name__)
 
 MAX_LINE = 400  # characters of one of the three lines
+SAY_AFTER = 4.0  # seconds after which a check that has not announced it says that it takes its time
 STOPPED = "the check stopped with"  # opens the line that a crash of the check itself gives
 
 _FROM_TEMPORAL = (
@@ -65,8 +67,12 @@ _FROM_TEMPORAL = (
 )
 # What Python says where a stub left None or `...` in the place of a value.
 _MISSING_VALUE = re.compile(r"\b(NoneType|ellipsis)\b")
+# What Python and the SDK say where a coroutine was left in the place of what it would have returned.
+_NOT_AWAITED = re.compile(r"'coroutine' object|<coroutine |type coroutine|coroutine is not")
+AWAIT_IT = "an `await` is missing, before the call whose result is used there."
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class NotYet(Exception):
@@ -112,6 +118,7 @@ class CheckInfo:
         expects: what is expected, as a phrase that can follow "Expected".
         hint: one sentence that helps.
         timeout: seconds that it may take.
+        takes: how long it takes and why, where that is more than a moment; said before it begins.
     """
 
     name: str
@@ -119,14 +126,15 @@ class CheckInfo:
     expects: str
     hint: str
     timeout: float
+    takes: str
 
 
 def check(
-    *, expects: str, hint: str, timeout: float = 15.0
+    *, expects: str, hint: str, timeout: float = 15.0, takes: str = ""
 ) -> Callable[[Callable[P, Coroutine[Any, Any, str]]], Callable[P, Awaitable[None]]]:
     """Make a check of an async function that returns its evidence or raises `NotYet`.
 
-    The check prints one line and records progress; `expects`, `hint` and `timeout` are in `CheckInfo`.
+    The check prints one line and records progress; its arguments are those of `CheckInfo`.
 
     Raises:
         CheckNotMet: from the check, whenever it is not met.
@@ -134,12 +142,14 @@ def check(
 
     def decorate(body: Callable[P, Coroutine[Any, Any, str]]) -> Callable[P, Awaitable[None]]:
         notebook = body.__module__.rpartition(".")[2].removeprefix("nb")
-        info = CheckInfo(body.__name__, notebook, expects, hint, timeout)
+        info = CheckInfo(body.__name__, notebook, expects, hint, timeout, takes)
 
         @functools.wraps(body)
         async def run(*args: P.args, **kwargs: P.kwargs) -> None:
             for cell in outdated():
                 print(f"Cell `{cell}` has an error; this check sees its version before that.")
+            if takes:
+                print(f"This check takes {takes}.", flush=True)
             try:
                 evidence = await _evidence(info, functools.partial(body, *args, **kwargs))
             except CheckNotMet:
@@ -178,6 +188,29 @@ def check_info(function: Callable[..., Any]) -> CheckInfo:
     return info
 
 
+def plain(said: T) -> T:
+    """What a learner's function has returned, where nothing is to be awaited.
+
+    Raises:
+        NotYet: it is an `async def`.
+    """
+    if not inspect.iscoroutine(said):
+        return said
+    said.close()
+    raise NotYet(saw="a coroutine", hint="nothing is awaited here: `def`, not `async def`.")
+
+
+async def awaited(said: Awaitable[T]) -> T:
+    """What a learner's coroutine function returns.
+
+    Raises:
+        NotYet: it is a plain `def`.
+    """
+    if inspect.isawaitable(said):
+        return await said
+    raise NotYet(saw=f"{said!r} at once: it awaits nothing", hint="it is an `async def`.")
+
+
 async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any, str]]") -> str:
     """Run the body within its time limit.
 
@@ -191,6 +224,8 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
         )
 
     limit = asyncio.timeout(info.timeout)
+    word = "" if info.takes else f"Still looking, for {info.timeout:g} seconds at the most."
+    later = asyncio.get_running_loop().call_later(SAY_AFTER, lambda: word and print(word))
     try:
         async with limit:
             evidence = await body()
@@ -202,7 +237,8 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
         raise
     except WorkshopError as error:
         # The lab knows what to do about this one: its own advice is the better hint.
-        raise not_met(error.what, _in_a_check(error.fix)) from error
+        fix = AWAIT_IT if _NOT_AWAITED.search(error.what) else _in_a_check(error.fix)
+        raise not_met(error.what, fix) from error
     except Exception as error:
         if isinstance(error, TimeoutError) and limit.expired():
             raise not_met(f"no answer within {info.timeout:g} seconds") from error
@@ -210,7 +246,9 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
         if saw is None:
             log = _log_crash(info, error)
             saw = f"{STOPPED} {type(error).__name__}: {error} (full text in {log})"
-        raise not_met(saw) from error
+        raise not_met(saw, AWAIT_IT if _NOT_AWAITED.search(str(error)) else None) from error
+    finally:
+        later.cancel()
     return evidence
 
 

@@ -8,7 +8,7 @@ from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import classroom
-from workshop_lib.lab.chaos import KillPoint
+from workshop_lib.lab.chaos import KillPoint, Where
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
@@ -31,9 +31,15 @@ async def two_greetings(client: Client, workflow: type, compose: Callable[..., A
     done = [run for run in (await evidence(handle)).named("compose") if run.completed]
     if len(done) != len(NAMES):
         raise NotYet(saw=f"{len(done)} completed `compose` activities")
-    missing = [name for name in NAMES if not any(name in str(g) for g in greetings or [])]
-    if missing or len(greetings) != len(NAMES):
-        raise NotYet(saw=f"the result {greetings!r}")
+    if not isinstance(greetings, list) or len(greetings) != len(NAMES):
+        raise NotYet(saw=f"the result {greetings!r}", hint="return a list of the two greetings.")
+    if missing := [run.result for run in done if not any(run.result in str(g) for g in greetings)]:
+        raise NotYet(
+            saw=f"the result {greetings!r}, without {missing[0]!r}, which `compose` has returned",
+            hint="put what each `await workflow.execute_activity(…)` returns into the list.",
+        )
+    if {str(run.input) for run in done} != set(NAMES):
+        raise NotYet(saw=f"`compose` called for {', '.join(str(run.input) for run in done)}")
     return "two activities in the history, two greetings in the result"
 
 
@@ -41,16 +47,17 @@ async def two_greetings(client: Client, workflow: type, compose: Callable[..., A
     expects="box 3 handed out twice, boxes 1 and 2 once, and all three packed in the end.",
     hint='a kill point such as "activity-inside@pack#2"; which places come after the packing?',
     timeout=60,
+    takes="some ten seconds: two processes start, and one dies",
 )
 async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: str | None) -> str:
     """The worker dies at the learner's kill point, and another finishes the run."""
     if not kill_at:
         raise NotYet(saw="`kill_at` is not set")
     try:
-        KillPoint.parse(kill_at)
+        point = KillPoint.parse(str(kill_at))
     except WorkshopError as error:
         raise NotYet(saw=error.what, hint=f"it is {error.expected}") from None
-    doomed = await start_process(spec, kill_at=kill_at)
+    doomed = await start_process(spec, kill_at=point)
     handle = await client.start_workflow(
         workflow.__name__, id=classroom.new_id("check-packing"), task_queue=spec.task_queue
     )
@@ -73,6 +80,9 @@ async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: 
     if attempts != {1: 1, 2: 1, 3: 2}:
         told = ", ".join(f"box {box} handed out {n}×" for box, n in sorted(attempts.items()))
         raise NotYet(saw=told)
-    if not kill_at.startswith(("activity-result", "activity-report")):
-        raise NotYet(saw=f"the worker died at {kill_at}, before box 3 was packed")
+    if point.where not in (Where.ACTIVITY_RESULT, Where.ACTIVITY_REPORT):
+        raise NotYet(
+            saw=f"the worker died at {point}: nothing says that box 3 was packed by then",
+            hint="which two places come after `pack` has returned?",
+        )
     return "box 3 was packed, its report was lost, and a new worker packed it again"

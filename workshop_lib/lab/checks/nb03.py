@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import uuid
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,24 +11,25 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import Reply
-from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.lab.check_runs import AskPrice
 from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
-from workshop_lib.lab.classroom import seconds
+from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.handler_failures import first_failure
 from workshop_lib.lab.namespaces import find_endpoint, target_of
 from workshop_lib.lab.other_side import LinkedRun, linked_runs
-from workshop_lib.lab.waiting import watch
+from workshop_lib.lab.waiting import result, watch
 from workshop_lib.lab.workers import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
+from workshop_lib.worker_spec import WorkerSpec
 
 PRICE = "FinanceService.stock_price"
 # What a synchronous handler and a workflow-backed one give, in this order.
 TABLE = {
     "the caller's history holds the result": (True, True),
     "the team has a history of its own": (False, True),
-    "after a kill, what was done is not done again": (False, True),
+    "a recorded step is not done again after a kill": (False, True),
     "may take longer than ten seconds": (False, True),
 }
 
@@ -35,47 +37,94 @@ TABLE = {
 LOOK = {
     "the caller's history holds the result": "read the events of `quick`, and of the chat.",
     "the team has a history of its own": "compare the linked runs of the chat with those of `quick`.",
-    "after a kill, what was done is not done again": "where is it written down what was done? You have "
-    "killed a worker of each kind.",
+    "a recorded step is not done again after a kill": "which side has a history that steps can be recorded "
+    "in? You have killed a worker of each kind between two steps.",
     "may take longer than ten seconds": "look at the twelve seconds; and a workflow may take a week.",
 }
 
 
 @check(
-    expects="runs whose ids are the same for every start of a request, and of no other request.",
+    expects="one run for each request, however often it is sent, and another run for another request.",
     hint="the request's id, `ctx.request_id`, is what two starts of one request share, and only they.",
-    timeout=90,
+    timeout=60,
 )
 async def handler(client: Client, service_handler: type) -> str:
     """A request that is sent twice finds the run again, and finds no run of another request."""
-    await start_worker(replace(finance(), nexus_handlers=[service_handler]), announce=False)
-    chat = ChatClient(client)
+    asking = spec(new_id("check-handler"), workflows=[AskPrice])
+    caller = await start_worker(asking, announce=False)
+    one, another = (str(uuid.uuid4()) for _ in range(2))
     try:
-        for _ in range(2):  # two requests for the same
-            await _unless_it_fails(chat, "What's the stock price of TSLA?")
-        first, second = (await _price_runs(chat.handle))[-2:]
+        first = await _run_for(client, asking, service_handler, one)
+        again = await _run_for(client, asking, service_handler, one)
+        other = await _run_for(client, asking, service_handler, another)
     finally:
-        # Not `end`: a call that fails would be tried again, and again fail, beside the next attempt.
-        with contextlib.suppress(RPCError):
-            await chat.handle.terminate("the check is over", rpc_timeout=seconds(5))
+        await asyncio.to_thread(caller.stop)
     name = first.workflow_id
-    if name == second.workflow_id:
-        raise NotYet(saw=f"the id {name}, which another request for the same would have too")
-    if first.request_id not in name:
-        raise NotYet(saw=f"the id {name}, which does not hold the whole id of the request")
-    if name.replace(first.request_id, "") != second.workflow_id.replace(second.request_id, ""):
-        raise NotYet(saw=f"the id {name}, of which a second start knows only the request's id")
-    return f"{name} holds the request's id"
+    if again.workflow_id != name:
+        raise NotYet(
+            saw=f"two runs for one request that was sent twice: {name}, {again.workflow_id}"
+        )
+    if again.run_id != first.run_id:
+        raise NotYet(
+            saw=f"two runs, both called {name}, for one request that was sent twice",
+            hint="`return await ctx.start_workflow(…)` with that id and no policies finds the first run.",
+        )
+    if other.workflow_id == name:
+        raise NotYet(saw=f"the id {name}, which another request for the same has, too")
+    if str(abs(hash(one))) in name:
+        raise NotYet(
+            saw="an id made with `hash`, which is another one in each process",
+            hint="take the request's id itself, or `uuid.uuid5` or `hashlib`.",
+        )
+    return f"the second start of a request found {name}; another request has {other.workflow_id}"
 
 
-async def _unless_it_fails(chat: ChatClient, question: str) -> None:
-    """Ask; a handler that raises would be asked again until the call's time is over.
+async def _run_for(
+    client: Client, asking: WorkerSpec, service_handler: type, request_id: str
+) -> LinkedRun:
+    """Send a request under this id to a fresh handler. Returns the run that it has started or found.
+
+    Raises:
+        NotYet: the handler has failed, or has started none.
+    """
+    # Fresh: what a handler remembers by itself is gone after a restart, when a start is sent again.
+    await start_worker(replace(finance(), nexus_handlers=[service_handler]), announce=False)
+    handle = await client.start_workflow(
+        AskPrice.run,
+        (get_settings().finance_endpoint, request_id),
+        id=new_id("check-handler"),
+        task_queue=asking.task_queue,
+    )
+    try:
+        await _unless_it_fails(result(handle, timeout=15))
+    finally:
+        # A call that fails would be tried again, and again fail, beside the next attempt.
+        with contextlib.suppress(RPCError):
+            await handle.terminate("the check is over", rpc_timeout=seconds(5))
+    (run,) = await linked_runs(handle) or (None,)
+    if run is None:
+        raise NotYet(
+            saw="an operation that has started no run in the team's namespace",
+            hint="a handler of this kind returns what `await ctx.start_workflow(…)` returns.",
+        )
+    await _over(client, run)
+    return run
+
+
+async def _over(client: Client, run: LinkedRun) -> None:
+    """Wait for the end of a team's run: while it runs, its id is refused to others, whoever they are."""
+    theirs = Client(**client.config() | {"namespace": run.namespace})
+    await result(theirs.get_workflow_handle(run.workflow_id, run_id=run.run_id), timeout=10)
+
+
+async def _unless_it_fails(answer: Awaitable[Any]) -> None:
+    """Await an answer; a handler that raises would be asked again until the call's time is over.
 
     Raises:
         NotYet: a handler of this kernel has failed.
     """
     with first_failure() as failing:
-        asking = asyncio.ensure_future(watch(chat.send(question), chat.handle, timeout=40))
+        asking = asyncio.ensure_future(answer)
         try:
             both: set[asyncio.Future[Any]] = {asking, failing}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -103,8 +152,8 @@ async def survived_team(handle: WorkflowHandle[Any, Any], asking: "asyncio.Task[
     if not lost:
         raise NotYet(
             saw="a run of the team's in which no step was lost with its worker",
-            hint="the kill point has to be in the team's activity. If it is, a question that was still "
-            "open from an earlier attempt was in the way: it took the kill. Run the cell again.",
+            hint="the kill point has to be in the team's activity, and the second process comes after the "
+            "first one's end. If both are so, a question asked before took the kill: run the cell again.",
         )
     if "185.5" not in reply.text:
         raise NotYet(saw=f"the reply {reply.text!r}")
@@ -130,6 +179,8 @@ async def _begun(handle: WorkflowHandle[Any, Any]) -> None:
 )
 async def durable_table(claims: Mapping[str, tuple[bool, bool]]) -> str:
     """The learner's table says what the experiments have shown."""
+    if not isinstance(claims, Mapping):
+        raise NotYet(saw=f"{claims!r}")
     if unknown := set(claims) ^ set(TABLE):
         raise NotYet(saw=f"the claims {', '.join(sorted(unknown))}")
     for claim, truth in TABLE.items():

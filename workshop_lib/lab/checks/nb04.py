@@ -19,7 +19,6 @@ from workshop_lib.settings import get_settings
 CALL = "temporalio.mcp.finance-http.call-tool"
 LISTING = "temporalio.mcp.finance-http.list-tools"
 SIGNAL = "tools_changed"
-KNOWN = {"stock_price", "calculate_roi"}
 CHOICES = {
     "two teams of one company, both on Temporal": "nexus",
     "a desktop assistant that somebody else wrote": "mcp",
@@ -36,15 +35,18 @@ CHOICES = {
 async def new_tool(chat: ChatClient) -> str:
     """The agent has called the learner's tool, in a session that was open before there was one."""
     history = await evidence(chat.handle)
-    listed = [_tools(run.result) for run in history.named(LISTING) if run.completed]
-    new = sorted(set(listed[-1] if listed else ()) - KNOWN)
+    listings = [run.result for run in history.named(LISTING) if run.completed]
+    listed = [{str(tool.get("name")) for tool in _tools(result)} for result in listings]
+    new = sorted(listed[-1] - listed[0]) if listed else []
     if SIGNAL not in history.signals:
         raise NotYet(saw=_signals(history.signals), hint=f"`await chat.handle.signal({SIGNAL!r})`.")
-    if not new or len(listed) < 2:
+    if not new:
         raise NotYet(
             saw="no new tool in the list that the server gave after the signal",
             hint="`@mine.tool` above the function, then serve it, then signal, then ask.",
         )
+    for tool in (t for t in _tools(listings[-1]) if t.get("name") in new):
+        _see_it_is_described(tool)
     calls = [run for run in history.named(CALL) if _name(run.input) in new]
     if not calls:
         raise NotYet(
@@ -89,7 +91,9 @@ async def killed_server(
             saw="a call that was tried once: nothing happened to it",
             hint="kill `finance_server` while the call waits, after `lab.mcp_runs`.",
         )
-    if last.failed_with != SERVER_DOWN:  # a worker on a busy machine may have missed a heartbeat
+    # Whatever the first try has reported, it was the server. Only one that has reported nothing may have been
+    # a worker on a busy machine that has missed a heartbeat.
+    if last.lost and last.failed_with != SERVER_DOWN:
         raise NotYet(saw="a second try, but not because of the server")
     runs = await mcp_runs(chat.handle, get_settings().finance_namespace)
     if len(runs) != 1:
@@ -106,6 +110,8 @@ async def killed_server(
 )
 async def chosen(choices: Mapping[str, str]) -> str:
     """The chooser, applied."""
+    if not isinstance(choices, Mapping):
+        raise NotYet(saw=f"{choices!r}")
     for situation, right in CHOICES.items():
         said = str(choices.get(situation)).strip().lower()
         if said != right:
@@ -119,9 +125,24 @@ def _signals(names: Sequence[str]) -> str:
     return f"the signal {names[-1]!r}; the session listens to {SIGNAL!r}"
 
 
-def _tools(listing: Any) -> list[str]:
-    """The names in the result of a listing."""
-    return [str(tool.get("name")) for tool in (listing or {}).get("tools", ())]
+def _tools(listing: Any) -> list[dict[str, Any]]:
+    """The tools in the result of a listing."""
+    return [*(listing or {}).get("tools", ())]
+
+
+def _see_it_is_described(tool: dict[str, Any]) -> None:
+    """See that a model can know when to call a tool, and with what."""
+    name = tool["name"]
+    if not str(tool.get("description") or "").strip():
+        raise NotYet(
+            saw=f"{name} without a docstring",
+            hint="the docstring is what a model reads: one sentence on what the tool is for.",
+        )
+    arguments = [*(tool.get("input_schema") or {}).get("properties", ())]
+    if arguments != ["currency"]:
+        raise NotYet(
+            saw=f"{name}({', '.join(arguments)})", hint="its one argument is `currency: str`."
+        )
 
 
 def _name(request: object) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,11 +28,16 @@ async def trial(
     The queue is new each time and a run that does not come to its end is terminated: a wrong attempt must
     not speak up in the next one.
 
+    The worker serves the other activities of the workflow's cell, too: a solution may have some of its own.
+
     Args:
         patient: False where no activity is meant to fail: one that keeps failing ends the wait.
     """
     name = new_id(f"check-{workflow.__name__}")
-    checked = spec(name, workflows=[workflow], activities=activities, client_plugins=client_plugins)
+    served = list(
+        {run.__name__: run for run in [*activities_beside(workflow), *activities]}.values()
+    )
+    checked = spec(name, workflows=[workflow], activities=served, client_plugins=client_plugins)
     worker = await start_worker(checked, announce=False)
     try:
         handle = await client.start_workflow(
@@ -44,3 +50,13 @@ async def trial(
                 await handle.terminate("the check is over", rpc_timeout=seconds(5))
     finally:
         await asyncio.to_thread(worker.stop)
+
+
+def activities_beside(workflow: type) -> list[Callable[..., Any]]:
+    """The activities that are defined in the same module."""
+    return [
+        thing
+        for thing in vars(sys.modules[workflow.__module__]).values()
+        if hasattr(thing, "__temporal_activity_definition")
+        and getattr(thing, "__module__", None) == workflow.__module__
+    ]
