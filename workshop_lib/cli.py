@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workshop_lib.cli_support import Json, leave_in_order, prepare, run, say, serving, start_server
+from workshop_lib.cli_support import (
+    Json,
+    leave_in_order,
+    patience,
+    prepare,
+    run,
+    say,
+    serving,
+    start_server,
+)
 from workshop_lib.errors import WorkshopError
 from workshop_lib.mcp_cli import McpTransport, mcp_app
 from workshop_lib.repair_cli import repair_app
@@ -44,6 +53,7 @@ app.add_typer(mcp_app, name="mcp")
 app.add_typer(repair_app, name="repair")
 
 LEAVE = ("quit", "exit", "bye")
+WAITING = "No reply yet: {} or a tool takes its time. A model that fails is asked again for three minutes."
 
 
 class LoopName(StrEnum):
@@ -195,7 +205,8 @@ def ask(
             start = ChatStart(mcp_transport=mcp_transport.value)
             chat = ChatClient(client, loop, session, start=start)
             begun = time.perf_counter()
-            reply = await chat.send(question)
+            async with patience(WAITING.format(get_settings().model.name)):
+                reply = await chat.send(question)
             milliseconds = round((time.perf_counter() - begun) * 1000)
             if session is None:  # nobody knows its name
                 await end(chat)
@@ -208,10 +219,12 @@ def ask(
                 "model_calls": reply.model_calls,
                 "tool_calls": reply.tool_calls,
                 "milliseconds": milliseconds,
+                "failed": reply.failed,
             }
 
     result = run(answer())
     print(json.dumps(result, ensure_ascii=False) if as_json else result["reply"])
+    raise typer.Exit(1 if result["failed"] else 0)
 
 
 @app.command()
