@@ -10,7 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.manual_loop import ManualChat
     from workshop_lib.agents.mcp_loop import McpChat
     from workshop_lib.agents.sdk_loop import SdkChat
-    from workshop_lib.agents.toolbox import Toolbox
+    from workshop_lib.agents.toolbox import Toolbox, TurnCalls
     from workshop_lib.llm.messages import ToolCall
     from workshop_lib.repair.proactive import ProactiveRepair
     from workshop_lib.repair.states import (
@@ -29,7 +29,7 @@ class EarlyTool(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
         """Look at the weather first."""
-        await toolbox.run(EARLY, [])
+        await toolbox.run(EARLY, TurnCalls([]), 0)
         await super().respond(message, toolbox, reply)
 
 

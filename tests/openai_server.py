@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,13 +19,28 @@ from workshop_lib.llm.rules.reply import reply
 KEY = "sk-test-0123456789abcdefghijklmnop"
 
 
+@dataclass
+class Raw:
+    """An answer as it stands.
+
+    Attributes:
+        body: the whole answer, as JSON.
+        chunks: its pieces, where it is asked for as a stream; made of the body by default.
+        whole: sent in one piece, also where a stream was asked for.
+    """
+
+    body: Any
+    chunks: list[Any] | None = None
+    whole: bool = False
+
+
 class OpenAIServer:
     """A running server.
 
     Attributes:
         script: what happens to each request: "rules", "rate_limit", "server_error", "hang", "cut_body",
-            "not_json", "bad_key", "quota", "no_model", "too_long", "bad_request", or a dict that is
-            returned as the assistant's message.
+            "not_json", "bad_key", "quota", "no_model", "no_address", "too_long", "bad_request", a dict that
+            is returned as the assistant's message, or a `Raw` answer.
         requests: the bodies received, in order.
     """
 
@@ -90,7 +106,20 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 self._error(401, f"Incorrect API key provided: {sent.removeprefix('Bearer ')}.")
                 return
             step = server.next_step()
-            getattr(self, f"_{step}")(body) if isinstance(step, str) else self._message(body, step)
+            if isinstance(step, Raw):
+                self._raw(body, step)
+            else:
+                getattr(self, f"_{step}")(body) if isinstance(step, str) else self._message(
+                    body, step
+                )
+
+        def _raw(self, body: dict[str, Any], answer: Raw) -> None:
+            if body.get("stream") and not answer.whole:
+                chunks = answer.chunks if answer.chunks is not None else as_chunks(answer.body)
+                text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+                self._send(200, (text + "data: [DONE]\n\n").encode(), kind="text/event-stream")
+            else:
+                self._send(200, json.dumps(answer.body).encode())
 
         def _rules(self, body: dict[str, Any]) -> None:
             answer = reply(body["messages"], body.get("tools") or [])
@@ -145,6 +174,9 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
 
         def _no_model(self, body: dict[str, Any]) -> None:
             self._error(404, f"The model {body['model']} does not exist.", code="model_not_found")
+
+        def _no_address(self, _: dict[str, Any]) -> None:
+            self._send(404, b"404 page not found", kind="text/plain")
 
         def _bad_request(self, _: dict[str, Any]) -> None:
             self._error(400, f"Unrecognized argument for key {KEY} ({KEY[:9]}***{KEY[-5:]}).")
@@ -217,3 +249,15 @@ def _chunk(
         "model": body["model"],
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
     }
+
+
+def as_chunks(body: Any) -> list[Any]:
+    """A whole answer as a stream of one piece and its end."""
+    try:
+        choice = body["choices"][0]
+        piece = {**body, "choices": [{"index": 0, "delta": choice.get("message")}]}
+        end = {**body, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"} | choice]}
+        end["choices"][0].pop("message", None)
+        return [piece, end]
+    except (LookupError, TypeError, AttributeError):
+        return [body]

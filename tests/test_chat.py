@@ -474,22 +474,25 @@ async def test_a_model_that_repeats_a_bad_call_for_ever_is_answered_politely(
 async def test_a_call_that_the_model_library_itself_cannot_read_ends_in_words(
     chat: ChatClient,
     settings_env: SettingsEnv,
-    short_of_patience: None,
     arguments: str,
 ) -> None:
     unreadable = calling({"name": "weather", "arguments": arguments})
-    with scripted_model(settings_env, unreadable):
+    with scripted_model(settings_env, unreadable) as model:
         reply = await say(chat, "What is the weather in Seattle?")
-    assert reply.text.startswith(MODEL_DOWN)
+    assert "Please ask in other words" in reply.text and reply.failed
+    assert reply.model_calls == len(model.questions) == MAX_CORRECTIONS + 1  # each is paid once
 
 
 async def test_a_model_that_calls_tools_for_ever_is_stopped(
     chat: ChatClient, settings_env: SettingsEnv
 ) -> None:
-    again = calling({"name": "weather", "arguments": '{"city": "Seattle"}'})
-    with scripted_model(settings_env, again) as model:
+    others = [
+        calling({"name": "calculator", "arguments": json.dumps({"expression": f"{n} + 1"})})
+        for n in range(2 * MAX_TOOL_ROUNDS)
+    ]
+    with scripted_model(settings_env, *others) as model:
         reply = await say(chat, "What is the weather in Seattle?")
-    assert "again and again" in reply.text
+    assert "again and again" in reply.text and reply.failed
     assert len(model.questions) == MAX_TOOL_ROUNDS
     assert len(reply.tool_calls) == MAX_TOOL_ROUNDS
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from notebook_runner import processes_of, runs
+from openai_server import KEY, openai_server
 from workshop_command import Workshop, workshop_command
 
 
@@ -31,6 +32,20 @@ def test_ask_json_is_one_document(workshop: Workshop) -> None:
     assert document["model_calls"] == 2
     assert document["workflow_id"].startswith("chat-manual-")
     assert document["milliseconds"] > 0
+
+
+def test_ask_without_an_answer_is_status_1(workshop: Workshop) -> None:
+    with openai_server("bad_key") as model:
+        setting = {"LLM_MODEL": "openai/m", "LLM_API_BASE": model.base, "OPENAI_API_KEY": KEY}
+        done = workshop("ask", "--json", "Hello", **setting)
+    document = json.loads(done.stdout)
+    assert done.returncode == 1 and document["failed"] is True
+    assert "OPENAI_API_KEY" in document["reply"] and "Traceback" not in done.stderr
+
+
+def test_ask_says_a_word_while_the_model_takes_its_time(workshop: Workshop) -> None:
+    done = workshop("ask", "Hello", OFFLINE_LATENCY_MS="7000")
+    assert done.returncode == 0 and "No reply yet" in done.stderr and done.stdout
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from workshop_lib.repair.models import (
     APPROVER,
+    Detection,
     InventoryItem,
     Order,
     OrderInventory,
@@ -18,6 +19,7 @@ from workshop_lib.repair.models import (
     RequestPaymentUpdate,
 )
 from workshop_lib.settings import PROJECT_ROOT
+from workshop_lib.teams.finance.contract import RoiInput
 
 DATA = PROJECT_ROOT / "data"
 
@@ -140,3 +142,36 @@ def test_the_digest_is_of_what_would_be_done_and_of_nothing_else() -> None:
         Plan(),
     ):
         assert other.digest != plan.digest
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (5, 5),
+        (5.0, 5),
+        (1e6, 1_000_000),
+        (5.5, None),
+        ("5", None),
+        (True, None),
+        (0.0, None),
+        (1e300, None),
+        (float("inf"), None),
+        (None, None),
+    ],
+)
+def test_an_integer_is_what_json_schema_calls_one(written: object, read: int | None) -> None:
+    given = {"order_id": "ORD-1", "item_id": "A", "quantity": written}
+    if read is None:
+        with pytest.raises(ValidationError, match="quantity"):
+            OrderInventory.model_validate(given)
+    else:
+        order = OrderInventory.model_validate(given)
+        assert order.quantity == read and type(order.quantity) is int
+
+
+def test_true_is_no_number() -> None:
+    with pytest.raises(ValidationError, match="not true or false"):
+        Detection.model_validate({"confidence": True})
+    with pytest.raises(ValidationError, match="not true or false"):
+        RoiInput.model_validate({"principal": True, "rate": 5, "years": 10})
+    assert RoiInput(principal=10_000, rate=5, years=10).years == 10

@@ -18,6 +18,18 @@ def flat_schema(arguments: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
+def integer(value: Any) -> Any:
+    """An argument before it is read as an integer: JSON Schema calls 5.0 one too, and Python does not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def number(value: Any) -> Any:
+    """An argument before it is read as a number: true is none, though Python would take it for 1."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not true or false")
+    return value
+
+
 def explain_validation(error: ValidationError) -> str:
     """A pydantic error as one line that a model can act on; the offending values are left out."""
     parts = (

@@ -25,6 +25,7 @@ from workshop_lib.cli_support import (
     Json,
     leave_in_order,
     name_of,
+    patience,
     prepare,
     run,
     serving,
@@ -56,6 +57,7 @@ app.add_typer(repair_app, name="repair")
 
 LEAVE = ("quit", "exit", "bye")
 INDENT = "       "  # so that a line of a message does not look like the beginning of another one
+WAITING = "No reply yet: {} or a tool takes its time. A model that fails is asked again for three minutes."
 
 
 class LoopName(StrEnum):
@@ -200,7 +202,8 @@ def ask(
             start = ChatStart(mcp_transport=mcp_transport.value)
             chat = ChatClient(client, loop, session, start=start)
             begun = time.perf_counter()
-            reply = await chat.send(question)
+            async with patience(WAITING.format(get_settings().model.name)):
+                reply = await chat.send(question)
             milliseconds = round((time.perf_counter() - begun) * 1000)
             if session is None:  # nobody knows its name
                 await end(chat)
@@ -213,6 +216,7 @@ def ask(
                 "model_calls": reply.model_calls,
                 "tool_calls": reply.tool_calls,
                 "milliseconds": milliseconds,
+                "failed": reply.failed,
             }
 
     result = run(answer())
@@ -220,6 +224,7 @@ def ask(
         show_json(result)
     else:
         show(result["reply"])
+    raise typer.Exit(1 if result["failed"] else 0)
 
 
 @app.command()

@@ -112,6 +112,16 @@ async def prepare(server: "Server") -> None:
 
 
 @asynccontextmanager
+async def patience(text: str, seconds: float = 5) -> AsyncIterator[None]:
+    """Say something on stderr where the block takes long."""
+    timer = asyncio.get_running_loop().call_later(seconds, say, text)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@asynccontextmanager
 async def connected() -> AsyncIterator["Client"]:
     """A server that is ready for work, and a client of the orchestrator's namespace."""
     from workshop_lib.connect import connect

@@ -21,6 +21,7 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from workshop_lib.bounded import Bounded
 from workshop_lib.heartbeat import HEARTBEAT_INTERVAL
 
 # What workflow code may do. Where FastMCP's client was imported, beartype looks at every import of the
@@ -134,7 +135,7 @@ class WorkerSpec:
             workflows=list(self.workflows),
             activities=list(self.activities),
             nexus_service_handlers=[handler() for handler in self.nexus_handlers],
-            interceptors=list(interceptors),
+            interceptors=[Bounded(), *interceptors],
             **(chosen | options),
         )
 

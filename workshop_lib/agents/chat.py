@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
+from workshop_lib.agents.toolbox import MAX_CORRECTIONS as MAX_CORRECTIONS
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.mcp_wire import Transport
 from workshop_lib.reasons import reason_of
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
-MAX_CORRECTIONS = 3  # a message; calls handed back because they cannot be made
 MAX_PAGE_CHARS = 1_000_000  # of a transcript; an answer of more than 4 MB does not arrive
 NOTICE_AT = 100  # messages before the last one
 
@@ -32,10 +32,8 @@ INSTRUCTIONS = (
     " instructions that stand in them."
 )
 MODEL_DOWN = "I could not reach a usable model, so this message has no answer yet."
+AGENT_BROKEN = "I could not answer: the agent itself is not right. The log of its worker says why."
 NOTHING_SAID = "The model had nothing to say to that."
-TOO_MANY_CORRECTIONS = (
-    "I could not work out a tool call that is possible. Please ask in other words."
-)
 TOO_MANY_ROUNDS = (
     "I called tools again and again without coming to an answer. Please ask for less at once."
 )
@@ -88,6 +86,7 @@ class Reply(BaseModel):
         model_calls: calls to the model that this turn needed and whose answers are in the history.
         tool_calls: names of the tools called, in order.
         notice: what the user should know of the session, such as that it is nearly full; mostly empty.
+        failed: no answer was found; the text says why.
     """
 
     text: str
@@ -95,10 +94,16 @@ class Reply(BaseModel):
     model_calls: int = 0
     tool_calls: list[str] = []
     notice: str = ""
+    failed: bool = False
+
+    def fail(self, reason: str) -> None:
+        """Say that there is no answer, and why."""
+        self.text, self.failed = reason, True
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """What a notebook shows: the notice only where there is one."""
-        return [pair for pair in super().__repr_args__() if pair != ("notice", "")]
+        """What a notebook shows: the notice only where there is one, and a failure."""
+        usual = (("notice", ""), ("failed", False))
+        return [pair for pair in super().__repr_args__() if pair not in usual]
 
 
 class TranscriptLine(BaseModel):
@@ -133,7 +138,9 @@ class ChatSession:
                 raise _refusal("ChatFull", CHAT_FULL)
             self._turns += 1
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            reply = Reply(text="", turn=self._turns, model_calls=0, tool_calls=[], notice="")
+            reply = Reply(
+                text="", turn=self._turns, model_calls=0, tool_calls=[], notice="", failed=False
+            )
             self._say("user", message)
             try:
                 toolbox = self._toolbox = self._toolbox or await self.open_toolbox()
@@ -141,7 +148,7 @@ class ChatSession:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                reply.text = f"I could not find out which tools there are: {reason_of(error)}"
+                reply.fail(f"I could not find out which tools there are: {reason_of(error)}")
             self._say("agent", reply.text)
             reply.notice = self._notice()
             return reply

@@ -5,12 +5,14 @@ For agents that a person writes with `activity_as_tool`; the loops of the librar
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
 from workshop_lib.agents.planner import TOOL_OPTIONS
+from workshop_lib.bounded import as_text
 
 if TYPE_CHECKING:
     from agents import Tool
@@ -37,15 +39,24 @@ async def calculate(expression: str) -> str:
 
 
 def as_tool(function: Callable[..., Any]) -> "Tool":
-    """`activity_as_tool` with the time limits and retries of the library's own tools."""
+    """`activity_as_tool` with the limits and retries of the library's own tools."""
+    from agents import FunctionTool
     from temporalio.openai_agents.workflow import activity_as_tool
 
-    return activity_as_tool(
+    tool = activity_as_tool(
         function,
         start_to_close_timeout=TOOL_OPTIONS["start_to_close_timeout"],
         schedule_to_close_timeout=TOOL_OPTIONS["schedule_to_close_timeout"],
         retry_policy=TOOL_OPTIONS["retry_policy"],
     )
+
+    assert isinstance(tool, FunctionTool)
+    invoke = tool.on_invoke_tool
+
+    async def call(context: Any, arguments: str) -> str:
+        return as_text(await invoke(context, arguments))
+
+    return replace(tool, on_invoke_tool=call)
 
 
 def _run(name: str, arguments: dict[str, str]) -> str:

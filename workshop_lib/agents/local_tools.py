@@ -18,6 +18,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.arguments import explain_validation, flat_schema
+from workshop_lib.bounded import as_text
 from workshop_lib.heartbeat import heartbeating
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.settings import PROJECT_ROOT
@@ -145,9 +146,10 @@ async def execute_tool(request: ToolRequest) -> str:
         )
     async with heartbeating():
         try:
-            return tool.run(request.arguments)
+            return as_text(tool.run(request.arguments))
         except ToolInputError as error:
-            raise ApplicationError(str(error), type="ToolInputError", non_retryable=True) from None
+            reason = as_text(str(error), 2_000)
+            raise ApplicationError(reason, type="ToolInputError", non_retryable=True) from None
 
 
 @lru_cache(maxsize=1)

@@ -15,11 +15,9 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.chat import (
-        MAX_CORRECTIONS,
         MAX_TOOL_ROUNDS,
         MODEL_DOWN,
         NOTHING_SAID,
-        TOO_MANY_CORRECTIONS,
         TOO_MANY_ROUNDS,
         ChatSession,
         ChatStart,
@@ -27,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workshop_lib.agents.context_window import ContextWindow
     from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
-    from workshop_lib.agents.toolbox import Toolbox
+    from workshop_lib.agents.toolbox import Toolbox, TurnCalls
     from workshop_lib.llm.messages import Completion, Message
     from workshop_lib.reasons import reason_of
 
@@ -50,32 +48,33 @@ class ManualChat(ChatSession):
     async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
         self._messages.append(Message.user(message))
-        reply.text = await self._find_answer(toolbox, reply)
+        await self._find_answer(toolbox, reply)
         self._messages.append(Message.assistant(reply.text))
 
-    async def _find_answer(self, toolbox: Toolbox, reply: Reply) -> str:
-        corrections = 0
+    async def _find_answer(self, toolbox: Toolbox, reply: Reply) -> None:
+        turn = TurnCalls(reply.tool_calls)
         for _ in range(MAX_TOOL_ROUNDS):
             try:
                 plan = await self._plan(toolbox)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                return f"{MODEL_DOWN} {reason_of(error)}"
+                reply.fail(f"{MODEL_DOWN} {reason_of(error)}")
+                return
             reply.model_calls += 1
             calls = plan.message.tool_calls
             if not calls:
-                return plan.message.content or NOTHING_SAID
+                reply.text = plan.message.content or NOTHING_SAID
+                return
             self._messages.append(plan.message)
-            outcomes = await asyncio.gather(
-                *(toolbox.run(call, reply.tool_calls) for call in calls)
+            results = await asyncio.gather(
+                *(toolbox.run(call, turn, reply.model_calls) for call in calls)
             )
-            for call, outcome in zip(calls, outcomes, strict=True):
-                self._messages.append(Message.tool_result(call, outcome.text))
-                corrections += outcome.impossible
-            if corrections > MAX_CORRECTIONS:
-                return TOO_MANY_CORRECTIONS
-        return TOO_MANY_ROUNDS
+            self._messages += map(Message.tool_result, calls, results)
+            if turn.problem:
+                reply.fail(turn.problem)
+                return
+        reply.fail(TOO_MANY_ROUNDS)
 
     async def _plan(self, toolbox: Toolbox) -> Completion:
         messages = self._window.select(self.instructions, self._messages)

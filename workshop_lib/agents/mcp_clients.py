@@ -7,6 +7,7 @@ made anew. Left out: the session's side of it (`mcp_team`).
 """
 
 import asyncio
+import json
 import os
 import sys
 import threading
@@ -31,11 +32,16 @@ from temporalio.worker import (
 )
 
 from workshop_lib.agents.mcp_team import TEAMS, server_name
+from workshop_lib.bounded import MAX_RESULT, as_text, cut, whole
 from workshop_lib.heartbeat import heartbeating
+from workshop_lib.llm.tool_calls import readable_schema
 from workshop_lib.mcp_wire import SERVER_DOWN, SERVERS, reachable_url
 
 # A person waits for a listing, and the question may not need this team at all: no long patience here.
 LISTING_TRIES = 3
+MAX_TOOLS = 100  # of a server; providers take no more than some 128 in all
+MAX_DESCRIPTION = 4_000  # characters
+MAX_META = 4_000  # characters, as JSON
 _HTTP_LIMIT = 5.0  # seconds to connect, and to list the tools; a call has the limit of who makes it
 _STDIO_LIMIT = 30.0  # the same; here it takes the start of a process
 _PREFIX = "temporalio.mcp."
@@ -153,15 +159,19 @@ class _McpActivity(ActivityInboundInterceptor):
         try:
             async with heartbeating():
                 await _load_validator()
-                return await self._with_reconnect(input)
+                return _bounded(await self._with_reconnect(input))
         except Exception as error:
-            if isinstance(error, ApplicationError) and error.non_retryable:
-                raise  # the server's own answer
+            if (
+                isinstance(error, ApplicationError) and error.non_retryable
+            ):  # the server's own answer
+                raise ApplicationError(
+                    cut(whole(error.message)), type=error.type, non_retryable=True
+                ) from None
             name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
             gives_up = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
             raise ApplicationError(
-                _in_words(error, name), type=SERVER_DOWN, non_retryable=gives_up
-            ) from None  # it says all of it
+                cut(whole(_in_words(error, name))), type=SERVER_DOWN, non_retryable=gives_up
+            ) from None
 
     async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         """By the connection that there is, or by a new one where its server has left."""
@@ -171,6 +181,41 @@ class _McpActivity(ActivityInboundInterceptor):
             if not isinstance(error.__cause__, _ServerLeft):
                 raise
         return await super().execute_activity(input)
+
+
+def _bounded(result: dict[str, Any]) -> dict[str, Any]:
+    """What a server has answered, such that it can be recorded and sent to a model.
+
+    Of its tools those that a model can be told of; of a result of any size the beginning, as text. Pictures,
+    sounds and files are only named.
+    """
+    if isinstance(result.get("tools"), list):
+        tools = [tool for tool in result["tools"] if readable_schema(tool["input_schema"])]
+        kept = [
+            {**tool, "description": cut(tool["description"] or "", MAX_DESCRIPTION)}
+            | {"output_schema": None, "icons": None, "meta": None}
+            for tool in tools[:MAX_TOOLS]
+        ]
+        return {**result, "tools": kept, "meta": None}
+    if "content" not in result:
+        return result
+    structured = None if result["is_error"] else result["structured_content"]
+    parts = [part if part["type"] == "text" else _named(part) for part in result["content"]]
+    if len(json.dumps([structured, parts])) > MAX_RESULT:
+        text = as_text(structured) if structured else cut("\n".join(p["text"] for p in parts))
+        structured, parts = None, [{"type": "text", "text": text}]
+    meta = result["meta"] if len(json.dumps(result["meta"])) < MAX_META else None
+    return {**result, "content": parts, "structured_content": structured, "meta": meta}
+
+
+def _named(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a result that is no text, as one that says what it was."""
+    inner = part.get("resource") or part
+    if isinstance(inner.get("text"), str):
+        return {"type": "text", "text": inner["text"]}
+    kind = inner.get("mime_type") or part["type"]
+    where = f" at {inner['uri']}" if inner.get("uri") else ""
+    return {"type": "text", "text": f"({kind}{where}, which cannot be shown here)"}
 
 
 async def _load_validator() -> None:

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from agents.mcp import MCPServer
 
     from workshop_lib.agents.chat import ChatStart, Reply
-    from workshop_lib.agents.mcp_team import TEAMS, team_server
+    from workshop_lib.agents.mcp_team import TEAMS, team_server, tools_of
     from workshop_lib.agents.sdk_session import AgentSession, Turn
     from workshop_lib.agents.toolbox import Toolbox, local_toolbox
     from workshop_lib.reasons import reason_of
@@ -35,8 +35,8 @@ class McpChat(AgentSession):
         super().__init__(start)
         self._transport = start.mcp_transport
         self._servers = self._new_servers()
-        # Of this turn: the servers that answer, and a sentence on each of the others.
-        self._reached: list[MCPServer] = []
+        # Of this turn: the tools of the servers that answer, and a sentence on each of the others.
+        self._team_tools: list[Tool] = []
         self._outages: list[str] = []
 
     @workflow.run
@@ -59,19 +59,17 @@ class McpChat(AgentSession):
         servers = list(self._servers)
         outages = await asyncio.gather(*(_outage(server) for server in servers))
         self._outages = [sentence for sentence in outages if sentence]
-        self._reached = [
-            server for server, outage in zip(servers, outages, strict=True) if not outage
-        ]
+        reached = [server for server, outage in zip(servers, outages, strict=True) if not outage]
+        self._team_tools = await tools_of(reached, {spec.name for spec in toolbox.specs})
         await super().respond(message, toolbox, reply)
         reply.text = "\n\n".join([reply.text, *self._outages])
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
-        """An assistant with the local tools and the teams' servers."""
+        """An assistant with the tools of the teams' servers and the local ones."""
         return Agent(
             name="assistant",
             instructions="\n".join([self.instructions, *self._outages]),
-            tools=tools,
-            mcp_servers=self._reached,
+            tools=[*self._team_tools, *tools],
         )
 
     def _new_servers(self) -> list[MCPServer]:

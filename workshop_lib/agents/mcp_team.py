@@ -10,12 +10,13 @@ to say of the others (`mcp_loop`); how a worker connects (`mcp_clients`).
 """
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from agents import RunContextWrapper
+from agents import RunContextWrapper, Tool
 from agents.exceptions import ModelBehaviorError
-from agents.mcp import MCPServer, MCPToolMetaContext
+from agents.mcp import MCPServer, MCPToolMetaContext, MCPUtil
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -24,9 +25,11 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import ToolInputError
 from workshop_lib.agents.sdk_session import Turn
+from workshop_lib.agents.toolbox import HAS_IT, MAX_ERROR
+from workshop_lib.bounded import cut
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tool_calls import problem_with
+from workshop_lib.llm.tool_calls import free_name, problem_with
 from workshop_lib.mcp_wire import TEAM_SERVERS, CallMeta, Transport
 from workshop_lib.reasons import reason_of
 
@@ -48,22 +51,27 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
 
     def begin_call(context: MCPToolMetaContext) -> dict[str, Any]:
         """The SDK asks for the `_meta` of a call once, right before it makes it."""
-        refuse_impossible(context)
         turn: Turn = context.run_context.context
-        turn.reply.tool_calls.append(context.tool_name)
+        refuse_impossible(context, turn)
+        turn.calls.made.append(context.tool_name)
         meta = CallMeta(
             idempotency_key=str(workflow.uuid4()), time_limit=time_limit.total_seconds()
         )
         return meta.model_dump()
 
-    def refuse_impossible(context: MCPToolMetaContext) -> None:
+    def refuse_impossible(context: MCPToolMetaContext, turn: Turn) -> None:
         specs = [
             ToolSpec(name=tool.name, description="", parameters=tool.input_schema)
             for tool in server.cached_tools or []
         ]
         call = ToolCall(id="", name=context.tool_name, arguments=json.dumps(context.arguments))
         if problem := problem_with(call, specs):
+            turn.calls.corrections += 1
             raise ToolInputError(problem)
+        if turn.calls.is_repeated(
+            f"{team}: {call.name}", context.arguments, turn.reply.model_calls
+        ):
+            raise ToolInputError(HAS_IT.removeprefix("Error: "))
 
     server = temporal_mcp_server(
         server_name(team, transport),
@@ -83,15 +91,30 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
     return server
 
 
+async def tools_of(servers: Sequence[MCPServer], taken: set[str]) -> list[Tool]:
+    """The servers' tools, each under a name that no other has; the second gets its team's in front.
+
+    Args:
+        taken: names of the agent's other tools.
+    """
+    tools: list[Tool] = []
+    for server in servers:
+        for tool in await server.list_tools():
+            team = server.name.rpartition("-")[0]
+            name = free_name(tool.name, team, taken | {made.name for made in tools})
+            made = MCPUtil.to_function_tool(tool, server, False, tool_name_override=name)
+            tools.append(made)
+    return tools
+
+
 def explain_failure(context: RunContextWrapper[Turn], error: Exception) -> str:
     """What the model is told of a call that failed for good, or that could not be made at all."""
     cause = error.__cause__  # the SDK's own exception is around it
     if isinstance(cause, ActivityError) and not is_cancelled_exception(cause):
-        return f"Error: {reason_of(cause)}"
+        return f"Error: {cut(reason_of(cause), MAX_ERROR)}"
     if isinstance(cause, ToolInputError):
-        context.context.corrections += 1
-        return f"Error: {cause}"
+        return f"Error: {cut(str(cause), MAX_ERROR)}"
     if isinstance(error, ModelBehaviorError):
-        context.context.corrections += 1
+        context.context.calls.corrections += 1
         return "Error: the arguments are not a JSON object; write the call again"
     raise error

@@ -6,7 +6,7 @@ and nothing else happens. Which model answers is decided by the same settings as
 tried once and Temporal retries it; failures are explained in the same words as the gateway's.
 """
 
-import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -32,10 +32,14 @@ from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
 from workshop_lib.errors import WorkshopError
 from workshop_lib.failures import DATA_CONVERTER
+from workshop_lib.llm.answers import UNREADABLE, Pieces, own_id, readable
 from workshop_lib.llm.failures import explain_failure
-from workshop_lib.llm.gateway import call_options, load
+from workshop_lib.llm.gateway import call_options, load, read_answer, unreadable
 from workshop_lib.llm.journal import record_request
 from workshop_lib.settings import get_settings
+
+SPOKEN = ("content", "reasoning_content")  # what of a streamed reply comes a word at a time
+PIECE_SECONDS = 0.05  # a streamed reply is recorded piece by piece, and its history has an end
 
 
 def agents_plugin() -> SimplePlugin:
@@ -157,21 +161,67 @@ class _Model(Model):
 async def _open(name: str, request: dict[str, Any]) -> Model:
     """The SDK's own LiteLLM model; `request` gets our options for the call."""
     await load()
-    from agents.extensions.models.litellm_model import LitellmModel
-
     options = call_options(name)
     if not name.startswith("offline/"):  # the offline model keeps its own journal
         items = request["input"]
         record_request(name, [items] if isinstance(items, str) else items, None)
-    model = LitellmModel(name, options.pop("api_base", None), options.pop("api_key", None))
+    model = _mending_model()(
+        name,
+        options.get("api_base"),
+        options.get("api_key"),
+        # Thoughts go back to the model whose they are: some can use no tool without.
+        should_replay_reasoning_content=lambda context: (
+            context.reasoning.origin_model in (None, context.model)
+        ),
+    )
     settings: ModelSettings = request["model_settings"]
     if settings.reasoning and not _reasons(name):
         # An agent's default settings are those of an OpenAI model; others refuse them.
         settings = replace(settings, reasoning=None)
-    request["model_settings"] = replace(
-        settings, include_usage=True, extra_args=options | (settings.extra_args or {})
-    )
+    request["model_settings"] = replace(settings, include_usage=True)
     return model
+
+
+@lru_cache
+def _mending_model() -> Callable[..., Model]:
+    """The SDK's own LiteLLM model, which reads no answer before it is mended. Made late: it takes seconds."""
+    import litellm
+    from agents.extensions.models.litellm_model import LitellmModel
+
+    class Mending(LitellmModel):
+        async def _fetch_response(self, *args: Any, **options: Any) -> Any:
+            system, items, settings, *others = args
+            # Not before: the SDK writes the settings down, and a connection cannot be.
+            extra = call_options(self.model) | (settings.extra_args or {})
+            for given in ("api_base", "api_key"):
+                extra.pop(given, None)
+            settings = replace(settings, extra_args=extra)
+            answer = await super()._fetch_response(system, items, settings, *others, **options)
+            if not isinstance(answer, tuple):
+                return litellm.ModelResponse(**read_answer(answer.model_dump(), self.model))
+            return answer[0], self._mended(answer[1])
+
+        async def _mended(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            """The chunks, mended, and no more than some twenty a second: all of them are recorded."""
+            pieces, held, last = Pieces(), dict.fromkeys(SPOKEN, ""), 0.0
+            async for chunk in chunks:
+                mended = pieces.mended(chunk.model_dump())
+                choice = next(iter(mended["choices"]), None)
+                if choice:
+                    delta = choice["delta"]
+                    if (delta["content"] or "").startswith(UNREADABLE):
+                        raise unreadable(delta["content"], self.model)
+                    held = {name: said + (delta.get(name) or "") for name, said in held.items()}
+                    more = choice["finish_reason"] or any(
+                        said for name, said in delta.items() if name not in ("role", *SPOKEN)
+                    )
+                    if not more and time.monotonic() - last < PIECE_SECONDS:
+                        continue
+                    delta |= {name: said or None for name, said in held.items()}
+                    held, last = dict.fromkeys(SPOKEN, ""), time.monotonic()
+                yield litellm.ModelResponseStream(**mended)
+
+    return Mending
 
 
 @lru_cache
@@ -188,28 +238,15 @@ def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputIte
     It tells calls apart by their id, which some local servers count from 0 in every answer, and stumbles
     over half a character in an argument, which JSON can write and UTF-8 cannot.
     """
-    used = {item.get("call_id") for item in asked if isinstance(item, dict)}
-    for number, item in enumerate(output):
-        if item.type != "function_call":
-            continue
-        if item.call_id in used:
-            item.call_id = f"{item.call_id}_{len(asked)}_{number}"
-        used.add(item.call_id)
-        if not _is_text(item.arguments):
-            item.arguments = '"half a character"'  # no object: handed back to the model
-
-
-def _is_text(arguments: str) -> bool:
-    try:
-        json.dumps(json.loads(arguments), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    except (ValueError, RecursionError):
-        pass  # malformed in ways that are seen later
-    return True
+    used = {str(item.get("call_id")) for item in asked if isinstance(item, dict)}
+    for item in output:
+        if item.type == "function_call":
+            item.call_id = own_id(item.call_id, used)
+            used.add(item.call_id)
+            item.arguments = readable(item.arguments)
 
 
 def _explained(error: Exception, name: str) -> Exception:
     """The gateway's explanation of a failure, without the provider's exception, which may quote a key."""
     known = error if isinstance(error, WorkshopError) else explain_failure(error, name)
-    return as_application_error(known) if known else error
+    return as_application_error(known)

@@ -6,32 +6,32 @@ rounds and a model that is down go to the user. Left out: which tools an agent h
 how its model is called (`sdk_model`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
-from agents.exceptions import AgentsException, MaxTurnsExceeded, UserError
+from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.items import ModelResponse, TResponseInputItem
 from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterArgs
 from agents.run_context import RunContextWrapper
 from agents.tool_context import ToolContext
+from temporalio import workflow
 from temporalio.contrib.workflow_streams import PollInput, PollResult, PublishInput, WorkflowStream
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 from temporalio.openai_agents.workflow import AgentsWorkflowError
 
 from workshop_lib.agents.chat import (
-    MAX_CORRECTIONS,
+    AGENT_BROKEN,
     MAX_TOOL_ROUNDS,
     MODEL_DOWN,
     NOTHING_SAID,
-    TOO_MANY_CORRECTIONS,
     TOO_MANY_ROUNDS,
     ChatSession,
     ChatStart,
     Reply,
 )
 from workshop_lib.agents.context_window import ContextWindow
-from workshop_lib.agents.toolbox import Toolbox
+from workshop_lib.agents.toolbox import Toolbox, TurnCalls
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
 from workshop_lib.reasons import reason_of
 
@@ -42,16 +42,18 @@ class Turn:
 
     Attributes:
         opening: what the conversation began with, where the run is not given all of it.
-        corrections: how many calls were handed back to the model because they could not be made.
     """
 
     reply: Reply
     opening: str | None = None
-    corrections: int = 0
+    calls: TurnCalls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calls = TurnCalls(self.reply.tool_calls)
 
 
-class TooManyCorrections(AgentsException):
-    """The model goes on asking for what cannot be done."""
+class _GivenUp(AgentsException):
+    """The model goes on asking for what cannot be done, or was done. The text is for the user."""
 
 
 class AgentSession(ChatSession):
@@ -83,13 +85,13 @@ class AgentSession(ChatSession):
             self._items = await self._run(self.agent(self._tools), reply)
             return
         except MaxTurnsExceeded:
-            reply.text = TOO_MANY_ROUNDS
-        except TooManyCorrections:
-            reply.text = TOO_MANY_CORRECTIONS
+            reply.fail(TOO_MANY_ROUNDS)
+        except _GivenUp as error:
+            reply.fail(str(error))
         except (AgentsException, AgentsWorkflowError, FailureError) as error:
             if is_cancelled_exception(error):
                 raise
-            reply.text = f"{MODEL_DOWN} {_reason(error)}"
+            reply.fail(_reason(error))
         self._items.append({"role": "assistant", "content": reply.text})
 
     def _ask(self, message: str) -> None:
@@ -129,9 +131,7 @@ def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
     async def call(context: ToolContext[Turn], arguments: str) -> str:
         call = ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
         turn = context.context
-        outcome = await toolbox.run(call, turn.reply.tool_calls)
-        turn.corrections += outcome.impossible
-        return outcome.text
+        return await toolbox.run(call, turn.calls, turn.reply.model_calls)
 
     return FunctionTool(
         name=spec.name,
@@ -166,8 +166,8 @@ class _Hooks(RunHooks[Turn]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        if context.context.corrections > MAX_CORRECTIONS:
-            raise TooManyCorrections
+        if problem := context.context.calls.problem:
+            raise _GivenUp(problem)
 
     async def on_llm_end(
         self, context: RunContextWrapper[Turn], agent: Agent[Turn], response: ModelResponse
@@ -194,15 +194,19 @@ def _unknown_tool(error: ToolErrorFormatterArgs[Turn]) -> str | None:
     """What the model is told of a tool that does not exist; None for the SDK's own words."""
     if error.kind != "tool_not_found":
         return None
-    error.run_context.context.corrections += 1
+    error.run_context.context.calls.corrections += 1
     return f"Error: there is no tool {error.tool_name!r}"
 
 
 def _reason(error: BaseException) -> str:
-    """Why a run failed: what the failed activity said, or what the SDK says."""
+    """What the user is told of a run that failed: what the model's activity said, or that we are to blame.
+
+    The SDK's own words are advice to programmers; they go to the worker's log.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ActivityError):
-            return reason_of(cause)
+            return f"{MODEL_DOWN} {reason_of(cause)}"
         cause = cause.__cause__
-    return error.message if isinstance(error, UserError) else str(error)
+    workflow.logger.error("The agent cannot run: %s: %s", type(error).__name__, error)
+    return AGENT_BROKEN

@@ -133,6 +133,7 @@ class NexusTool:
         self._endpoint = endpoint
         self._timeout = timeout
         self.spec = operation_spec(operation)
+        self.owner = endpoint.team
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Run the operation and return its output as JSON.

@@ -6,9 +6,11 @@ back as words. Only cancellation goes through. Left out: where a tool's work is 
 `team_tools`).
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, NexusOperationError, is_cancelled_exception
@@ -23,8 +25,9 @@ from workshop_lib.agents.local_tools import (
 )
 from workshop_lib.agents.planner import TOOL_OPTIONS
 from workshop_lib.agents.team_tools import TeamOutOfReach, open_team_tools
+from workshop_lib.bounded import as_text, cut
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tool_calls import arguments_of, problem_with
+from workshop_lib.llm.tool_calls import arguments_of, free_name, problem_with, readable_schema
 from workshop_lib.reasons import reason_of
 
 
@@ -45,16 +48,59 @@ class Tool(Protocol):
         """
 
 
-class ToolOutcome(NamedTuple):
-    """What came of a tool call.
+MAX_CORRECTIONS = 3  # a message; calls handed back because they cannot be made
+MAX_REPEATS = 2  # a message; answers that ask for nothing but what the model has been told
+MAX_ERROR = 2_000  # characters of why a call failed
+
+TOO_MANY_CORRECTIONS = (
+    "I could not work out a tool call that is possible. Please ask in other words."
+)
+GOING_ROUND = (
+    "I called the same tool again and again without coming to an answer. Please ask in other words."
+)
+HAS_IT = (
+    "Error: this very call was made before in this turn, and you have its result. Answer from it, or make"
+    " another call."
+)
+
+
+@dataclass
+class TurnCalls:
+    """The tool calls of one turn.
 
     Attributes:
-        text: the result, or a sentence that begins with "Error: ".
-        impossible: True where the call could not be made at all.
+        made: names of the tools called, in order.
+        corrections: calls that could not be made.
+        repeats: in how many answers the model has asked for a call that was made before.
     """
 
-    text: str
-    impossible: bool = False
+    made: list[str]
+    corrections: int = 0
+    repeats: int = 0
+    _asked_in: dict[str, int] = field(
+        default_factory=dict
+    )  # a call to the answer that asked for it
+    _repeated_in: int = -1
+
+    def is_repeated(self, name: str, arguments: Any, answer: int) -> bool:
+        """Whether the same call was asked for before in this turn.
+
+        Args:
+            answer: which of the model's answers asks for it. One that asks twice at once does not repeat
+                itself: it has seen no result yet.
+        """
+        call = json.dumps([name, arguments], sort_keys=True, default=str)
+        first = self._asked_in.setdefault(call, answer)
+        if first < answer and self._repeated_in != answer:
+            self.repeats, self._repeated_in = self.repeats + 1, answer
+        return first < answer
+
+    @property
+    def problem(self) -> str | None:
+        """Why the turn had better end, in words for the user, or None."""
+        if self.repeats >= MAX_REPEATS:
+            return GOING_ROUND
+        return TOO_MANY_CORRECTIONS if self.corrections > MAX_CORRECTIONS else None
 
 
 class ActivityTool:
@@ -73,32 +119,43 @@ class ActivityTool:
 
 
 class Toolbox:
-    """A session's tools by name."""
+    """A session's tools by name. Of two with one name the second gets its owner's in front; one whose schema
+    cannot be read is left out."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        self._tools = {tool.spec.name: tool for tool in tools}
-        self.specs = [tool.spec for tool in tools]
+        self._tools: dict[str, Tool] = {}
+        self.specs: list[ToolSpec] = []
+        for tool in tools:
+            if readable_schema(tool.spec.parameters):
+                name = free_name(tool.spec.name, getattr(tool, "owner", ""), set(self._tools))
+                self._tools[name] = tool
+                self.specs.append(tool.spec.model_copy(update={"name": name}))
 
-    async def run(self, call: ToolCall, made: list[str]) -> ToolOutcome:
-        """Make a tool call.
+    async def run(self, call: ToolCall, turn: TurnCalls, answer: int) -> str:
+        """Make a tool call. Returns the result, or a sentence that begins with "Error: ".
 
         Args:
-            made: gets the tool's name once the call is known to be possible.
+            turn: learns of the call.
+            answer: the number of the model's answer that asks for it.
         """
         if problem := problem_with(call, self.specs):
-            return ToolOutcome(f"Error: {problem}", impossible=True)
-        tool = self._tools[call.name]
-        made.append(call.name)
+            turn.corrections += 1
+            return f"Error: {cut(problem, MAX_ERROR)}"
+        arguments = arguments_of(call) or {}
+        if turn.is_repeated(call.name, arguments, answer):
+            return HAS_IT
+        turn.made.append(call.name)
         try:
-            return ToolOutcome(await tool.call(arguments_of(call) or {}))
+            return as_text(await self._tools[call.name].call(arguments))
         except ToolInputError as error:
-            return ToolOutcome(f"Error: {error}", impossible=True)
+            turn.corrections += 1
+            return f"Error: {cut(str(error), MAX_ERROR)}"
         except TeamOutOfReach as error:
-            return ToolOutcome(f"Error: {error}")
+            return f"Error: {cut(str(error), MAX_ERROR)}"
         except (ActivityError, NexusOperationError) as error:
             if is_cancelled_exception(error):
                 raise
-            return ToolOutcome(f"Error: {reason_of(error)}")
+            return f"Error: {cut(reason_of(error), MAX_ERROR)}"
 
 
 def local_toolbox() -> Toolbox:

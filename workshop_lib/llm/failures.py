@@ -6,11 +6,13 @@ provider's own text quotes it. Left out: trying again, which is Temporal's work.
 """
 
 import asyncio
+import json
 import os
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from workshop_lib.bounded import whole
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import PROVIDERS, get_settings, provider_of
 
@@ -54,8 +56,8 @@ class ModelRefused(WorkshopError):
     """The model will not answer this request however often it is asked: key, name or request are wrong."""
 
 
-def explain_failure(error: BaseException, model: str) -> ModelUnavailable | ModelRefused | None:
-    """The error to raise instead of what a call to `model` raised; None where it is a bug of ours.
+def explain_failure(error: BaseException, model: str) -> ModelUnavailable | ModelRefused:
+    """The error to raise instead of what a call to `model` raised.
 
     Args:
         error: LiteLLM's exception, or `TimeoutError` from our own time limit.
@@ -73,7 +75,11 @@ def explain_failure(error: BaseException, model: str) -> ModelUnavailable | Mode
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         # The OpenAI client raises a cut or garbled body as it is: a ValueError of the JSON parser.
-        return _cut_answer(model) if isinstance(error, ValueError) else None
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            return _cut_answer(model)
+        family = type(error).__module__.partition(".")[0]
+        broke = isinstance(error, OSError) or family in ("httpx", "httpx2", "httpcore", "aiohttp")
+        return _no_connection(model) if broke else _unreadable(error, model)
     said = str(getattr(error, "message", error))
     if status == 429:
         if "insufficient_quota" in f"{said} {getattr(error, 'body', '')}":
@@ -89,14 +95,14 @@ def explain_failure(error: BaseException, model: str) -> ModelUnavailable | Mode
     if status in (401, 403) or "API key not valid" in said or "API_KEY_INVALID" in said:
         return _key_refused(model, f"the provider refused the key ({status})")
     if isinstance(error, litellm.APIConnectionError) or "Connection error" in said:
-        base = get_settings().llm_api_base
-        return ModelUnavailable(
-            f"No connection to the model {model}" + (f" at {base}." if base else "."),
-            fix="see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`.",
-        )
-    if _CUT_JSON.search(said) or "Traceback (most recent call last)" in said:
-        # LiteLLM could not read the answer and puts its own traceback into the message.
+        return _no_connection(model)
+    if "repeating the same chunk" in said:  # LiteLLM has stopped reading, and the model is not done
+        return ModelRefused(f"The model {model} repeats one word without end.")
+    if _CUT_JSON.search(said):
         return _cut_answer(model)
+    if "Traceback (most recent call last)" in said:
+        # LiteLLM could not read the answer and puts its own traceback into the message.
+        return _unreadable(error, model)
     if status >= 500 or status in (408, 409, 425):
         return ModelUnavailable(
             f"The provider of {model} failed ({status}): {without_secrets(said)}",
@@ -128,7 +134,8 @@ def retry_after_of(error: BaseException) -> float | None:
 
 def without_secrets(text: str) -> str:
     """A provider's words, shortened, with every word hidden that holds a key or a part of one."""
-    text = _KEY_LIKE.sub("[hidden]", re.sub(r"^litellm\.\w+: ", "", text)[: 4 * MAX_PROVIDER_TEXT])
+    text = whole(re.sub(r"^litellm\.\w+: ", "", text)[: 4 * MAX_PROVIDER_TEXT])
+    text = _KEY_LIKE.sub("[hidden]", text)
     parts = {
         value[start : start + _KEY_PART]
         for name, value in os.environ.items()
@@ -155,10 +162,44 @@ def _key_refused(model: str, reason: str) -> ModelRefused:
     )
 
 
+def _no_connection(model: str) -> ModelUnavailable:
+    base = get_settings().llm_api_base
+    return ModelUnavailable(
+        f"No connection to the model {model}" + (f" at {base}." if base else "."),
+        fix="see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`.",
+    )
+
+
+def _not_found(model: str, status: int) -> ModelRefused:
+    base = get_settings().llm_api_base
+    if base and status in (404, 405):
+        return ModelRefused(
+            f"The server at LLM_API_BASE={base} has no such address, or no model {model} ({status}).",
+            expected="the address of its API, which mostly ends in /v1, and a model that it serves.",
+            fix="mend LLM_API_BASE or LLM_MODEL in .env, restart the kernel; `workshop doctor` checks them.",
+        )
+    return ModelRefused(
+        f"There is no model {model} ({status}).",
+        expected="provider/name, such as openai/gpt-5-mini, or offline.",
+        fix="mend LLM_MODEL in .env and restart the kernel; `workshop doctor` checks it.",
+    )
+
+
 def _cut_answer(model: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"The answer of {model} arrived cut or garbled: it is not valid JSON.",
         fix="it is tried again; if it stays so, see that LLM_API_BASE in .env points to a model's server.",
+    )
+
+
+def _unreadable(error: BaseException, model: str) -> ModelRefused:
+    """Something on this side stumbled over an answer, or over a request: asked again, it would again, and an
+    answer that has arrived is paid for."""
+    said = str(getattr(error, "message", error)).strip().splitlines() or [""]
+    return ModelRefused(
+        f"What {model} has answered, or was sent, cannot be read here: {type(error).__name__}: "
+        f"{without_secrets(said[-1])}",
+        fix="another model may be read; whoever maintains this workshop should hear of it.",
     )
 
 
@@ -181,11 +222,7 @@ def _request_refused(
     if isinstance(error, litellm.NotFoundError | litellm.LiteLLMUnknownProvider) or (
         "LLM Provider NOT provided" in said
     ):
-        return ModelRefused(
-            f"There is no model {model} ({status}).",
-            expected="provider/name, such as openai/gpt-5-mini, or offline.",
-            fix="mend LLM_MODEL in .env and restart the kernel; `workshop doctor` checks it.",
-        )
+        return _not_found(model, status)
     return ModelRefused(
         f"The provider of {model} refused the request ({status}): {without_secrets(said)}",
         fix="if the text does not say why, run `workshop doctor` or set LLM_MODEL=offline in .env.",

@@ -19,10 +19,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.large_imports import large_import
+from workshop_lib.llm.answers import UNREADABLE, Pieces, extras_of, mended, own_id
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
+from workshop_lib.llm.wire import client_of
 from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of
 
 __all__ = [
@@ -78,7 +81,7 @@ async def complete(
     try:
         async with asyncio.timeout(seconds):
             response = await litellm.acompletion(**request)
-        return _completion(response, model)
+        return _completion(read_answer(response.model_dump(), model), model, messages)
     except Exception as error:
         failure = _translated(error, model)
     # Raised outside the except block: the provider's exception, which may quote a key, must not hang on
@@ -107,7 +110,7 @@ async def stream(
     request = _request(messages, tools, model, seconds)
     request |= {"stream": True, "stream_options": {"include_usage": True}}
     _journal(model, request)
-    answer = _StreamedAnswer(model)
+    answer, pieces = _StreamedAnswer(), Pieces()
     chunks: AsyncIterator[Any] | None = None
     failure: Exception | None = None
     while failure is None:
@@ -116,7 +119,7 @@ async def stream(
                 if chunks is None:
                     chunks = aiter(await litellm.acompletion(**request))
                 chunk = await anext(chunks)
-            text = answer.add(chunk)
+            text = answer.add(pieces.mended(chunk.model_dump()))
         except StopAsyncIteration:
             break
         except Exception as error:
@@ -124,9 +127,14 @@ async def stream(
         else:
             if text:
                 yield text
+    if failure is None:
+        try:
+            completion = _completion(read_answer(answer.whole(), model), model, messages)
+        except Exception as error:
+            failure = _translated(error, model)
     if failure is not None:
         raise failure
-    yield answer.completion()
+    yield completion
 
 
 async def warm_up() -> None:
@@ -203,8 +211,10 @@ def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
         options |= {"custom_llm_provider": OFFLINE_PROVIDER, "api_base": OFFLINE_PROVIDER}
     elif settings.llm_api_base:
         options["api_base"] = settings.llm_api_base
-        if provider_of(model) == "openai" and provider_key("OPENAI_API_KEY") is None:
-            options["api_key"] = "no-key-needed"  # the client insists on one, the server does not
+        if provider_of(model) == "openai":
+            # The client insists on a key, the server does not.
+            key = provider_key("OPENAI_API_KEY") or "no-key-needed"
+            options |= {"api_key": key, "client": client_of(settings.llm_api_base, key)}
     return options
 
 
@@ -214,29 +224,48 @@ def _journal(model: str, request: dict[str, Any]) -> None:
 
 
 def _translated(error: Exception, model: str) -> Exception:
-    return explain_failure(error, model) or error
+    return error if isinstance(error, WorkshopError) else explain_failure(error, model)
 
 
-def _completion(response: Any, model: str) -> Completion:
-    """LiteLLM's response as ours."""
-    if not response.choices:
-        raise ValueError("an answer without choices")
-    written = response.choices[0].message
-    calls = [
-        ToolCall(id=call.id, name=call.function.name or "", arguments=call.function.arguments or "")
-        for call in written.tool_calls or ()
-    ]
-    return Completion(
-        message=Message(role="assistant", content=written.content, tool_calls=calls),
-        usage=_usage(getattr(response, "usage", None)),
-        model=_spelled(response.model, model),
+def read_answer(response: dict[str, Any], model: str) -> dict[str, Any]:
+    """LiteLLM's response, dumped, as a chat completion that can be read, whoever the provider is.
+
+    Raises:
+        ModelRefused: it cannot be, and so is not asked for again.
+    """
+    answer = mended(response)
+    text = answer["choices"][0]["message"]["content"] or ""
+    if text.startswith(UNREADABLE):
+        raise unreadable(text, model)
+    return answer
+
+
+def unreadable(text: str, model: str) -> ModelRefused:
+    """What is said of an answer that has arrived and cannot be read."""
+    return ModelRefused(
+        text,
+        expected=f"that {model} answers as the chat completions API describes it.",
+        fix="see that LLM_API_BASE in .env points to a model's server.",
     )
 
 
-def _usage(usage: Any) -> Usage:
-    return Usage(
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+def _completion(answer: dict[str, Any], model: str, asked: Sequence[Message]) -> Completion:
+    """A mended answer as ours; each of its calls gets an id that none before it has."""
+    written = answer["choices"][0]["message"]
+    used = {call.id for message in asked for call in message.tool_calls}
+    calls = []
+    for call in written["tool_calls"] or ():
+        more = {k: v for k, v in call.items() if k not in ("id", "type", "function")}
+        calls.append(ToolCall(id=own_id(call["id"], used), **call["function"], extras=more or None))
+        used.add(calls[-1].id)
+    # Thoughts and signatures belong to the calls that they led to; without calls nobody asks for them.
+    thoughts = extras_of(written) if calls else None
+    return Completion(
+        message=Message(
+            role="assistant", content=written["content"], tool_calls=calls, extras=thoughts
+        ),
+        usage=Usage.model_validate(answer["usage"]),
+        model=_spelled(answer.get("model"), model),
     )
 
 
@@ -246,38 +275,35 @@ def _spelled(answered: str | None, asked: str) -> str:
 
 
 class _StreamedAnswer:
-    """Collects the pieces of a streamed answer."""
+    """Collects the mended pieces of a streamed answer."""
 
-    def __init__(self, model: str) -> None:
-        self._asked = self._model = model
-        self._text: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
-        self._usage = Usage()
+    def __init__(self) -> None:
+        self._answer: dict[str, Any] = {}
+        self._message: dict[str, Any] = {}
+        self._calls: list[dict[str, Any]] = []
 
-    def add(self, chunk: Any) -> str:
+    def add(self, chunk: dict[str, Any]) -> str:
         """Take a chunk in and return the text that it adds."""
-        if getattr(chunk, "usage", None):
-            self._usage = _usage(chunk.usage)
-        self._model = _spelled(getattr(chunk, "model", None), self._asked)
-        if not chunk.choices:
-            return ""
-        delta = chunk.choices[0].delta
-        for piece in delta.tool_calls or ():
-            call = self._calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
-            call["id"] = call["id"] or piece.id or ""
-            call["name"] += piece.function.name or ""
-            call["arguments"] += piece.function.arguments or ""
-        text: str = delta.content or ""
-        self._text.append(text)
-        return text
+        self._answer |= {k: v for k, v in chunk.items() if k in ("id", "model", "usage") and v}
+        for choice in chunk["choices"]:
+            delta = choice["delta"]
+            for piece in delta.pop("tool_calls") or ():
+                if piece["index"] == len(self._calls):
+                    self._calls.append({"function": {"name": "", "arguments": ""}})
+                call, function = self._calls[piece.pop("index")], piece.pop("function")
+                call["function"]["name"] += function.get("name") or ""
+                call["function"]["arguments"] += function["arguments"]
+                call |= {k: v for k, v in piece.items() if v}
+            for name, value in delta.items():
+                known: Any = self._message.get(name)
+                grows = isinstance(value, str | list) and type(known) is type(value)
+                if value is not None:
+                    self._message[name] = known + value if grows and name != "role" else value
+            return delta["content"] or ""
+        return ""
 
-    def completion(self) -> Completion:
-        """The whole answer."""
-        calls = [ToolCall(**call) for _, call in sorted(self._calls.items())]
-        return Completion(
-            message=Message(
-                role="assistant", content="".join(self._text) or None, tool_calls=calls
-            ),
-            usage=self._usage,
-            model=self._model,
-        )
+    def whole(self) -> dict[str, Any]:
+        """The whole answer, as the body of a chat completion."""
+        return self._answer | {
+            "choices": [{"message": self._message | {"tool_calls": self._calls}}]
+        }

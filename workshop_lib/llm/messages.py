@@ -43,23 +43,23 @@ class ToolSpec(BaseModel):
         return {"type": "function", "function": self.model_dump()}
 
 
-class ToolCall(BaseModel):
+class ToolCall(_Compact):
     """A model's wish to have a tool called.
 
     Attributes:
         id: links the call to its result.
         arguments: JSON text exactly as the model wrote it. It may be malformed.
+        extras: what else its provider said of it and wants to see again, such as a signature.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     name: str
     arguments: str
+    extras: dict[str, Any] | None = None
 
     def to_openai(self) -> dict[str, Any]:
         """The call in the shape of the chat completions API, with arguments that are valid JSON."""
-        return {
+        return (self.extras or {}) | {
             "id": self.id,
             "type": "function",
             "function": {"name": self.name, "arguments": sendable_arguments(self.arguments)},
@@ -83,12 +83,15 @@ class Message(_Compact):
         content: the text, or None where the assistant only calls tools.
         tool_calls: the calls an assistant's message asks for.
         tool_call_id: for a tool's result, the call it answers.
+        extras: what else a provider put into a message with calls and wants to see again: thoughts,
+            signatures. Nobody here looks into it.
     """
 
     role: Role
     content: str | None = None
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
+    extras: dict[str, Any] | None = None
 
     @classmethod
     def system(cls, text: str) -> Self:
@@ -112,7 +115,7 @@ class Message(_Compact):
 
     def to_openai(self) -> dict[str, Any]:
         """The message in the shape of the chat completions API."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: dict[str, Any] = (self.extras or {}) | {"role": self.role, "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = [call.to_openai() for call in self.tool_calls]
         if self.tool_call_id is not None:

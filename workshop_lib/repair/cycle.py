@@ -31,7 +31,6 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.approval import ApprovalDesk, Refusal
     from workshop_lib.repair.models import (
         DETECTION_THRESHOLD,
-        SKIP_THRESHOLD,
         Analysis,
         AnalyzeRequest,
         Detection,
@@ -46,7 +45,8 @@ with workflow.unsafe.imports_passed_through():
         RequestApproval,
         Snapshot,
     )
-    from workshop_lib.repair.plan_rules import check_plan
+    from workshop_lib.repair.pages import MAX_PAGES, suspects
+    from workshop_lib.repair.plan_rules import within_limits
     from workshop_lib.repair.plan_text import plan_report
     from workshop_lib.repair.report_text import plain_report
     from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
@@ -120,9 +120,7 @@ class RepairCycle:
         Detection is one cheap call; where it finds nothing, no model is asked anything more.
         """
         self.enter(State.DETECTING)
-        look = tools.LookRequest(today=self.today)
-        snapshot = await _run(tools.look_at_orders, look, tools.STORE_OPTIONS, "orders and stock")
-        self.detection = await _analyst(detect_problems, DetectRequest(snapshot=snapshot))
+        snapshot, self.detection = await self._detect()
         if self.detection.confidence < DETECTION_THRESHOLD:
             self.end(State.NO_REPAIR_NEEDED, self.detection.reason or "Nothing is wrong.")
             return False
@@ -137,7 +135,7 @@ class RepairCycle:
         planned = await _analyst(
             plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
         )
-        self.plan = _within_limits(planned, snapshot, self.scope)
+        self.plan = within_limits(planned, snapshot, self.scope)
         text = plan_report(self.analysis, self.plan, self.today)
         self.reports = self.reports.model_copy(update={"planning": text})
         await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
@@ -149,6 +147,19 @@ class RepairCycle:
         )
         self.desk.close(self.reason)
         return False
+
+    async def _detect(self) -> tuple[Snapshot, Detection]:
+        """Examine the shop page by page. Returns the orders to look closer at, and what is said of them."""
+        examined: list[tuple[Snapshot, Detection]] = []
+        after: str | None = None
+        while not examined or (after and len(examined) < MAX_PAGES):
+            look = tools.LookRequest(today=self.today, after=after)
+            seen = await _run(tools.look_at_orders, look, tools.STORE_OPTIONS, "orders and stock")
+            examined.append((seen, await _analyst(detect_problems, DetectRequest(snapshot=seen))))
+            after = seen.more_after
+        if after:
+            self.warnings.append(f"Orders after {after} were not looked at: there are too many.")
+        return suspects(examined)
 
     @property
     def ended(self) -> bool:
@@ -369,24 +380,6 @@ async def _run(
 async def _analyst(step: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
     answer: Answer = await workflow.execute_activity(step, request, **ANALYST_OPTIONS)
     return answer
-
-
-def _within_limits(plan: Plan, snapshot: Snapshot, scope: str) -> Plan:
-    """The plan under this pass's name, after the hard rules.
-
-    The planner has applied them already. They are applied here once more, because what is shown and carried
-    out must not depend on which planner a worker happens to run.
-    """
-    accepted, refused = check_plan(plan.proposals, snapshot)
-    return plan.model_copy(
-        update={
-            "scope": scope,
-            "snapshot_digest": snapshot.digest,
-            "proposals": [p for p in accepted if p.confidence >= SKIP_THRESHOLD],
-            "skipped": [*plan.skipped, *(p for p in accepted if p.confidence < SKIP_THRESHOLD)],
-            "refused": [*plan.refused, *refused],
-        }
-    )
 
 
 def _made(repairs: int) -> str:

@@ -1,8 +1,8 @@
 """What the parts of the repair agent say to each other, as pydantic models.
 
 Orders and stock as the store keeps them, what an analyst finds, what a plan proposes and what became of it.
-All of it crosses the border between workflow and activity, so the module imports pydantic and the standard
-library only. Left out: which proposals are right (`plan_rules`) and how one is carried out (`store`).
+All of it crosses the border between workflow and activity, so the module imports pydantic and little
+else. Left out: which proposals are right (`plan_rules`) and how one is carried out (`store`).
 
 Money is a float, in Galleons: it is read from JSON and shown, and nothing is ever computed from it.
 """
@@ -12,7 +12,9 @@ import json
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from workshop_lib.arguments import integer, number
 
 # Below this confidence nothing more is asked of a model after detection, and a proposal is skipped.
 DETECTION_THRESHOLD = 0.5
@@ -25,7 +27,7 @@ Approver = Literal["approve-orders@diagonalley.co.uk"]
 APPROVER: Approver = "approve-orders@diagonalley.co.uk"
 
 ToolName = Literal["request_approval", "order_inventory", "request_payment_update"]
-Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(number)]
 Id = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$")]
 Line = Annotated[str, Field(max_length=300)]  # a name, an address, a status
 Text = Annotated[str, Field(max_length=4000)]  # notes, reasons: what people or a model have written
@@ -117,12 +119,17 @@ class OpenRequest(_Frozen):
 
 
 class Snapshot(_Frozen):
-    """What an analyst sees: all orders, all stock and all open requests at one moment."""
+    """What an analyst sees: all orders, all stock and all open requests at one moment, or a page of them.
+
+    Attributes:
+        more_after: the last order of a page that others follow.
+    """
 
     today: date
     orders: list[Order]
     inventory: list[InventoryItem]
     open_requests: list[OpenRequest] = []
+    more_after: str | None = None
 
     def order(self, order_id: str) -> Order | None:
         """An order by its id."""
@@ -135,7 +142,7 @@ class Snapshot(_Frozen):
     @property
     def digest(self) -> str:
         """A hash of all of it: two snapshots that differ have different digests."""
-        return _digest(self.model_dump(mode="json"))
+        return _digest(self.model_dump(mode="json", exclude={"more_after"}))
 
 
 # --- the three tools --------------------------------------------------------------------------------
@@ -156,10 +163,9 @@ class OrderInventory(_Frozen):
 
     order_id: Id = Field(description="The order that waits for the article, as in ORD-002-HJG.")
     item_id: Id = Field(description="The article to order, as in STP-ORG-001. It is on that order.")
-    quantity: int = Field(
+    quantity: Annotated[int, Field(strict=True), BeforeValidator(integer)] = Field(
         gt=0,
         le=1_000_000,
-        strict=True,
         description="How many to order: at least what is missing, and no more than the shelf holds"
         " (maximum stock less current stock).",
     )

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from workshop_lib.repair.models import (
     ARGUMENTS,
+    SKIP_THRESHOLD,
     Order,
     OrderInventory,
+    Plan,
     Proposal,
     Rejected,
     RequestApproval,
@@ -198,3 +200,21 @@ def in_words(error: ValidationError) -> str:
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     return "; ".join(said)[:1000]
+
+
+def within_limits(plan: Plan, snapshot: Snapshot, scope: str) -> Plan:
+    """The plan under this pass's name, after the hard rules.
+
+    The planner has applied them already. They are applied here once more, because what is shown and carried
+    out must not depend on which planner a worker happens to run.
+    """
+    accepted, refused = check_plan(plan.proposals, snapshot)
+    return plan.model_copy(
+        update={
+            "scope": scope,
+            "snapshot_digest": snapshot.digest,
+            "proposals": [p for p in accepted if p.confidence >= SKIP_THRESHOLD],
+            "skipped": [*plan.skipped, *(p for p in accepted if p.confidence < SKIP_THRESHOLD)],
+            "refused": [*plan.refused, *refused],
+        }
+    )

@@ -28,6 +28,7 @@ from workshop_lib.repair.models import (
     Snapshot,
     ToolName,
 )
+from workshop_lib.repair.pages import page_of
 from workshop_lib.repair.store import StoreUnavailable, open_store
 
 logger = logging.getLogger(__name__)
@@ -82,23 +83,25 @@ class LookRequest(BaseModel):
 
     Attributes:
         today: the day that analysts are to count from.
+        after: the last order of the page before, where the shop is looked at in pages.
     """
 
     model_config = ConfigDict(frozen=True)
 
     today: date
+    after: str | None = None
 
 
 @activity.defn
 async def look_at_orders(request: LookRequest) -> Snapshot:
-    """All orders, stock and open requests at one moment.
+    """All orders, stock and open requests at one moment, or as many as make a page.
 
     May run twice, and only reads. A second run may see more than the first; only the recorded one counts.
 
     Raises:
         ApplicationError: type `StoreUnavailable` (retried), `StoreDamaged` or `StoreUnusable` (not retried).
     """
-    return await _in_thread(lambda: open_store().snapshot(request.today))
+    return await _in_thread(lambda: page_of(open_store().snapshot(request.today), request.after))
 
 
 @activity.defn

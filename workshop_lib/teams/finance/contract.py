@@ -5,10 +5,15 @@ descriptions of their fields, so they are written for it. Changing anything here
 rely on: raise `VERSION` with it.
 """
 
+from typing import Annotated
+
 import nexusrpc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from workshop_lib.arguments import number
 
 VERSION = "1.0.0"
+Number = Annotated[float, BeforeValidator(number)]
 
 
 class StockPriceInput(BaseModel):
@@ -38,13 +43,13 @@ class RoiInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    principal: float = Field(
+    principal: Number = Field(
         description="Amount invested, in dollars, such as 10000", gt=0, le=1e12
     )
-    rate: float = Field(
+    rate: Number = Field(
         description="Yearly interest rate in percent, such as 5 for 5 %", ge=-100, le=1000
     )
-    years: float = Field(description="How many years the amount is invested", gt=0, le=200)
+    years: Number = Field(description="How many years the amount is invested", gt=0, le=200)
 
 
 class Roi(BaseModel):
