@@ -36,6 +36,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
+from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import tables
 from workshop_lib.repair.models import (
@@ -50,6 +51,7 @@ from workshop_lib.repair.models import (
     ToolName,
 )
 from workshop_lib.settings import get_settings
+from workshop_lib.surroundings import require_python
 
 WAIT_SECONDS = 10  # for a lock that another repair holds, and for the database to answer
 _LOAD_LOCK = 5_077_001  # PostgreSQL's name for "somebody is creating the tables"
@@ -195,6 +197,7 @@ class OrderStore:
                 _lock_creation(connection)
                 if inspect(connection).has_table(tables.store_info.name):
                     connection.execute(text("LOCK TABLE store_info IN ACCESS EXCLUSIVE MODE"))
+            tables.refuse_foreign(connection)
             # Dropped and not emptied: the tables may be those of an older version.
             tables.metadata.drop_all(connection)
             tables.metadata.create_all(connection)
@@ -215,6 +218,7 @@ class OrderStore:
             if not _is_ready(connection):
                 _lock_creation(connection)
                 if not _is_ready(connection):  # else another process did it while we waited
+                    tables.refuse_foreign(connection)
                     tables.metadata.create_all(connection)
                     tables.load_data(connection, self._data)
             yield connection
@@ -252,8 +256,7 @@ def open_store() -> OrderStore:
     secret = get_settings().orders_database_url
     url = secret.get_secret_value().strip() if secret else ""
     if not url:
-        folder = get_settings().state_dir
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = state_folder.made(get_settings().state_dir)
         url = f"sqlite:///{folder / 'orders.db'}"
     return _store(url)
 
@@ -442,6 +445,7 @@ def _engine(url: URL) -> Engine:
                 fix="uv sync --extra postgres",
             ) from None
     assert url.database
+    require_python()
     engine = create_engine(
         url,
         poolclass=NullPool,  # the file may be removed and come back while this process lives
