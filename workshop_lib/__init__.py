@@ -7,6 +7,8 @@ processes, checks) and only notebooks and the command line import it.
 
 import sys
 
+from workshop_lib.surroundings import in_sandbox, prepare_process
+
 __version__ = "0.1.0"
 
 
@@ -24,3 +26,6 @@ if _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook__:
         from workshop_lib import edge
 
         edge.begin()
+
+if not in_sandbox():
+    prepare_process()

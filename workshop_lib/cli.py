@@ -9,7 +9,6 @@ ASCII, and nothing else; everything for people goes to stderr.
 import asyncio
 import contextlib
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -336,22 +335,25 @@ def reset(number: Annotated[str, typer.Argument(help="Its number, such as 01.")]
     say(f"Notebook {number} is fresh." + (f" Your copy is kept as {backup}." if backup else ""))
 
 
-@app.command()
-def clean(
+@app.command("clean")
+def clean_state(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Stop everything and delete the state folder: histories, logs, progress. Notebooks stay."""
-    from workshop_lib.lab.server import stop
-    from workshop_lib.lab.services import stop_services
+    """Stop everything and delete the state folder: histories, logs, progress. Other files stay."""
+    from workshop_lib.lab.cleaning import clean
     from workshop_lib.settings import get_settings
 
     folder = get_settings().state_dir
+    if not folder.is_dir() or not any(folder.iterdir()):
+        say(f"There is nothing to delete in {folder}.")
+        return
     if not yes and not typer.confirm(f"Delete {folder}?"):
         raise typer.Exit(1)
-    stop_services()
-    stop()
-    shutil.rmtree(folder, ignore_errors=True)
-    say(f"{folder} is gone.")
+    if stayed := clean(folder):
+        more = [f"and {len(stayed) - 10} more"] if len(stayed) > 10 else []
+        say("\n".join([f"{folder} is not gone. What stayed:", *stayed[:10], *more]))
+        raise typer.Exit(1)
+    say(f"{folder} is {'empty' if folder.exists() else 'gone'}.")
 
 
 @asynccontextmanager

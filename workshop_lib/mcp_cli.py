@@ -141,7 +141,7 @@ def configuration(client: ClientName) -> dict[str, Any]:
 
 
 def _arguments(module: str) -> list[str]:
-    return ["-m", module, "--transport", "stdio"]
+    return ["-P", "-m", module, "--transport", "stdio"]
 
 
 def _environment() -> dict[str, str]:

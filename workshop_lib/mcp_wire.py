@@ -12,6 +12,7 @@ from typing import Any, Literal
 import psutil
 from pydantic import BaseModel, Field
 
+from workshop_lib import state_folder
 from workshop_lib.connect import live_record
 from workshop_lib.ports import LOCALHOST
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
@@ -89,7 +90,7 @@ def write_record(name: str, url: str) -> Path:
         "command": process.cmdline(),
     }
     path = get_settings().state_dir / _record_name(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    state_folder.made(path.parent)
     # In one step: who reads it must not see half of it.
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(json.dumps(record), encoding="utf-8")

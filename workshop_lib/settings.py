@@ -20,9 +20,11 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workshop_lib import state_folder, surroundings
 from workshop_lib.errors import WorkshopError
+from workshop_lib.surroundings import PROJECT_ROOT as PROJECT_ROOT
+from workshop_lib.surroundings import in_sandbox
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 OFFLINE_MODEL = "offline/rules"
 
 DEFAULT_MCP_PORTS = {"finance": 8001, "it": 8002, "repair": 8003}  # on 127.0.0.1
@@ -63,7 +65,7 @@ class ModelChoice(NamedTuple):
 class Settings(BaseSettings):
     """What the environment says. Frozen: change the environment and call `reload_settings()`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     # the model
     llm_model: str = ""
@@ -109,8 +111,22 @@ class Settings(BaseSettings):
         """The model that answers: `LLM_MODEL` if its key is there, else a key's provider, else offline.
 
         Raises:
-            WorkshopError: `LLM_MODEL` asks for one provider and the only key is another's.
+            WorkshopError: `LLM_MODEL` asks for one provider and the only key is another's, or a variable
+                stands in the way to the provider.
         """
+        choice = self._choice()
+        in_the_way = surroundings.in_the_way()
+        here = self.llm_api_base and surroundings.is_loopback(self.llm_api_base)
+        if in_the_way and not choice.offline and not here:
+            name, reason = next(iter(in_the_way.items()))
+            raise WorkshopError(
+                f"{name} cannot be used: {reason}.",
+                expected=f"a usable {name}, or none: {choice.name} is called by way of the network.",
+                fix=f"correct or unset {name}, or set LLM_MODEL=offline.",
+            )
+        return choice
+
+    def _choice(self) -> ModelChoice:
         keys = {provider for provider, (variable, _) in PROVIDERS.items() if provider_key(variable)}
         name = self.llm_model.strip()
         if name in ("offline", OFFLINE_MODEL):
@@ -198,16 +214,27 @@ def get_settings() -> Settings:
     """The settings of this process, read at the first call.
 
     Raises:
-        WorkshopError: `.env` cannot be read, or a value has the wrong shape.
+        WorkshopError: `.env` cannot be read, a value has the wrong shape, or the state folder is not ours.
     """
-    load_env_file(env_file())
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors(include_input=False))
+    sandboxed = in_sandbox()
+    if not sandboxed:
+        surroundings.put_in_order()
+        load_env_file(env_file())
+        surroundings.put_in_order()
+    if wrong := surroundings.homeless():
         raise WorkshopError(
-            f"A setting cannot be used: {wrong}.", fix="mend it in .env or in the environment."
+            f"There is no such home folder: {wrong[0]}.", fix="write the path out, without the ~."
+        )
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        found = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors(include_input=False))
+        raise WorkshopError(
+            f"A setting cannot be used: {found}.", fix="mend it in .env or in the environment."
         ) from None
+    if not sandboxed:
+        state_folder.check(settings.state_dir, PROJECT_ROOT, settings.workspace)
+    return settings
 
 
 def reload_settings() -> Settings:

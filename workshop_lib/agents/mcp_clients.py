@@ -83,7 +83,7 @@ class _TeamClient(Client):
 def _stdio_client(team: str) -> _TeamClient:
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", SERVERS[team], "--transport", "stdio"],
+        args=["-P", "-m", SERVERS[team], "--transport", "stdio"],
         # By default a server gets next to nothing of the environment. This one is ours.
         env=dict(os.environ),
     )

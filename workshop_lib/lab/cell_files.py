@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from workshop_lib import state_folder
 from workshop_lib.settings import get_settings
 
 # Two underscores, so that a name with an underscore of its own cannot be mistaken for another's.
@@ -66,8 +67,7 @@ def cell_of(filename: str) -> str | None:
 
 def put_on_path() -> Path:
     """Make the cells' folder, and make its modules importable. Returns the folder."""
-    folder = cells_dir()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = state_folder.made(get_settings().state_dir, "cells")
     if str(folder) not in sys.path:
         # Last: a cell's name must never hide an installed module.
         sys.path.append(str(folder))

@@ -5,12 +5,12 @@ hang. Left out: what is in it; only the server reads that.
 """
 
 import re
-import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.surroundings import require_python
 
 DATABASE = "temporal.db"
 VERSION_FILE = "temporal.db.version"
@@ -21,6 +21,9 @@ Layout = dict[str, set[str]]  # table → its columns
 
 def supports_wal(folder: Path) -> bool:
     """Whether SQLite's write-ahead log works there: not on network and Windows-mounted file systems."""
+    require_python()
+    import sqlite3
+
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix="probe-") as probe:
             file = Path(probe, "probe.db")
@@ -63,6 +66,9 @@ def check_version(state_dir: Path, version: str | None) -> bool:
 
 def layout(database: Path) -> Layout:
     """Tables and columns of a database."""
+    require_python()
+    import sqlite3
+
     with closing(sqlite3.connect(database)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         return {
@@ -80,6 +86,9 @@ def check_layout(database: Path, wanted: Layout, version: str | None) -> None:
     Raises:
         WorkshopError: a table or a column is missing, or the file cannot be read.
     """
+    require_python()
+    import sqlite3  # here, since there are Pythons without it, which the doctor can then say
+
     try:
         here = layout(database)
     except sqlite3.Error as error:

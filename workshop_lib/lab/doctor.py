@@ -38,6 +38,7 @@ async def examine(*, fix: bool = False) -> list[Finding]:
         _look("sandbox", machine.sandbox),
         _look("kernel", machine.kernel),
         _look("proxy", machine.proxies),
+        _look("environment", machine.environment_variables),
         _look(".env", machine.dotenv_file),
     ]
     findings = [f for found in await asyncio.gather(*before) for f in found]

@@ -30,6 +30,8 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import database, dev_server
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.sandbox_probe import SandboxProbe
+from workshop_lib.state_folder import made
+from workshop_lib.surroundings import lacking, left_out
 from workshop_lib.worker_spec import RESTRICTIONS
 
 PROJECT = "durable-agents-workshop"
@@ -46,9 +48,41 @@ def python_version() -> list[Finding]:
     """This Python against the project's range."""
     wanted = _project()["requires-python"]
     here = platform.python_version()
-    if SpecifierSet(wanted).contains(here, prereleases=True):
-        return [ok("Python", f"{here} ({sys.executable})")]
-    return [fail("Python", f"{here} is not in {wanted}", "uv sync --python 3.12")]
+    if not SpecifierSet(wanted).contains(here, prereleases=True):
+        return [fail("Python", f"{here} is not in {wanted}", "uv sync --python 3.12")]
+    if missing := lacking():
+        what = f"{here} ({sys.executable}) was built without {', '.join(missing)}"
+        return [fail("Python", what, "uv sync --python /usr/bin/python3, or another whole Python")]
+    return [ok("Python", f"{here} ({sys.executable})")]
+
+
+def environment_variables() -> list[Finding]:
+    """What the environment says can be used by the clients that call models. No value is shown."""
+    findings = [
+        warn(
+            "environment",
+            f"{name} is left out: {reason}",
+            f"correct or unset {name}; nothing is lost by that for the offline model",
+        )
+        for name, reason in left_out().items()
+    ]
+    try:  # what these two read is more than is known here
+        import httpx  # LiteLLM's
+        import httpx2
+
+        httpx.Client().close()
+        httpx2.Client().close()
+    except Exception as error:
+        suspects = sorted(n for n in os.environ if re.search(r"_PROXY$|^SSL|_BUNDLE$", n.upper()))
+        names = ", ".join(suspects) or "a setting of this machine"
+        findings.append(
+            fail(
+                "environment",
+                f"no HTTP client can be made ({type(error).__name__}) because of one of: {names}",
+                f"unset {names}",
+            )
+        )
+    return findings or [ok("environment", "no variable is in the way")]
 
 
 def packages() -> list[Finding]:
@@ -146,7 +180,7 @@ def state_folder(*, fix: bool = False) -> list[Finding]:
     elsewhere = "set WORKSHOP_STATE_DIR to a folder on a local disk that belongs to you"
     try:
         if fix:
-            folder.mkdir(parents=True, exist_ok=True)
+            made(folder)
         there = folder
         while not there.exists():
             there = there.parent
@@ -164,6 +198,9 @@ def state_folder(*, fix: bool = False) -> list[Finding]:
                 elsewhere,
             )
         ]
+    if folder.exists() and folder.stat().st_mode & 0o077:
+        text = f"{folder} is open to other users of this machine"
+        return [warn("state folder", text, f"workshop doctor --fix, or chmod 700 {folder}")]
     return [ok("state folder", f"{folder}" + ("" if folder.exists() else " (made when needed)"))]
 
 

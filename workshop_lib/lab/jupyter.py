@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from workshop_lib.lab import jupyter_address
 from workshop_lib.lab.notebooks import prepare_workspace
 from workshop_lib.settings import get_settings
 
@@ -28,7 +29,9 @@ def run_jupyter(
     copied = prepare_workspace(workspace)
     if copied:
         say(f"{len(copied)} notebooks copied to {workspace}")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={workspace}"]
+    command = [sys.executable, "-P", "-m", "jupyterlab", "--ip=127.0.0.1"]
+    command.append(f"--notebook-dir={workspace}")
+    command.append(f"--ServerApp.jpserver_extensions={jupyter_address.__name__}=True")
     # The address is what a person looks for. It is shown at every level; harmless warnings are not.
     command.append("--Application.log_level=ERROR")
     # Cells and outputs do not travel in the clear between JupyterLab and kernel on a shared machine.
@@ -49,6 +52,8 @@ def run_jupyter(
         # The project's own kernel wins over one of the same name in the user's home.
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_PATH": os.pathsep.join(configs),
+        # Kernels are found by it, and have this folder wherever they work.
+        "WORKSHOP_STATE_DIR": str(get_settings().state_dir),
     }
     say("Ctrl-C twice ends the lab.")
     process = subprocess.Popen([*command, *(arguments or [])], env=env)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from workshop_lib import state_folder
 from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
@@ -203,7 +204,7 @@ def _launch(
         preferred: where it listens if that port is free and none has to be.
         outlive: it stays when this process ends.
     """
-    command = [sys.executable, "-m", SERVERS[name], "--transport", "http"]
+    command = [sys.executable, "-P", "-m", SERVERS[name], "--transport", "http"]
     if port:
         command += ["--port", str(port)]
     if preferred:
@@ -211,8 +212,7 @@ def _launch(
     if not outlive:
         command.append("--while-stdin-open")
     state = get_settings().state_dir
-    log = state / "logs" / f"mcp-{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = state_folder.made(state, "logs") / f"mcp-{name}.log"
     with log.open("ab") as output:
         begins_at = output.tell()
         process = subprocess.Popen(

@@ -4,7 +4,9 @@ Learners open copies in `workspace/`, which nothing here ever overwrites: a copy
 none, and a reset keeps what it replaces. Left out: how the notebooks come about (`tools/build_notebooks`).
 """
 
+import os
 import shutil
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -21,7 +23,9 @@ def prepare_workspace(workspace: Path, notebooks: Path = NOTEBOOKS) -> list[Path
         WorkshopError: there is no notebook to copy, or the workspace cannot be written.
     """
     editions = _editions(notebooks)
-    missing = [edition for edition in editions if not (workspace / edition.name).exists()]
+    _refuse_originals(workspace, notebooks)
+    # A link that leads nowhere is the learner's too.
+    missing = [e for e in editions if not os.path.lexists(workspace / e.name)]
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         return [_copy(edition, workspace / edition.name) for edition in missing]
@@ -49,6 +53,7 @@ def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) ->
             expected=f"one of {', '.join(editions)}.",
             fix="run `workshop notebook reset NN` with one of these.",
         )
+    _refuse_originals(workspace, notebooks)
     copy = workspace / edition.name
     backup = None
     try:
@@ -81,9 +86,18 @@ def _editions(notebooks: Path) -> list[Path]:
 
 def _copy(edition: Path, copy: Path) -> Path:
     """Copy by way of a hidden file, so that a copy is there whole or not at all."""
-    part = copy.with_name(f".{copy.name}.part")
-    shutil.copyfile(edition, part)
-    return part.replace(copy)
+    handle, name = tempfile.mkstemp(dir=copy.parent, prefix=f".{copy.stem}-", suffix=".part")
+    os.close(handle)
+    shutil.copyfile(edition, name)
+    return Path(name).replace(copy)
+
+
+def _refuse_originals(workspace: Path, notebooks: Path) -> None:
+    if workspace.resolve() in (notebooks.resolve(), (PROJECT_ROOT / "solutions").resolve()):
+        raise WorkshopError(
+            f"{workspace} holds the project's own notebooks, not copies of them.",
+            fix="set WORKSHOP_WORKSPACE to another folder, or unset it.",
+        )
 
 
 def _backup_path(copy: Path) -> Path:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from workshop_lib import state_folder
 from workshop_lib.settings import get_settings
 
 LARGEST_ORDER = 1 << 20  # bytes
@@ -115,12 +116,11 @@ class _Server:
     """The process to fork from, and the way to ask it."""
 
     def __init__(self) -> None:
-        logs = get_settings().state_dir / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        logs = state_folder.made(get_settings().state_dir, "logs")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, (logs / "fork-server.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workshop_lib.lab.fork_server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "workshop_lib.lab.fork_server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -196,7 +196,7 @@ def start(
             with contextlib.suppress(OSError):  # it takes longer, and works all the same
                 return _get_server().fork(order, [stdin, stdout, stderr, *pass_fds])
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-P", "-m", module, *arguments],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from workshop_lib import state_folder
 from workshop_lib.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def record(notebook: str, check: str, passed: bool) -> None:
     """Write one run of a check down. What keeps it from being written is logged, not raised."""
     path = _path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        state_folder.made(path.parent)
         with FileLock(path.with_suffix(".lock"), timeout=5):
             progress = _load(path, put_aside=True)
             entry = progress.notebooks.setdefault(notebook, {}).setdefault(check, CheckRecord())

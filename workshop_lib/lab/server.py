@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock, Timeout
 
-from workshop_lib import connect, ports
+from workshop_lib import connect, ports, state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import database, dev_server
 from workshop_lib.lab.namespaces import ensure_namespaces, wanted_namespaces
@@ -185,7 +185,7 @@ def _fresh_layout(cli: str, folder: Path) -> database.Layout:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the state folder: two notebooks that start the server at once start one."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        state_folder.made(folder)
         with FileLock(folder / "server.lock", timeout=LOCK_TIMEOUT):
             yield
     except Timeout:

@@ -36,7 +36,7 @@ class PortLost(WorkshopError):
 def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
     """Start the process and wait until it serves; leave nothing behind when it does not."""
     log = folder / "logs" / "server.log"
-    log.parent.mkdir(exist_ok=True)
+    log.parent.mkdir(mode=0o700, exist_ok=True)
     if log.exists():
         log.replace(log.with_suffix(".log.1"))  # the run before stays readable, and no file grows
     port = int(arguments[arguments.index("--port") + 1])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.mcp_servers import spawn
 from workshop_lib.mcp_wire import SERVERS
@@ -101,17 +102,16 @@ def stop_services(timeout: float = 10) -> list[str]:
                 process.kill()
         stopped.append(str(service))
     for path in _folder().glob("*.json"):
-        path.unlink(missing_ok=True)
+        if path.stem in SERVICES or path.stem.startswith(MCP_PREFIX):
+            path.unlink(missing_ok=True)
     return stopped
 
 
 def _start(name: str, module: str) -> Service:
-    logs = get_settings().state_dir / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{name}.log"
+    log = state_folder.made(get_settings().state_dir, "logs") / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -127,11 +127,11 @@ def _start(name: str, module: str) -> Service:
 
 def _record(name: str, process: "subprocess.Popen[bytes]") -> Service:
     service = Service(name, process.pid, psutil.Process(process.pid).create_time())
-    (_folder() / f"{name}.json").write_text(json.dumps(asdict(service)), encoding="utf-8")
+    folder = state_folder.made(get_settings().state_dir, "services")
+    (folder / f"{name}.json").write_text(json.dumps(asdict(service)), encoding="utf-8")
     return service
 
 
 def _folder() -> Path:
-    folder = get_settings().state_dir / "services"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Where the pid files are. It may not exist yet."""
+    return get_settings().state_dir / "services"

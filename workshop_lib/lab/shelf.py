@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from workshop_lib import state_folder
 from workshop_lib.settings import get_settings
 
 FIRST = {"STP-ORG-001": 247}  # badge sets, as in the inventory
@@ -61,6 +62,6 @@ def _read() -> dict[str, Any]:
 
 def _write(content: dict[str, Any]) -> None:
     part = _file().with_suffix(".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    state_folder.made(part.parent)
     part.write_text(json.dumps(content), encoding="utf-8")
     part.replace(_file())

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from temporalio.client import WorkflowHandle
 
+from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import processes, registry
 from workshop_lib.lab.cell_files import cells_dir
@@ -235,8 +236,7 @@ def _pickled(spec: WorkerSpec) -> bytes:
 
 def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str]) -> WorkerProcess:
     state = get_settings().state_dir
-    logs = state / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = state_folder.made(state, "logs")
     handle, name = tempfile.mkstemp(prefix=f"worker-{spec.name}-", suffix=".log", dir=logs)
     stdin, ours = os.pipe()
     try:

@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
@@ -155,7 +156,7 @@ def _file_index(counter: str) -> int:
     """How many requests were counted before, by all processes."""
     path = counter_file(counter)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        state_folder.made(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, b".")

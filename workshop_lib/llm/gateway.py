@@ -13,7 +13,6 @@ A call ends in one of three ways:
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -166,9 +165,6 @@ def _litellm() -> Any:
     global _litellm_module
     with _setup_lock:
         if _litellm_module is None:
-            os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-            # Any other mode makes it read the nearest `.env` by itself, placeholders and all.
-            os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
             with large_import():
                 import litellm
 

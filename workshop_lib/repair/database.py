@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.surroundings import require_python
 
 WAIT_SECONDS = 10  # for a lock that another repair holds, and for the database to answer
 
@@ -54,6 +55,7 @@ def engine_of(url: URL) -> Engine:
                 fix="uv sync --extra postgres",
             ) from None
     assert url.database
+    require_python()
     engine = create_engine(
         url,
         poolclass=NullPool,  # the file may be removed and come back while this process lives

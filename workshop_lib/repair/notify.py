@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib import harmless
+from workshop_lib import harmless, state_folder
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
@@ -79,8 +79,7 @@ def _write(notification: Notification) -> Path:
     # Not wrapped or encoded: a person may read the file as it is.
     text = harmless.block(f"{notice.summary}\n\n{notification.body}").strip()
     mail.set_content(text + "\n", cte="8bit")
-    folder = get_settings().state_dir / "outbox"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = state_folder.made(get_settings().state_dir, "outbox")
     path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"
     write_atomically(path, mail.as_bytes())
     return path

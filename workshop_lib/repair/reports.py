@@ -23,6 +23,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
+from workshop_lib import state_folder
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.settings import get_settings
 
@@ -86,8 +87,7 @@ async def save_report(request: SaveReport) -> ReportFiles:
 
 
 def _save(request: SaveReport) -> ReportFiles:
-    folder = get_settings().state_dir / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = state_folder.made(get_settings().state_dir, "reports")
     name = f"{file_name(request.scope)}-{request.kind}"
     markdown, pdf = folder / f"{name}.md", folder / f"{name}.pdf"
     write_atomically(pdf, to_pdf(request.markdown))

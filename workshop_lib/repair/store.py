@@ -32,7 +32,7 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from workshop_lib import harmless
+from workshop_lib import harmless, state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import tables
 from workshop_lib.repair.damage import StoreDamaged, damage_of, put_aside, rows_of, validated
@@ -217,6 +217,7 @@ class OrderStore:
                     connection.execute(text("LOCK TABLE store_info IN ACCESS EXCLUSIVE MODE"))
             elif (found := connection.execute(text("PRAGMA quick_check(1)")).scalar()) != "ok":
                 raise StoreDamaged(f"{place_of(self._url)} is damaged: {harmless.line(found)}.")
+            tables.refuse_foreign(connection)
             # Dropped and not emptied: the tables may be those of an older version.
             tables.metadata.drop_all(connection)
             tables.metadata.create_all(connection)
@@ -237,6 +238,7 @@ class OrderStore:
             if not _is_ready(connection):
                 _lock_creation(connection)
                 if not _is_ready(connection):  # else another process did it while we waited
+                    tables.refuse_foreign(connection)
                     tables.metadata.create_all(connection)
                     tables.load_data(connection, self._data)
             yield connection
@@ -285,7 +287,7 @@ def open_store() -> OrderStore:
     if not url:
         folder = get_settings().state_dir
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            state_folder.made(folder)
         except OSError as error:
             raise StoreUnavailable(
                 f"The folder {folder} of the order store cannot be made: {error.strerror}.",

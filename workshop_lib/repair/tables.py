@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     insert,
+    inspect,
 )
 
 from workshop_lib.errors import WorkshopError
@@ -111,6 +112,21 @@ ledger = Table(
     # Whoever asks: the same thing is requested once for an order.
     UniqueConstraint("tool", "order_id", "item_id", name="one_request"),
 )
+
+
+def refuse_foreign(connection: Connection) -> None:
+    """Keep away from a database where another program has tables of these names.
+
+    Raises:
+        WorkshopError: it has.
+    """
+    there = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    if there and store_info.name not in there:
+        raise WorkshopError(
+            f"The database of the order store holds tables of another program: {', '.join(there)}.",
+            expected="a database of its own. Nothing was changed there.",
+            fix="correct ORDERS_DATABASE_URL, or unset it to use the file in the state folder.",
+        )
 
 
 def write_order(connection: Connection, order: Order) -> None:

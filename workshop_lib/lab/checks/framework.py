@@ -41,7 +41,7 @@ from temporalio.client import (
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
-from workshop_lib import harmless
+from workshop_lib import harmless, state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.failures import chain
 from workshop_lib.lab import progress
@@ -314,11 +314,12 @@ def _is_learners(filename: str) -> bool:
 
 def _log_crash(info: CheckInfo, error: Exception) -> Path:
     """Append the full traceback to the log of the checks. Returns the log's path, written or not."""
-    path = get_settings().state_dir / "logs" / "checks.log"
+    state = get_settings().state_dir
+    path = state / "logs" / "checks.log"
     text = "".join(traceback.format_exception(error))
     when = datetime.now().astimezone().isoformat(timespec="seconds")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        state_folder.made(state, "logs")
         with path.open("a", encoding="utf-8") as log:
             log.write(f"{when} notebook {info.notebook}, check {info.name}\n{text}\n")
     except OSError as failed:
