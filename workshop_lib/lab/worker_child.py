@@ -17,13 +17,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from workshop_lib.connect import connect
+from temporalio.worker import Worker
+
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, interceptors_for, runner_for
 from workshop_lib.lab.explaining import start_failure
-from workshop_lib.lab.registry import identity
-from workshop_lib.lab.workers import STOP_GENTLY, run_until
+from workshop_lib.lab.workers import STOP_GENTLY
 from workshop_lib.large_imports import large_import
+from workshop_lib.service import client_for, serve_until
 from workshop_lib.worker_spec import WorkerSpec
 
 
@@ -57,8 +58,6 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
     """Serve a spec until SIGTERM; says on the pipe that it polls."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    plugins = [make() for make in spec.client_plugins]
-    client = await connect(spec.namespace, plugins=plugins, identity=identity(spec.name))
     options: dict[str, Any] = {}
     if kill_at:
         point = KillPoint.parse(kill_at)
@@ -69,8 +68,18 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
     # Before it says that it is ready, so that a lesson sees the work and not the import.
     for warm_up in spec.warm_ups:
         await warm_up()
-    worker = spec.build(client, activity_executor=ThreadPoolExecutor(100), **options)
-    await run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
+    threads = ThreadPoolExecutor(100)
+
+    async def make() -> Worker:
+        return spec.build(await client_for(spec), activity_executor=threads, **options)
+
+    untold = [pipe]  # on a server that comes later it polls again, and its parent has heard already
+
+    def polls() -> None:
+        if untold:
+            _say(untold.pop(), {"ready": spec.banner()})
+
+    await serve_until(stop, spec, make, polls)
 
 
 def _leave_with(parent: int) -> None:
