@@ -88,9 +88,8 @@ class Life:
             with contextlib.suppress(AttributeError):  # it has stopped in this moment
                 worker._bridge_worker.initiate_shutdown()
         for future in self._dependents.copy():
-            loop = future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(future.cancel)
+            with contextlib.suppress(RuntimeError):  # its loop has closed
+                future.get_loop().call_soon_threadsafe(future.cancel)
         with contextlib.suppress(OSError):  # where it was a child of this process
             os.waitpid(self._pid, os.WNOHANG)
 
