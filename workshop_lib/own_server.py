@@ -22,7 +22,13 @@ from typing import Any
 
 from temporalio.plugin import SimplePlugin
 from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient
-from temporalio.worker import Worker
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    Worker,
+    WorkerConfig,
+)
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.records import End, live_record
@@ -127,6 +133,16 @@ class OwnServer(SimplePlugin):
         await self._service.alive()
         return self._service
 
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Put the guard around activities, outermost."""
+        config["interceptors"] = [_Guard(self), *config.get("interceptors", ())]
+        return super().configure_worker(config)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server that the client is connected to has ended."""
+        return self._service is None or self._service.has_ended
+
     async def run_worker(
         self,
         worker: Worker,
@@ -156,6 +172,25 @@ class OwnServer(SimplePlugin):
             _in_background.add(task)
             task.add_done_callback(_forget)
         raise NoServer
+
+
+class _Guard(Interceptor):
+    """Runs no activity that came after the server's end: it is somebody else's."""
+
+    def __init__(self, server: OwnServer) -> None:
+        self._server = server
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Look before each activity: a busy process may take one before it hears of the end."""
+        guard = ActivityInboundInterceptor(next)
+
+        async def execute_activity(input: ExecuteActivityInput) -> Any:  # noqa: A002
+            if self._server.has_ended:
+                raise NoServer
+            return await next.execute_activity(input)
+
+        guard.execute_activity = execute_activity  # type: ignore[method-assign]
+        return guard
 
 
 _in_background: set["asyncio.Future[Any]"] = set()
@@ -197,6 +232,11 @@ class _OwnServiceClient(ServiceClient):
     def update_api_key(self, api_key: str | None) -> None:
         """As the SDK's own."""
         self._there.update_api_key(api_key)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server of the connection that there is has ended."""
+        return self._life is None or self._life.over
 
     async def alive(self) -> Life:
         """The server's life; connects anew where the one before is over."""

@@ -55,6 +55,10 @@ async def serve(spec: WorkerSpec) -> None:
     async def make() -> Worker:
         return spec.build(await client_for(spec))
 
+    # First: while a library loads, the process is too busy to notice in time that its server has ended.
+    for warm_up in spec.warm_ups:
+        await warm_up()
+
     def polls() -> None:
         logger.info(spec.banner())
 
