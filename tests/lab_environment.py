@@ -60,6 +60,7 @@ def lab(folder: Path) -> Iterator[pytest.MonkeyPatch]:
             WORKSHOP_STATE_DIR=folder,
             WORKSHOP_TEMPORAL_PORT=free_port(),
             WORKSHOP_UI_PORT=free_port(),
+            WORKSHOP_HTTP_PORT=free_port(),
             TEMPORAL_CONFIG_FILE=folder / "no-profile.toml",
         )
         try:

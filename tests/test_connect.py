@@ -20,6 +20,7 @@ from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.lab.server import ensure_server
+from workshop_lib.own_server import NoServer
 
 SECRET = "sk-very-secret-0123456789"
 
@@ -62,8 +63,14 @@ async def refused(**options: Any) -> str:
 # Which server
 
 
-def test_nothing_set_and_nothing_running_is_the_default_address(patch: pytest.MonkeyPatch) -> None:
-    assert connect.server_address() == "127.0.0.1:7233"
+def no_server() -> None:
+    """Nobody is meant: no address is taken by default, for whoever listens there is somebody else's."""
+    with pytest.raises(NoServer, match="does not run"):
+        connect.server_address()
+
+
+def test_nothing_set_and_nothing_running_is_nobody(patch: pytest.MonkeyPatch) -> None:
+    no_server()
     assert connect.ui_url() is None
     assert not connect.address_is_users()
 
@@ -82,11 +89,11 @@ def test_a_dead_or_reused_pid_is_no_server(patch: pytest.MonkeyPatch, tmp_path: 
     record = json.loads((tmp_path / "server.json").read_text())
     reused = record | {"create_time": 1.0, "command": ["something", "else"]}
     (tmp_path / "server.json").write_text(json.dumps(reused))
-    assert connect.server_address() == "127.0.0.1:7233"
+    no_server()
     (tmp_path / "server.json").write_text(json.dumps(record))
     psutil.Process(record["pid"]).kill()
     psutil.Process(record["pid"]).wait()
-    assert connect.server_address() == "127.0.0.1:7233"
+    no_server()
 
 
 def test_a_clock_that_was_set_does_not_hide_a_living_server(
@@ -99,7 +106,7 @@ def test_a_clock_that_was_set_does_not_hide_a_living_server(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": null}'])
 def test_a_broken_note_is_no_server(patch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     (tmp_path / "server.json").write_text(text)
-    assert connect.server_address() == "127.0.0.1:7233"
+    no_server()
 
 
 def test_what_the_user_set_wins(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import database, dev_server, namespaces, server, server_process
 from workshop_lib.lab.server import Server, ensure_namespaces, ensure_server, status, stop
+from workshop_lib.records import write_record
 from workshop_lib.settings import get_settings
 
 
@@ -62,7 +64,11 @@ def test_started_once_and_adopted_after(state: Path) -> None:
     assert first.started and first.adopted is None and first.note is None
     assert port_of(first) == get_settings().temporal_port
     second, third = ensure_server(), ensure_server(in_memory=True)
-    assert second == third == Server(first.address, first.ui_url, first.pid, False, "own")
+    assert (
+        second
+        == third
+        == Server(first.address, first.ui_url, first.pid, False, "own", first.http_address)
+    )
     assert status() == second
     assert connect.server_address() == first.address
     assert connect.ui_url() == first.ui_url
@@ -203,6 +209,45 @@ def test_a_default_port_that_is_taken_gives_another_and_says_so(
         assert f"port {port} is held by" in str(found.note)
         assert f"Temporal is on {port_of(found)}" in str(found.note)
         assert f"port {ui_port} is held by" in str(found.note)
+
+
+def listens_at(pid: int | None) -> set[int]:
+    connections = psutil.Process(pid).net_connections(kind="tcp")
+    return {connection.laddr.port for connection in connections if connection.status == "LISTEN"}
+
+
+def test_its_http_api_listens_where_it_is_said_to(patch: pytest.MonkeyPatch, state: Path) -> None:
+    set_env(patch, WORKSHOP_HTTP_PORT=None)
+    found = ensure_server(in_memory=True)
+    http_port = int(str(found.http_address).rsplit(":", 1)[1])
+    assert http_port in listens_at(found.pid)
+    url = f"http://{found.http_address}/api/v1/namespaces/default"
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        assert reply.status == 200
+    stop()
+    port = free_port()
+    set_env(patch, WORKSHOP_HTTP_PORT=port)
+    assert ensure_server(in_memory=True).http_address == f"127.0.0.1:{port}"
+
+
+def test_without_the_web_ui(patch: pytest.MonkeyPatch, state: Path) -> None:
+    ui_port = get_settings().ui_port
+    set_env(patch, WORKSHOP_WEB_UI="false")
+    found = ensure_server(in_memory=True)
+    assert found.ui_url is None
+    assert ui_port not in listens_at(found.pid)
+
+
+def test_one_whose_starter_was_killed_before_it_served_is_ended(state: Path) -> None:
+    left = subprocess.Popen(["sleep", "60"])
+    write_record(state, server.STARTING, left.pid)
+    assert ensure_server(in_memory=True).started
+    assert not living(left.pid)
+    assert not (state / server.STARTING).exists()
+    left = subprocess.Popen(["sleep", "60"])
+    write_record(state, server.STARTING, left.pid)
+    assert stop()
+    assert not living(left.pid)
 
 
 # What keeps it from starting
@@ -428,7 +473,9 @@ def test_every_flag_says_why_and_the_server_knows_it() -> None:
 def test_a_folder_without_write_ahead_logging(tmp_path: Path) -> None:
     assert database.supports_wal(tmp_path)
     assert not database.supports_wal(tmp_path / "missing")
-    here = dev_server.command("temporal", port=1, ui_port=2, database=tmp_path / "t.db", wal=False)
+    here = dev_server.command(
+        "temporal", port=1, http_port=2, ui_port=3, database=tmp_path / "t.db", wal=False
+    )
     assert not any("WAL" in argument for argument in here)
 
 
@@ -445,7 +492,7 @@ def test_a_server_that_loses_its_port_is_not_mistaken_for_the_one_that_holds_it(
 ) -> None:
     port = int(temporal_server.rsplit(":", 1)[1])
     arguments = dev_server.command(
-        dev_server.find_cli(), port=port, ui_port=free_port(), database=None
+        dev_server.find_cli(), port=port, http_port=free_port(), ui_port=None, database=None
     )
     with pytest.raises(server_process.PortLost):
         server_process.launch(arguments, tmp_path)

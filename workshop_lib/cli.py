@@ -35,12 +35,12 @@ from workshop_lib.cli_support import (
 from workshop_lib.edge import say
 from workshop_lib.mcp_cli import McpTransport, mcp_app
 from workshop_lib.repair_cli import repair_app
+from workshop_lib.services_cli import down, status, up
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
     from workshop_lib.agents.sessions import ChatClient
-    from workshop_lib.lab.services import Service
     from workshop_lib.worker_spec import WorkerSpec
 
 app = typer.Typer(
@@ -49,6 +49,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (up, down, status):
+    app.command()(command)
 notebook_app = typer.Typer(help="Your copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
 app.add_typer(mcp_app, name="mcp")
@@ -122,61 +124,6 @@ def lab(
             stop()
             say("Dev server stopped. Its data stays in the state folder.")
     raise typer.Exit(1 if status else 0)
-
-
-@app.command()
-def up() -> None:
-    """Start the dev server and all workers as processes, without JupyterLab."""
-    from workshop_lib.lab.services import start_services
-
-    server = start_server()
-    run(prepare(server))
-    for service in start_services():
-        say(_line(service))
-    say(f"Web UI: {server.ui_url}\nStop all of it with `workshop down`.")
-
-
-@app.command()
-def down() -> None:
-    """Stop the workers and the dev server of this project."""
-    from workshop_lib.lab.server import stop
-    from workshop_lib.lab.services import stop_services
-
-    stopped = stop_services()
-    if stop():
-        stopped.append("dev server")
-    say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
-
-
-@app.command()
-def status(as_json: Json = False) -> None:
-    """Say what runs."""
-    from workshop_lib.lab.server import status as server_status
-    from workshop_lib.lab.services import running_services
-    from workshop_lib.mcp_wire import listening_url
-
-    server = server_status()
-    services = running_services()
-    if as_json:
-        show_json(
-            {
-                "server": server and {"address": server.address, "ui_url": server.ui_url},
-                "workers": [{"name": s.name, "pid": s.pid} for s in services if not s.mcp_server],
-                "mcp_servers": [
-                    {"name": s.mcp_server, "pid": s.pid, "url": listening_url(s.mcp_server)}
-                    for s in services
-                    if s.mcp_server
-                ],
-            }
-        )
-        return
-    show(
-        f"dev server: {server.address}, Web UI {server.ui_url}" if server else "dev server: stopped"
-    )
-    for service in services:
-        show(_line(service))
-    if not services:
-        show("workers: none (`workshop up` starts them)")
 
 
 @app.command()
@@ -372,7 +319,8 @@ async def chat_worker(*, mcp_http: bool = False) -> AsyncIterator["Client"]:
         return [it(), finance(), orchestrator()]
 
     async with AsyncExitStack() as running:
-        client = await running.enter_async_context(serving(specs))
+        names = ("it", "finance", "orchestrator")
+        client = await running.enter_async_context(serving(names, specs))
         if mcp_http:
             from workshop_lib.lab.mcp_servers import ensured
 
@@ -402,14 +350,6 @@ async def _pieces(
 def _needs_servers(loop: LoopName, transport: McpTransport) -> bool:
     """Whether somebody has to serve MCP over HTTP; over stdio the worker starts its servers itself."""
     return loop is LoopName.MCP and transport is McpTransport.HTTP
-
-
-def _line(service: "Service") -> str:
-    """A service in one line."""
-    from workshop_lib.mcp_wire import listening_url
-
-    where = f", {listening_url(service.mcp_server)}" if service.mcp_server else ""
-    return f"{service}: pid {service.pid}{where}"
 
 
 async def end(chat: "ChatClient") -> None:

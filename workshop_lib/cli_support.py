@@ -136,18 +136,19 @@ async def connected() -> AsyncIterator["Client"]:
 
 @asynccontextmanager
 async def serving(
-    specs: Callable[[], "Sequence[WorkerSpec]"], *, calls_models: bool = True
+    names: Sequence[str],
+    specs: Callable[[], "Sequence[WorkerSpec]"],
+    *,
+    calls_models: bool = True,
 ) -> AsyncIterator["Client"]:
-    """A server, and workers in this process that serve while the block runs.
+    """A server, and workers that serve while the block runs: those that poll already, or ones of its own.
 
     Args:
-        specs: makes the workers' specs. Called late, because their modules take long to import. The
-            client that is given is that of the last one.
+        names: which workers are needed.
+        specs: makes their specs. Called late and where need be, because their modules take long to import.
         calls_models: load the model library first, and say now what is wrong with the model.
     """
-    from workshop_lib.connect import connect
-    from workshop_lib.lab.notices import Notices
-    from workshop_lib.llm.gateway import warm_up
+    from workshop_lib.lab.stand_ins import find_gaps, there_may_be
     from workshop_lib.settings import get_settings
 
     # What fails is told to the user by the command; a log line for each attempt would be noise here.
@@ -155,16 +156,23 @@ async def serving(
     loading: asyncio.Task[None] | None = None
     if calls_models:
         get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of work
+
+    def load() -> "asyncio.Task[None]":
+        from workshop_lib.llm.gateway import warm_up
+
+        return asyncio.create_task(warm_up())
+
+    if calls_models and not there_may_be(names):
         # The library takes seconds to load; do it while the server starts. The worker would begin later.
-        loading = asyncio.create_task(warm_up())
-    async with connected(), AsyncExitStack() as workers:
-        if loading is not None:
-            await loading
-        for spec in specs():
-            client = await connect(
-                spec.namespace,
-                plugins=[make() for make in spec.client_plugins],
-                interceptors=[Notices(say)],
-            )
-            await workers.enter_async_context(spec.build(client))
+        loading = load()
+    async with connected() as client, AsyncExitStack() as workers:
+        gaps = await find_gaps(client, names, say)
+        if gaps:
+            from workshop_lib.service import polling
+
+            if calls_models:
+                await (loading or load())
+            for spec in specs():
+                for queue in gaps.get(spec.name, []):
+                    await workers.enter_async_context(polling(spec.with_queue(queue)))
         yield client

@@ -2,23 +2,23 @@
 
 Where the server is and how it is reached (local, mTLS, API key) is Temporal's own environment
 configuration: `TEMPORAL_ADDRESS`, `TEMPORAL_API_KEY`, `TEMPORAL_TLS_*`, or a profile of a TOML file named
-by `TEMPORAL_PROFILE`. Where nothing is set, it is the dev server of this project's state folder.
+by `TEMPORAL_PROFILE`. Where nothing is set, it is the dev server of this project's state folder and no
+other (`own_server`): there is no default address.
 
 Left out: starting that server, which is the classroom's business (`lab.server`), and the namespace's name,
 which comes from `settings` so that clients, workers and endpoints agree on it.
 """
 
 import asyncio
-import json
+import atexit
 import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import psutil
 from temporalio.client import Client, Interceptor, Plugin
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
@@ -32,12 +32,14 @@ from temporalio.runtime import (
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.failures import DATA_CONVERTER
+from workshop_lib.own_server import NoServer, OwnServer
+from workshop_lib.records import live_record
 from workshop_lib.settings import get_settings
 
-DEFAULT_ADDRESS = "127.0.0.1:7233"
-RECORD_NAME = "server.json"
-
 _quiet = False
+# A thread of the SDK's core tells the event loop that something is done, and lets go of Python's lock just
+# after. A process that ends in that moment aborts (`PyGILState_Release`, a few runs of a hundred): wait a bit.
+atexit.register(time.sleep, 0.1)
 
 
 async def connect(
@@ -60,11 +62,13 @@ async def connect(
         timeout: seconds until the server counts as unreachable.
 
     Raises:
+        NoServer: no server is named, and the state folder's own does not run.
         WorkshopError: no server answers, or it refuses the key or the certificate. No secret is shown.
     """
     quiet_runtime()
     config = connect_config()
     address = server_address()
+    own = [] if config.get("target_host") else [OwnServer(get_settings().state_dir)]
     options: dict[str, Any] = dict(config) | {
         "target_host": address,
         "namespace": namespace or get_settings().orchestrator_namespace,
@@ -73,7 +77,7 @@ async def connect(
         async with asyncio.timeout(timeout):
             return await Client.connect(
                 **options,
-                plugins=list(plugins),
+                plugins=[*own, *plugins],
                 interceptors=list(interceptors),
                 data_converter=data_converter,
                 identity=identity,
@@ -126,12 +130,16 @@ def address_is_users() -> bool:
 
 
 def server_address() -> str:
-    """`host:port`: what the user set, else this state folder's dev server, else the default address."""
-    users = connect_config().get("target_host")
-    if users:
+    """`host:port`: what the user set, else where this state folder's dev server listens.
+
+    Raises:
+        NoServer: nothing is set, and that server does not run.
+    """
+    if users := connect_config().get("target_host"):
         return users
-    record = live_record(get_settings().state_dir)
-    return str(record["address"]) if record else DEFAULT_ADDRESS
+    if record := live_record(get_settings().state_dir):
+        return str(record["address"])
+    raise NoServer
 
 
 def ui_url() -> str | None:
@@ -147,27 +155,6 @@ def ui_url() -> str | None:
         return "https://cloud.temporal.io"
     if record and (not users or users == record["address"]):
         return record["ui_url"]  # type: ignore[no-any-return]
-    return None
-
-
-def live_record(state_dir: Path, name: str = RECORD_NAME) -> dict[str, Any] | None:
-    """What a record in a state folder says of a server's process, if that process lives, else None.
-
-    Args:
-        name: of the file; the dev server's by default.
-    """
-    try:
-        record = json.loads((state_dir / name).read_text(encoding="utf-8"))
-        process = psutil.Process(record["pid"])
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        # A pid is reused. The start time tells, except where the clock was set since (a laptop or WSL
-        # that slept): there the command line does.
-        same_start = abs(process.create_time() - record["create_time"]) < 2
-        if same_start or process.cmdline() == record["command"]:
-            return dict(record)
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        pass  # no file, a half-written one, or no such process: nothing lives there
     return None
 
 

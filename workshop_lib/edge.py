@@ -185,10 +185,10 @@ def _log(error: BaseException | None) -> Path | None:
     if error is None or isinstance(error, KeyboardInterrupt):
         return None
     try:
+        from workshop_lib import state_folder
         from workshop_lib.settings import get_settings
 
-        path = get_settings().state_dir.absolute() / "logs" / "errors.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = state_folder.made(get_settings().state_dir, "logs").absolute() / "errors.log"
         anew = path.exists() and path.stat().st_size > MAX_LOG
         when = datetime.now().astimezone().isoformat(timespec="seconds")
         with path.open("w" if anew else "a", encoding="utf-8", errors="backslashreplace") as log:

@@ -32,8 +32,9 @@ from temporalio.service import RPCError
 from workshop_lib.connect import connect, server_address
 from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
-from workshop_lib.mcp_wire import Transport, remove_record, url_of, users_port, write_record
+from workshop_lib.mcp_wire import Transport, url_of, users_port, write_record
 from workshop_lib.ports import LOCALHOST, holder, is_free, next_free
+from workshop_lib.records import remove_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def create_server(
             "status": "ok" if reachable else "no Temporal server",
             "server": name,
             "namespace": namespace,
-            "temporal": server_address(),
+            "temporal": server_address() if reachable else None,
         }
         return JSONResponse(said, status_code=200 if reachable else 503)
 
@@ -218,7 +219,7 @@ def _serve_http(server: FastMCP, listening: socket.socket, while_stdin_open: boo
     if while_stdin_open:
         threading.Thread(target=_leave_with_stdin, daemon=True).start()
     port = listening.getsockname()[1]
-    record = write_record(server.name, url_of(port))
+    record = write_record(server.name, url_of(port), stays=not while_stdin_open)
     try:
         print(url_of(port), flush=True)
         asyncio.run(

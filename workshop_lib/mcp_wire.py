@@ -4,17 +4,13 @@ A server that listens writes its address into the state folder, so that callers 
 whatever port it got. Left out: the server (`mcp_service`) and the callers.
 """
 
-import json
-import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import psutil
 from pydantic import BaseModel, Field
 
-from workshop_lib import state_folder
-from workshop_lib.connect import live_record
 from workshop_lib.ports import LOCALHOST
+from workshop_lib.records import SERVICES, record_service, remove_record, services
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 Transport = Literal["stdio", "http"]
@@ -26,6 +22,7 @@ SERVERS = {
     "repair": "workshop_lib.repair.mcp_server",
 }
 TEAM_SERVERS = ("it", "finance")  # the ones that the chat agent uses
+MCP_PREFIX = "mcp-"  # what the names of their records begin with
 SERVER_DOWN = "McpServerDown"  # the type of a caller's error when a server did not answer
 
 
@@ -66,8 +63,12 @@ def server_url(name: str) -> str:
 
 def listening_url(name: str) -> str | None:
     """Where a server of this state folder listens, or None when none does."""
-    record = live_record(get_settings().state_dir, _record_name(name))
-    return str(record["url"]) if record else None
+    urls = [
+        str(record["url"])
+        for record in services(get_settings().state_dir)
+        if record.get("name") == MCP_PREFIX + name and "url" in record
+    ]
+    return urls[-1] if urls else None
 
 
 def url_of(port: int) -> str:
@@ -80,41 +81,16 @@ def health_url(url: str) -> str:
     return url.removesuffix("/mcp") + "/health"
 
 
-def write_record(name: str, url: str) -> Path:
-    """Say where this process serves. Returns the file, to be removed at the end."""
-    process = psutil.Process()
-    record: dict[str, Any] = {
-        "url": url,
-        "pid": process.pid,
-        "create_time": process.create_time(),
-        "command": process.cmdline(),
-    }
-    path = get_settings().state_dir / _record_name(name)
-    state_folder.made(path.parent)
-    # In one step: who reads it must not see half of it.
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(record), encoding="utf-8")
-    draft.replace(path)
-    return path
+def write_record(name: str, url: str, *, stays: bool = False) -> Path:
+    """Say where this process serves. Returns the file, to be removed at the end.
 
-
-def remove_record(path: Path) -> None:
-    """Take back what `write_record` said, unless another server has taken the name since."""
-    _remove(path, os.getpid())
+    Args:
+        stays: it does not end with the process that started it, but with `workshop down`.
+    """
+    kind = "service" if stays else "mcp"
+    return record_service(get_settings().state_dir, MCP_PREFIX + name, kind=kind, url=url)
 
 
 def forget_server(name: str, pid: int) -> None:
     """Take back what a server said that has died before it could do so itself."""
-    _remove(get_settings().state_dir / _record_name(name), pid)
-
-
-def _remove(path: Path, pid: int) -> None:
-    try:
-        if json.loads(path.read_text(encoding="utf-8"))["pid"] == pid:
-            path.unlink()
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # it is gone, with its folder perhaps
-
-
-def _record_name(name: str) -> str:
-    return f"mcp-{name}.json"
+    remove_record(get_settings().state_dir / SERVICES / f"{MCP_PREFIX}{name}-{pid}.json")

@@ -51,7 +51,7 @@ async def repair_worker(*, calls_models: bool = True) -> AsyncIterator["Client"]
 
         return [repair() if calls_models else replace(repair(), warm_ups=())]
 
-    async with serving(specs, calls_models=calls_models) as client:
+    async with serving(["repair"], specs, calls_models=calls_models) as client:
         yield client
 
 
@@ -64,7 +64,7 @@ async def repair_answers() -> AsyncIterator["Client"]:
 
         return [replace(repair(), activities=(), warm_ups=())]
 
-    async with serving(specs, calls_models=False) as client:
+    async with serving(["repair"], specs, calls_models=False) as client:
         yield client
 
 

@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     temporal_port: int | None = Field(
         None, validation_alias="WORKSHOP_TEMPORAL_PORT", ge=1, le=65535
     )
+    http_port: int | None = Field(None, validation_alias="WORKSHOP_HTTP_PORT", ge=1, le=65535)
     ui_port: int | None = Field(None, validation_alias="WORKSHOP_UI_PORT", ge=1, le=65535)
+    web_ui: bool = Field(True, validation_alias="WORKSHOP_WEB_UI")  # False: the server has none
 
     # ports of the MCP servers; same rule
     finance_mcp_port: int | None = Field(None, ge=1, le=65535)

@@ -25,12 +25,12 @@ _SERVER = rf"logs/server\.log(\.1)?|temporal\.db(\.version(\.new)?|{_DATABASE})"
 # `workshop clean` says that it stays.
 _FILES = re.compile(
     rf"""workshop-state\.json | {_SERVER} | layout-\w+/({_SERVER}) | probe-\w+/probe\.db{_DATABASE}
-    | server\.json(\.new)? | (server|services|progress)\.lock
+    | server\.json(\.\d+)?(\.new)? | (server|services|progress)\.lock
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
     | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.(json|part)
     | progress(\.damaged)?\.json | \.progress-\w+ | faults-[\w-]+\.count
-    | logs/(server|fork-server|checks|orchestrator|it|finance|repair|mcp-\w+|worker-[^/]+)\.log(\.1)?
-    | services/(orchestrator|it|finance|repair|mcp-\w+)(-\d+)?\.json
+    | logs/(server|fork-server|checks|errors|orchestrator|it|finance|repair|mcp-\w+|worker-[^/]+)\.log(\.1)?
+    | services/[^/]+\.json(\.\d+\.new)?
     | cells/\.?[A-Za-z]\w*__[0-9a-f]{{12}}\.py(\.part)?
     | cells/__pycache__/[A-Za-z]\w*__[0-9a-f]{{12}}\.[\w.-]+\.pyc(\.\d+)?
     | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml

@@ -9,6 +9,8 @@ Left out: how the worker runs. `lab.workers` does that in a classroom, `service`
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -149,6 +151,11 @@ class WorkerSpec:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def identity(name: str) -> str:
+    """How a worker of this process is called on the server: "name@pid@host"."""
+    return f"{name}@{os.getpid()}@{socket.gethostname()}"
 
 
 def _definition_name(definition: Any, attribute: str) -> str:

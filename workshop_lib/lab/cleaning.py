@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from workshop_lib import connect, state_folder
+from workshop_lib import records, state_folder
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server import stop
 from workshop_lib.lab.services import running_services, stop_services
@@ -36,7 +36,7 @@ def clean(folder: Path) -> list[str]:
             fix="end that first: Ctrl-C in its terminal, *Shut Down* for a kernel.",
         )
     stop_services()
-    if connect.live_record(folder):  # else what is called like its record need not be one
+    if records.live_record(folder):  # else what is called like its record need not be one
         stop(folder)
     return state_folder.delete(folder)
 
@@ -44,7 +44,7 @@ def clean(folder: Path) -> list[str]:
 def _others(folder: Path) -> Iterator[str]:
     """The processes that work with a state folder and that `workshop down` would not stop."""
     ours = {service.pid for service in running_services()}
-    if record := connect.live_record(folder):
+    if record := records.live_record(folder):
         ours.add(record["pid"])
     with contextlib.suppress(psutil.Error):
         here = psutil.Process()

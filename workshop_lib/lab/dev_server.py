@@ -3,7 +3,6 @@
 Left out: when to start it, and which server to adopt instead. `lab.server` decides that.
 """
 
-import json
 import os
 import re
 import shutil
@@ -13,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workshop_lib import connect, ports
+from workshop_lib import ports
 from workshop_lib.errors import WorkshopError
+from workshop_lib.records import SERVER, read_record
 from workshop_lib.settings import get_settings
 
 DEFAULT_PORT = 7233
 DEFAULT_UI_PORT = 8233
+HTTP_PORT_AFTER = 10  # the HTTP API's default port is so far from gRPC's
 
 
 class Flag(NamedTuple):
@@ -102,7 +103,8 @@ def command(
     cli: str,
     *,
     port: int,
-    ui_port: int,
+    http_port: int,
+    ui_port: int | None,
     database: Path | None,
     wal: bool = True,
     namespaces: Sequence[str] = (),
@@ -110,12 +112,15 @@ def command(
     """The argument list that starts the server.
 
     Args:
+        http_port: of the server's own HTTP API, which cannot be switched off and would take any port.
+        ui_port: None for a server without the Web UI.
         namespaces: made at the start, which saves the second that a later one takes to be usable.
         database: where its state is kept; None keeps it in memory.
         wal: whether the folder of the database supports write-ahead logging.
     """
     arguments = [cli, "server", "start-dev", "--ip", ports.LOCALHOST, "--port", str(port)]
-    arguments += ["--ui-port", str(ui_port)]
+    arguments += ["--http-port", str(http_port)]
+    arguments += ["--ui-port", str(ui_port)] if ui_port else ["--headless"]
     for namespace in namespaces:
         arguments += ["--namespace", namespace]
     arguments.append("--ui-disable-news-fetch")  # a classroom may have no network
@@ -137,18 +142,27 @@ def child_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("TEMPORAL_")}
 
 
-def choose_ports(folder: Path) -> tuple[int, int, str | None]:
-    """gRPC port, UI port and what to say about them.
+class Ports(NamedTuple):
+    """Where a server listens: gRPC, HTTP API, Web UI if it has one; and what to say about that."""
 
-    A server that was killed comes back where it was, so that workers that still run find it.
-    """
+    grpc: int
+    http: int
+    ui: int | None
+    note: str | None
+
+
+def choose_ports(folder: Path) -> Ports:
+    """Ports for a server. One that was killed comes back where it was, if that is still free."""
     settings = get_settings()
     chosen: list[int] = []
     taken: list[str] = []
     for label, variable, wanted, default, last in (
         ("Temporal", "WORKSHOP_TEMPORAL_PORT", settings.temporal_port, DEFAULT_PORT, "address"),
+        ("its HTTP API", "WORKSHOP_HTTP_PORT", settings.http_port, None, "http_address"),
         ("Web UI", "WORKSHOP_UI_PORT", settings.ui_port, DEFAULT_UI_PORT, "ui_url"),
     ):
+        if last == "ui_url" and not settings.web_ui:
+            continue
         if wanted is not None:
             if not ports.is_free(wanted):
                 raise WorkshopError(
@@ -162,23 +176,23 @@ def choose_ports(folder: Path) -> tuple[int, int, str | None]:
         if before and before not in chosen and ports.is_free(before):
             chosen.append(before)
             continue
-        port = ports.next_free(default)
+        port = ports.next_free(default or chosen[0] + HTTP_PORT_AFTER)
         while port in chosen:
             port = ports.next_free(port + 1)
-        if port != default:
+        if default and port != default:
             taken.append(
                 f"port {default} is held by {ports.holder(default)}, so {label} is on {port}"
             )
         chosen.append(port)
-    return chosen[0], chosen[1], "; ".join(taken) or None
+    ui_port = chosen[2] if settings.web_ui else None
+    return Ports(chosen[0], chosen[1], ui_port, "; ".join(taken) or None)
 
 
 def _port_before(folder: Path, key: str) -> int | None:
     """The port in the note that a killed server has left."""
     try:
-        record = json.loads((folder / connect.RECORD_NAME).read_text(encoding="utf-8"))
-        return int(record[key].rsplit(":", 1)[1])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return int((read_record(folder / SERVER) or {})[key].rsplit(":", 1)[1])
+    except (ValueError, KeyError, AttributeError, IndexError):
         return None
 
 

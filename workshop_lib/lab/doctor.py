@@ -71,7 +71,7 @@ async def _server(fix: bool) -> list[Finding]:
 
     findings = await _look("server", look, START_LIMIT if fix else LIMIT)
     if not server:
-        return findings
+        return findings + await _look("workers", around.waiting_services)
     try:
         async with asyncio.timeout(START_LIMIT if fix else LIMIT):
             return findings + await around.on_server(server[0], fix=fix)

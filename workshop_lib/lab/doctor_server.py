@@ -3,15 +3,6 @@
 Left out: what needs no server (`doctor_machine`).
 """
 
-import asyncio
-import socket
-from dataclasses import dataclass
-from datetime import timedelta
-
-import psutil
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -22,11 +13,14 @@ from workshop_lib.lab import server as lab_server
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.server import Server
+from workshop_lib.lab.services import at_work, lost_services, running_services
+from workshop_lib.lab.survey import Queue, look_at, places
 from workshop_lib.mcp_wire import listening_url, users_port
+from workshop_lib.records import live_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 FIX = "workshop doctor --fix"
-_CALL = timedelta(seconds=3)
+AGAIN = "workshop up"
 
 
 def server_ports() -> list[Finding]:
@@ -34,11 +28,14 @@ def server_ports() -> list[Finding]:
     if connect.address_is_users():
         return [ok("ports", "not needed: TEMPORAL_ADDRESS or a profile names the server")]
     settings = get_settings()
-    if connect.live_record(settings.state_dir):
+    if live_record(settings.state_dir):
         return [ok("ports", "held by this project's dev server")]
+    # Its default follows the port of Temporal, and another one is nothing to tell.
+    http = [("WORKSHOP_HTTP_PORT", settings.http_port, 0)] if settings.http_port else []
     return _ports(
         "ports",
         ("WORKSHOP_TEMPORAL_PORT", settings.temporal_port, dev_server.DEFAULT_PORT),
+        *http,
         ("WORKSHOP_UI_PORT", settings.ui_port, dev_server.DEFAULT_UI_PORT),
     )
 
@@ -74,7 +71,7 @@ def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
     """The server that runs, and what to say about it. With `fix` it is started where it may be."""
     folder = get_settings().state_dir.absolute()
     try:
-        if not connect.address_is_users() and not connect.live_record(folder):
+        if not connect.address_is_users() and not live_record(folder):
             cli = dev_server.find_cli()
             database.check_version(folder, dev_server.server_version(cli))
         if fix or connect.address_is_users():
@@ -84,7 +81,7 @@ def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
     except WorkshopError as error:
         return None, fail("server", error.what, error.fix or "workshop up")
     if server is None:
-        if connect.live_record(folder):
+        if live_record(folder):
             return None, fail("server", "the dev server runs and does not answer", FIX)
         return None, ok("server", "not running; it is started when needed")
     whose = "yours" if server.adopted == "user" else "this project's dev server"
@@ -146,88 +143,45 @@ def _refused(name: str, error: RPCError) -> Finding:
     )
 
 
-@dataclass(frozen=True)
-class Poller:
-    """A worker as the server sees it; our workers call themselves "name@pid@host"."""
-
-    identity: str
-
-    @property
-    def local_pid(self) -> int | None:
-        """Its process, when it says so and is on this machine."""
-        parts = self.identity.split("@")
-        # A client without a name of its own is "pid@host".
-        pid, host = (parts[-2], parts[-1]) if len(parts) > 1 else ("", "")
-        return int(pid) if pid.isdigit() and host == socket.gethostname() else None
-
-    @property
-    def process(self) -> psutil.Process | None:
-        """Its process, if it lives here."""
-        try:
-            process = psutil.Process(self.local_pid or -1)
-            return process if process.status() != psutil.STATUS_ZOMBIE else None
-        except (psutil.Error, ValueError):
-            return None
+def waiting_services() -> list[Finding]:
+    """What lives without the server that it was started for."""
+    waiting = [f"{service} (pid {service.pid})" for service in running_services()]
+    if not waiting:
+        return []
+    return [fail("workers", f"the dev server is gone, and {', '.join(waiting)} wait for it", AGAIN)]
 
 
 async def _workers(client: Client) -> list[Finding]:
-    settings = get_settings()
-    queues = [
-        (settings.orchestrator_namespace, settings.orchestrator_queue),
-        (settings.it_namespace, settings.it_queue),
-        (settings.finance_namespace, settings.finance_queue),
-        (settings.orchestrator_namespace, settings.repair_queue),
-    ]
-    found: list[Finding] = []
+    found = [warn("workers", f"{lost} has ended by itself", AGAIN) for lost in lost_services()]
+    services = running_services()
+    for service, works in zip(services, await at_work(client, services), strict=True):
+        if not works:
+            fault = "does not answer" if service.mcp_server else "does not poll this server"
+            text = f"{service} (pid {service.pid}) lives and {fault}"
+            found.append(fail("workers", text, "`workshop down`, then `workshop up`"))
     names: set[str] = set()
-    for namespace, queue in queues:
-        pollers = await _pollers(client, namespace, queue)
-        names |= {poller.identity for poller in pollers}
-        found += _judge(queue, pollers)
+    for queue in await look_at(client, *places().values()):
+        names |= {poller.identity for poller in queue.living}
+        found += _judge(queue)
     return found or [ok("workers", ", ".join(sorted(names)) or "none runs at the moment")]
 
 
-def _judge(queue: str, pollers: list[Poller]) -> list[Finding]:
+def _judge(queue: Queue) -> list[Finding]:
     """What is odd about the workers of one queue."""
     again = "restart the kernel, or `workshop down` and `workshop up`"
-    dead = [p for p in pollers if p.local_pid is not None and p.process is None]
-    living = [p for p in pollers if p not in dead]
     findings = []
-    if dead and not living:
-        gone = ", ".join(p.identity for p in dead)
-        findings.append(
-            warn("workers", f"{queue}: {gone} is gone and nobody serves its tasks", again)
-        )
+    # That a worker has left is no fault where nothing waits for it.
+    if queue.waiting and not queue.living:
+        gone = ", ".join(poller.identity for poller in queue.pollers)
+        text = f"{queue.name}: {queue.waiting} tasks wait and nobody serves them"
+        findings.append(warn("workers", text + (f"; {gone} is gone" if gone else ""), AGAIN))
     changed = newest_code()
-    for poller in living:
+    for poller in queue.living:
         if (process := poller.process) and process.create_time() < changed:
-            text = f"{queue}: {poller.identity} was started before the code was last changed"
+            text = f"{queue.name}: {poller.identity} was started before the code was last changed"
             findings.append(warn("workers", text, again))
-    pids = {p.local_pid or p.identity for p in living}
-    if len(pids) > 1:
-        both = ", ".join(sorted(p.identity for p in living))
-        text = f"{queue}: several processes serve it, and either may answer: {both}"
+    if len({poller.local_pid or poller.identity for poller in queue.living}) > 1:
+        both = ", ".join(poller.identity for poller in queue.living)
+        text = f"{queue.name}: several processes serve it, and either may answer: {both}"
         findings.append(warn("workers", text, "stop all but one of them"))
     return findings
-
-
-async def _pollers(client: Client, namespace: str, queue: str) -> list[Poller]:
-    """Who has asked this queue for work in the last minutes, each once."""
-
-    async def ask(kind: TaskQueueType.ValueType) -> set[str]:
-        request = DescribeTaskQueueRequest(
-            namespace=namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
-        )
-        try:
-            reply = await client.workflow_service.describe_task_queue(request, timeout=_CALL)
-        except RPCError:
-            return set()  # no such namespace: another line says so
-        return {poller.identity for poller in reply.pollers}
-
-    kinds = (
-        TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-        TaskQueueType.TASK_QUEUE_TYPE_NEXUS,
-    )
-    identities = set().union(*await asyncio.gather(*(ask(kind) for kind in kinds)))
-    return [Poller(identity) for identity in sorted(identities)]

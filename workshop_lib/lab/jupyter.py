@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workshop_lib.lab import jupyter_address
 from workshop_lib.lab.notebooks import prepare_workspace
+from workshop_lib.records import record_service, remove_record
 from workshop_lib.settings import get_settings
 
 # JupyterLab's defaults for this project: no question about news, no look for updates on the network.
@@ -57,6 +58,9 @@ def run_jupyter(
     }
     say("Ctrl-C twice ends the lab.")
     process = subprocess.Popen([*command, *(arguments or [])], env=env)
+    # Where this process is killed, JupyterLab stays: `workshop down` finds it by this.
+    state = get_settings().state_dir
+    record = record_service(state, "jupyterlab", process.pid, kind="jupyter", owner=os.getpid())
     try:
         while True:
             try:
@@ -65,6 +69,7 @@ def run_jupyter(
                 continue  # JupyterLab got the same signal and asks whether it is meant
     finally:
         _end(process)
+        remove_record(record)
 
 
 def first_notebook(workspace: Path) -> Path | None:

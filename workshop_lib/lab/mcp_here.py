@@ -11,7 +11,8 @@ from fastmcp import FastMCP
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
 from workshop_lib.mcp_service import HTTP_OPTIONS, listen
-from workshop_lib.mcp_wire import remove_record, url_of, write_record
+from workshop_lib.mcp_wire import url_of, write_record
+from workshop_lib.records import remove_record
 
 START_LIMIT = 30.0  # seconds until it must answer
 STOP_LIMIT = 3.0  # seconds that its calls get to finish

@@ -29,7 +29,16 @@ from workshop_lib.connect import server_address
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
 from workshop_lib.lab.waiting import within
-from workshop_lib.mcp_wire import SERVERS, TEAM_SERVERS, forget_server, health_url, reachable_url
+from workshop_lib.mcp_wire import (
+    MCP_PREFIX,
+    SERVERS,
+    TEAM_SERVERS,
+    forget_server,
+    health_url,
+    reachable_url,
+)
+from workshop_lib.own_server import NoServer
+from workshop_lib.records import record_service
 from workshop_lib.settings import get_settings
 
 START_LIMIT = 60.0  # seconds until a server must listen; one that fails is noticed at once
@@ -148,7 +157,11 @@ async def ensured(names: Iterable[str] = TEAM_SERVERS) -> AsyncIterator[list[Mcp
 
 def is_healthy(name: str) -> bool:
     """True where a server of this name answers, and works on the Temporal server that we work on."""
-    url = reachable_url(name)
+    return answers(name, reachable_url(name))
+
+
+def answers(name: str, url: str | None) -> bool:
+    """True where the server at an address is of this name, and works on our Temporal server."""
     if url is None:
         return False
     # Not by way of a proxy that the environment may name: it is on this machine.
@@ -157,7 +170,7 @@ def is_healthy(name: str) -> bool:
         with opener.open(health_url(url), timeout=3) as response:
             said = json.load(response)
         return bool(said["server"] == name and said["temporal"] == server_address())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, NoServer):
         return False  # nobody there, somebody else, or one that cannot work
 
 
@@ -223,6 +236,8 @@ def _launch(
             start_new_session=True,  # the Interrupt button reaches the kernel's whole group
             env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
         )
+    if outlive:  # at once: who started it may be killed before it says the same itself, and more
+        record_service(state, MCP_PREFIX + name, process.pid, kind="service")
     return _Starting(name, process, log, begins_at)
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETENTION = timedelta(days=7)  # how long a finished workflow can be looked at
-_CALL = timedelta(seconds=5)
+CALL = timedelta(seconds=5)
 # What a server that is just up, or has just heard of a namespace, may answer for a moment.
 _PASSING = {
     RPCStatusCode.NOT_FOUND,
@@ -96,11 +96,11 @@ async def ensure_namespaces(
 
 async def client_of(server: "Server") -> Client:
     """A client for questions about the server itself."""
-    if server.adopted == "user":
-        return await connect.connect()
     try:
-        return await Client.connect(server.address)
-    except RuntimeError:
+        return await connect.connect()
+    except WorkshopError:
+        if server.adopted == "user":
+            raise
         raise WorkshopError(
             f"The dev server at {server.address} does not answer any more.",
             fix="run the set-up cell again, or `workshop up`.",
@@ -135,7 +135,7 @@ async def namespace_exists(client: Client, namespace: str) -> bool:
     """Whether the server knows a namespace."""
     try:
         await client.workflow_service.describe_namespace(
-            DescribeNamespaceRequest(namespace=namespace), timeout=_CALL
+            DescribeNamespaceRequest(namespace=namespace), timeout=CALL
         )
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
@@ -147,7 +147,7 @@ async def namespace_exists(client: Client, namespace: str) -> bool:
 async def find_endpoint(client: Client, name: str) -> Endpoint | None:
     """The endpoint of this name, or None."""
     response = await client.operator_service.list_nexus_endpoints(
-        ListNexusEndpointsRequest(name=name, page_size=1), timeout=_CALL
+        ListNexusEndpointsRequest(name=name, page_size=1), timeout=CALL
     )
     return response.endpoints[0] if response.endpoints else None
 
@@ -171,7 +171,7 @@ async def point_endpoint(client: Client, name: str, namespace: str, task_queue: 
             )
         await client.operator_service.update_nexus_endpoint(
             UpdateNexusEndpointRequest(id=found.id, version=found.version, spec=wanted),
-            timeout=_CALL,
+            timeout=CALL,
         )
     except RPCError as error:
         raise WorkshopError(
@@ -194,7 +194,7 @@ async def _ensure_namespace(client: Client, namespace: str) -> list[str]:
     request = RegisterNamespaceRequest(namespace=namespace)
     request.workflow_execution_retention_period.FromTimedelta(RETENTION)
     try:
-        await client.workflow_service.register_namespace(request, timeout=_CALL)
+        await client.workflow_service.register_namespace(request, timeout=CALL)
     except RPCError as error:
         if error.status in _NOT_ALLOWED:
             raise WorkshopError(
@@ -218,7 +218,7 @@ async def _touch_queue(client: Client, namespace: str) -> None:
             task_queue=TaskQueue(name="workshop-probe"),
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
         ),
-        timeout=_CALL,
+        timeout=CALL,
     )
 
 
@@ -234,7 +234,7 @@ async def _ensure_endpoint(client: Client, wanted: EndpointSpec, repair: bool) -
         try:
             if found is None:
                 await client.operator_service.create_nexus_endpoint(
-                    CreateNexusEndpointRequest(spec=wanted), timeout=_CALL
+                    CreateNexusEndpointRequest(spec=wanted), timeout=CALL
                 )
                 return [f"created endpoint {wanted.name} → {target_of(wanted)}"]
             if found.spec.target == wanted.target:
@@ -246,7 +246,7 @@ async def _ensure_endpoint(client: Client, wanted: EndpointSpec, repair: bool) -
                 ]
             await client.operator_service.update_nexus_endpoint(
                 UpdateNexusEndpointRequest(id=found.id, version=found.version, spec=wanted),
-                timeout=_CALL,
+                timeout=CALL,
             )
         except RPCError as error:
             if error.status not in _PASSING | {RPCStatusCode.ALREADY_EXISTS}:

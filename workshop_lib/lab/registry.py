@@ -12,6 +12,7 @@ from typing import Protocol
 import psutil
 
 from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.worker_spec import identity as identity
 
 THREAD_PREFIX = "worker "  # what the names of worker threads begin with
 
@@ -120,11 +121,6 @@ def unregister(name: str, worker: StartedWorker) -> None:
     with _lock:
         if _registry.get(name) is worker:
             del _registry[name]
-
-
-def identity(name: str) -> str:
-    """How a worker of this process is called on the server: "name@pid@host"."""
-    return f"{name}@{os.getpid()}@{socket.gethostname()}"
 
 
 def identity_alive(

@@ -7,7 +7,6 @@ Interrupt and Restart. A server of another state folder is never touched: this o
 Left out: namespaces and endpoints (`lab.namespaces`) and workers (`lab.workers`).
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from filelock import FileLock, Timeout
 
 from workshop_lib import connect, ports, state_folder
@@ -31,12 +29,14 @@ from workshop_lib.lab.server_process import (
     launch,
     run_sync,
 )
+from workshop_lib.records import SERVER, live_record, remove_record, write_record
 from workshop_lib.settings import get_settings
 
 __all__ = ["Server", "ensure_namespaces", "ensure_server", "status", "stop"]
 
 # Seconds until a living server counts as hanging: one on a busy machine only is slow.
 PATIENCE = 15.0
+STARTING = "server-starting.json"  # the record of a server that does not serve yet
 LOCK_TIMEOUT = PATIENCE + START_TIMEOUT + STOP_TIMEOUT
 
 
@@ -50,6 +50,7 @@ class Server:
         pid: of our dev server; None for a server of the user's.
         started: this call started it.
         adopted: "own" found running in this state folder, "user" named by the environment, None started now.
+        http_address: of our dev server's own HTTP API; None for a server of the user's.
         note: what the learner should know, such as other ports than usual.
     """
 
@@ -58,6 +59,7 @@ class Server:
     pid: int | None
     started: bool
     adopted: Literal["own", "user"] | None
+    http_address: str | None = None
     note: str | None = None
 
 
@@ -80,10 +82,12 @@ def ensure_server(
     if connect.address_is_users():
         return _adopt_users(folder)
     with _locked(folder):
-        if record := connect.live_record(folder):
+        if record := live_record(folder):
             if answers(record["address"], timeout=PATIENCE):
                 return _own(record)
             end(record["pid"])  # it hangs, and would hold the database
+        if left := live_record(folder, STARTING):
+            end(left["pid"])  # who started it was killed meanwhile
         return _start(folder, in_memory=in_memory, owner_pid=owner_pid)
 
 
@@ -96,27 +100,28 @@ def status(state_dir: Path | None = None) -> Server | None:
             return _adopt_users(folder, timeout=3)
         except WorkshopError:
             return None
-    record = connect.live_record(folder)
-    return _own(record) if record and answers(record["address"]) else None
+    record = live_record(folder)
+    return _own(record) if record and answers(record["address"], timeout=3) else None
 
 
 def stop(state_dir: Path | None = None) -> bool:
     """Stop the dev server of a state folder, and no other process. True when one was running."""
     folder = (state_dir or get_settings().state_dir).absolute()
-    if not (folder / connect.RECORD_NAME).exists():
+    if not any((folder / name).exists() for name in (SERVER, STARTING)):
         return False
     with _locked(folder):
-        record = connect.live_record(folder)
-        if record:
+        running = [record for name in (SERVER, STARTING) if (record := live_record(folder, name))]
+        for record in running:
             end(record["pid"])
-        (folder / connect.RECORD_NAME).unlink(missing_ok=True)
-    return record is not None
+        for name in (SERVER, STARTING):
+            remove_record(folder / name)
+    return bool(running)
 
 
 def _adopt_users(folder: Path, timeout: float = 10) -> Server:
     """The server that the environment names; it may be the one of this state folder all the same."""
     address = connect.server_address()
-    record = connect.live_record(folder)
+    record = live_record(folder)
     run_sync(connect.connect(timeout=timeout))
     if record and record["address"] == address:
         return _own(record)
@@ -124,7 +129,8 @@ def _adopt_users(folder: Path, timeout: float = 10) -> Server:
 
 
 def _own(record: dict[str, Any]) -> Server:
-    return Server(record["address"], record["ui_url"], record["pid"], started=False, adopted="own")
+    http_address = record.get("http_address")  # a server that runs since before an update has none
+    return Server(record["address"], record["ui_url"], record["pid"], False, "own", http_address)
 
 
 def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
@@ -136,48 +142,52 @@ def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
         database.check_layout(path, _fresh_layout(cli, folder), version)
     wal = path is not None and database.supports_wal(folder)
     for attempt in range(5):
-        port, ui_port, note = dev_server.choose_ports(folder)
+        port, http_port, ui_port, note = dev_server.choose_ports(folder)
         arguments = dev_server.command(
             cli,
             port=port,
+            http_port=http_port,
             ui_port=ui_port,
             database=path,
             wal=wal,
             namespaces=wanted_namespaces(),
         )
         try:
-            process = launch(arguments, folder)
+            process = launch(arguments, folder, folder / STARTING)
             break
         except PortLost:  # between the look and the start another program took it
             if attempt == 4:
                 raise
     address = f"{ports.LOCALHOST}:{port}"
-    ui_url = f"http://localhost:{ui_port}"
-    found = psutil.Process(process.pid)
-    record = {
-        "address": address,
-        "ui_url": ui_url,
-        "pid": process.pid,
-        "create_time": found.create_time(),
-        "command": found.cmdline(),
-        "version": version,
-        "in_memory": in_memory,
-        "owner_pid": owner_pid,
-    }
-    _write(folder / connect.RECORD_NAME, json.dumps(record, indent=1))
+    http_address = f"{ports.LOCALHOST}:{http_port}"
+    ui_url = f"http://localhost:{ui_port}" if ui_port else None
+    write_record(
+        folder,
+        SERVER,
+        process.pid,
+        address=address,
+        http_address=http_address,
+        ui_url=ui_url,
+        version=version,
+        in_memory=in_memory,
+        owner_pid=owner_pid,
+    )
+    remove_record(folder / STARTING)
     if path and version:
         _write(folder / database.VERSION_FILE, version)
-    return Server(address, ui_url, process.pid, started=True, adopted=None, note=note)
+    return Server(address, ui_url, process.pid, True, None, http_address, note)
 
 
 def _fresh_layout(cli: str, folder: Path) -> database.Layout:
     """How this version lays out a database: it makes one, once after each update."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="layout-") as name:
         probe = Path(name)
-        port, ui_port = ports.any_free(), ports.any_free()
         path = probe / database.DATABASE
-        arguments = dev_server.command(cli, port=port, ui_port=ui_port, database=path, wal=False)
-        end(launch(arguments, probe).pid)
+        port, http_port = ports.any_free(), ports.any_free()
+        arguments = dev_server.command(
+            cli, port=port, http_port=http_port, ui_port=None, database=path, wal=False
+        )
+        end(launch(arguments, probe, folder / STARTING).pid)
         return database.layout(path)
 
 

@@ -4,6 +4,7 @@ Left out: which process that is, and the lock that keeps two callers apart (`ser
 """
 
 import asyncio
+import contextlib
 import subprocess
 import threading
 import time
@@ -19,6 +20,7 @@ from temporalio.service import RPCError
 from workshop_lib import ports
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import dev_server
+from workshop_lib.records import End, remove_record, write_record
 
 T = TypeVar("T")
 
@@ -33,8 +35,15 @@ class PortLost(WorkshopError):
     """The server found its port taken."""
 
 
-def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start the process and wait until it serves; leave nothing behind when it does not."""
+def launch(
+    arguments: list[str], folder: Path, record: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the process and wait until it serves; leave nothing behind when it does not.
+
+    Args:
+        folder: where it works and writes its log.
+        record: names the process from its beginning: who starts it may be killed before it serves.
+    """
     log = folder / "logs" / "server.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
     if log.exists():
@@ -53,10 +62,14 @@ def launch(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
         )
     _children.append(process)
     try:
+        if record:
+            write_record(record.parent, record.name, process.pid)
         _wait_until_serving(process, port, log)
     except BaseException:  # KeyboardInterrupt too: an unrecorded server would hold the database
         process.kill()
         process.wait()
+        if record:
+            remove_record(record)
         raise
     return process
 
@@ -100,16 +113,13 @@ async def _answers(address: str, timeout: float) -> bool:
 
 def end(pid: int) -> None:
     """End one process: ask, wait, insist."""
-    try:
+    ended = End(pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        except psutil.TimeoutExpired:
+        if not ended.has_come(STOP_TIMEOUT):
             process.kill()
-            process.wait(10)
-    except psutil.NoSuchProcess:
-        pass
+            ended.has_come(10)
     for child in _children.copy():
         if child.poll() is not None:
             _children.remove(child)

@@ -16,14 +16,15 @@ import sys
 import threading
 from typing import Any
 
-from workshop_lib.connect import connect
+from temporalio.worker import Worker
+
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, interceptors_for, runner_for
 from workshop_lib.lab.explaining import start_failure
 from workshop_lib.lab.forgotten import track, tracking_threads
-from workshop_lib.lab.registry import identity
-from workshop_lib.lab.workers import STOP_GENTLY, run_until
+from workshop_lib.lab.workers import STOP_GENTLY
 from workshop_lib.large_imports import large_import
+from workshop_lib.service import client_for, serve_until
 from workshop_lib.worker_spec import WorkerSpec
 
 
@@ -57,8 +58,6 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
     """Serve a spec until SIGTERM; says on the pipe that it polls."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    plugins = [make() for make in spec.client_plugins]
-    client = await connect(spec.namespace, plugins=plugins, identity=identity(spec.name))
     options: dict[str, Any] = {}
     if kill_at:
         point = KillPoint.parse(kill_at)
@@ -72,8 +71,17 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
     track()
     options["activity_executor"] = tracking_threads(100, spec.name)
     options["workflow_task_executor"] = tracking_threads(500, f"{spec.name} workflows")
-    worker = spec.build(client, **options)
-    await run_until(worker, stop, lambda: _say(pipe, {"ready": spec.banner()}))
+
+    async def make() -> Worker:
+        return spec.build(await client_for(spec), **options)
+
+    untold = [pipe]  # on a server that comes later it polls again, and its parent has heard already
+
+    def polls() -> None:
+        if untold:
+            _say(untold.pop(), {"ready": spec.banner()})
+
+    await serve_until(stop, spec, make, polls)
 
 
 def _leave_with(parent: int) -> None:

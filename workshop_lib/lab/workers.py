@@ -15,14 +15,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from datetime import timedelta
 from typing import Any
 
 from temporalio.worker import Worker
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import handler_failures, task_failures
 from workshop_lib.lab.explaining import start_failure
@@ -36,6 +34,7 @@ from workshop_lib.lab.registry import (
     stop_worker,
     unregister,
 )
+from workshop_lib.service import client_for, serve_until
 from workshop_lib.worker_spec import WorkerSpec
 
 __all__ = [
@@ -135,21 +134,25 @@ class RunningWorker:
     async def _serve(self) -> None:
         track()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        plugins = [make() for make in self.spec.client_plugins]
-        client = await connect(self.spec.namespace, plugins=plugins, identity=self.identity)
         # Threads for activities that are plain functions; the worker refuses them without.
         threads = tracking_threads(100, self.name)
         steps = tracking_threads(500, f"{self.name} workflows")
         options: dict[str, Any] = {"activity_executor": threads, "workflow_task_executor": steps}
-        try:
+        stop = self._stop
+
+        async def make() -> Worker:
+            client = await client_for(self.spec)
             worker = self.spec.build(client, **options, **STOP_GENTLY)
             # Only now, when the new one is known to be sound, does the old one go.
-            if old := register(self.name, self):
+            if (old := register(self.name, self)) and old is not self:
                 await asyncio.to_thread(old.stop)
             if self._stopped.is_set():  # a third one has replaced this one meanwhile
-                self._stop.set()
+                stop.set()
             self.started_at = time.time()
-            await run_until(worker, self._stop, self._say_that_it_polls)
+            return worker
+
+        try:
+            await serve_until(stop, self.spec, make, self._say_that_it_polls)
         finally:
             for pool in (threads, steps):  # an activity that blocks must not block the replacement
                 pool.shutdown(wait=False)
@@ -157,22 +160,6 @@ class RunningWorker:
     def _say_that_it_polls(self) -> None:
         with contextlib.suppress(InvalidStateError):  # the one who waited has given up
             self._polls.set_result(None)
-
-
-async def run_until(worker: Worker, stop: asyncio.Event, polls: Callable[[], None]) -> None:
-    """Run a worker until `stop` is set. Calls `polls` once it polls; raises what ends it otherwise."""
-    running = asyncio.create_task(worker.run())
-    asked = asyncio.create_task(stop.wait())
-    # The worker has no event for "it polls"; it validates its namespace first, in a few milliseconds.
-    while not worker.is_running and not running.done():  # noqa: ASYNC110
-        await asyncio.sleep(0.002)
-    if not running.done():
-        polls()
-    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if not running.done():
-        await worker.shutdown()
-    await running
 
 
 async def start_worker(
