@@ -37,9 +37,6 @@ from workshop_lib.records import live_record
 from workshop_lib.settings import get_settings
 
 _quiet = False
-# A thread of the SDK's core tells the event loop that something is done, and lets go of Python's lock just
-# after. A process that ends in that moment aborts (`PyGILState_Release`, a few runs of a hundred): wait a bit.
-atexit.register(time.sleep, 0.1)
 
 
 async def connect(
@@ -171,6 +168,9 @@ def quiet_runtime() -> None:
     if _quiet:
         return
     _quiet = True
+    # A thread of the SDK's core tells the event loop that something is done and lets go of Python's lock just
+    # after. A process that ends in between aborts (`PyGILState_Release`, some runs of a hundred).
+    atexit.register(time.sleep, 0.1)
     errors_only = TelemetryFilter(core_level="ERROR", other_level="ERROR")
     forwarded = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
     logs = LoggingConfig(filter=errors_only, forwarding=forwarded)
