@@ -7,8 +7,6 @@ processes, checks) and only notebooks and the command line import it.
 
 import sys
 
-from workshop_lib.surroundings import in_sandbox, prepare_process
-
 __version__ = "0.1.0"
 
 
@@ -27,5 +25,14 @@ if _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook__:
 
         edge.begin()
 
+
+def in_sandbox() -> bool:
+    """True in the code of a workflow, where what belongs to the process is in order already."""
+    workflow = sys.modules.get("temporalio.workflow")
+    return workflow is not None and bool(workflow.unsafe.in_sandbox())
+
+
 if not in_sandbox():
+    from workshop_lib.surroundings import prepare_process
+
     prepare_process()

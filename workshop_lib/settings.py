@@ -20,10 +20,9 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workshop_lib import state_folder, surroundings
+from workshop_lib import in_sandbox, state_folder, surroundings
 from workshop_lib.errors import WorkshopError
 from workshop_lib.surroundings import PROJECT_ROOT as PROJECT_ROOT
-from workshop_lib.surroundings import in_sandbox
 
 OFFLINE_MODEL = "offline/rules"
 

@@ -47,12 +47,6 @@ _SET_HERE = {
 _LEFT_OUT = "WORKSHOP_LEFT_OUT"  # JSON, name to reason; children inherit it with the rest
 
 
-def in_sandbox() -> bool:
-    """True in the code of a workflow, where what belongs to the process is in order already."""
-    workflow = sys.modules.get("temporalio.workflow")
-    return workflow is not None and bool(workflow.unsafe.in_sandbox())
-
-
 def prepare_process() -> None:
     """What a process of ours does before it imports a library."""
     with contextlib.suppress(OSError):  # of a folder that was removed
