@@ -19,6 +19,7 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.connect import connect
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import workers
 from workshop_lib.lab.namespaces import ensure_namespaces
 from workshop_lib.lab.notices import Notices
@@ -117,6 +118,23 @@ async def test_it_is_said_once_and_the_call_goes_on(client: Client, told: Told) 
     await start_worker(orchestrator(), announce=False)
     assert "42" in (await waiting).text
     assert len(told.texts) == 1
+
+
+async def test_what_asks_again_says_it_once_and_the_next_time_anew(
+    client: Client, told: Told
+) -> None:
+    chat = ChatClient(client)
+    await a_turn(chat)
+    with pytest.raises(WorkshopError, match="did not answer"):
+        await chat.transcript()  # three queries, ten seconds
+    assert len(told.texts) == 1
+    told.news.clear()
+    await start_worker(orchestrator(), announce=False)
+    assert await chat.transcript()
+    stop_worker("orchestrator")
+    with pytest.raises(WorkshopError, match="No reply"):
+        await chat.send("hello", timeout=timedelta(seconds=8))
+    assert len(told.texts) == 2
 
 
 async def test_who_watches_is_not_told_twice(client: Client, told: Told) -> None:

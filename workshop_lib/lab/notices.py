@@ -9,6 +9,7 @@ goes on. Left out: giving up (`lab.waiting` raises what is said here).
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from temporalio.client import (
@@ -30,6 +31,9 @@ FIRST = (
 )
 AGAIN = 2.0  # seconds until the next look
 LIMIT = 5.0  # seconds that a look may take
+
+# What was said where the present task comes from: a query that is asked again need not say it again.
+_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
 class Notices(Interceptor):
@@ -81,9 +85,7 @@ class _Noticing(OutboundInterceptor):
         return _Events(events, input.id, self) if input.wait_new_event else events
 
     @contextlib.asynccontextmanager
-    async def noticing(
-        self, workflow_id: str, *, asks: bool, said: set[str] | None = None
-    ) -> AsyncIterator[None]:
+    async def noticing(self, workflow_id: str, *, asks: bool) -> AsyncIterator[None]:
         """Look at a run while the block waits for it, unless `lab.watch` does.
 
         Args:
@@ -91,14 +93,18 @@ class _Noticing(OutboundInterceptor):
         """
         looking: list[asyncio.Task[None]] = []
         loop, doors = asyncio.get_running_loop(), self._notices.in_front()
+        said = _said.get()
+        if said is None:
+            _said.set(said := set())
 
         def begin() -> None:
-            work = self._look(workflow_id, asks, doors, said if said is not None else set())
-            looking.append(loop.create_task(work))
+            looking.append(loop.create_task(self._look(workflow_id, asks, doors, said)))
 
         timer = None if watched() else loop.call_later(FIRST, begin)
         try:
             yield
+            if asks:  # it was answered: the next time is another
+                said.clear()
         finally:
             if timer:
                 timer.cancel()
@@ -129,7 +135,7 @@ class _Events:
 
     def __init__(self, events: Any, workflow_id: str, noticing: _Noticing) -> None:
         self._events = events
-        self._watching = (noticing, workflow_id, set[str]())
+        self._noticing, self._workflow_id = noticing, workflow_id
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
@@ -144,6 +150,5 @@ class _Events:
         await self._waiting(self._events.fetch_next_page(**options))
 
     async def _waiting(self, awaitable: Any) -> Any:
-        noticing, workflow_id, said = self._watching
-        async with noticing.noticing(workflow_id, asks=False, said=said):
+        async with self._noticing.noticing(self._workflow_id, asks=False):
             return await awaitable
