@@ -15,8 +15,8 @@ from temporalio.client import Client
 from workshop_lib.agents.flat_tools import get_weather
 from workshop_lib.connect import connect
 from workshop_lib.lab.checks import CheckNotMet, nb02, nb03, nb04, nb05, nb06
-from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
 from workshop_lib.lab.classroom import start
+from workshop_lib.lab.history import ACTIVITY, COMPLETED, RUNNING, SIGNAL, History, Step
 from workshop_lib.lab.workers import stop_all
 from workshop_lib.settings import PROJECT_ROOT
 
@@ -190,14 +190,15 @@ async def serve_the_orchestrator() -> None:
         await start_worker(spec, announce=False)
 
 
-def listing(*names: str) -> ActivityRun:
+def listing(*names: str) -> Step:
     tools = [{"name": name} for name in ("stock_price", *names)]
-    return ActivityRun(nb04.LISTING, completed=True, result={"tools": tools})
+    return Step(kind=ACTIVITY, name=nb04.LISTING, state=COMPLETED, result={"tools": tools})
 
 
-def call_of_it(result: object = None) -> ActivityRun:
+def call_of_it(result: object = None) -> Step:
     request = {"name": "exchange_rate"}
-    return ActivityRun(nb04.CALL, request, completed=result is not None, result=result)
+    state = RUNNING if result is None else COMPLETED
+    return Step(kind=ACTIVITY, name=nb04.CALL, input=request, state=state, result=result)
 
 
 KEY_ERROR = {"is_error": True, "content": [{"type": "text", "text": "no such currency"}]}
@@ -221,12 +222,12 @@ KEY_ERROR = {"is_error": True, "content": [{"type": "text", "text": "no such cur
     ids=["not told", "mistyped", "not served", "new session", "not called", "no result", "fails"],
 )
 async def test_a_new_tool_that_does_not_work(
-    monkeypatch: pytest.MonkeyPatch, signals: list[str], steps: list[ActivityRun], why: str
+    monkeypatch: pytest.MonkeyPatch, signals: list[str], steps: list[Step], why: str
 ) -> None:
-    async def of(handle: object) -> Evidence:
-        return Evidence(steps, signals=signals)
+    async def of(handle: object) -> History:
+        return History(steps=[*steps, *(Step(kind=SIGNAL, name=name) for name in signals)])
 
-    monkeypatch.setattr(nb04, "evidence", of)
+    monkeypatch.setattr(nb04, "history_of", of)
     assert why in await refused(nb04.new_tool, Chat())
 
 

@@ -7,9 +7,9 @@ from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, execute_tool
 from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.waiting import result
 
 TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
@@ -45,7 +45,7 @@ async def naked_loop(turn: Callable[[str], Awaitable[str]]) -> str:
 async def durable_loop(client: Client, workflow: type) -> str:
     """Model calls and tool calls are activities, so their results are in the history."""
     handle, reply = await trial(client, workflow, TWO_TOOLS, [plan_next_action, execute_tool])
-    found = await evidence(handle)
+    found = await history_of(handle)
     for name in ("execute_tool", "plan_next_action"):
         done = sum(run.completed for run in found.named(name))
         if done != 2:
@@ -64,7 +64,7 @@ async def durable_loop(client: Client, workflow: type) -> str:
 async def survived(handle: WorkflowHandle[Any, Any]) -> str:
     """The history shows that the worker died between two steps, and that no recorded step was redone."""
     reply = await result(handle, timeout=30)
-    found = await evidence(handle)
+    found = await history_of(handle)
     if not found.lost:
         raise NotYet(
             saw="a history in which no model call and no tool call was lost with its worker"

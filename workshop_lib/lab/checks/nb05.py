@@ -5,9 +5,9 @@ from typing import Any
 
 from temporalio.client import Client
 
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.shelf import FIRST, reset_shelf, shelf_stock
 from workshop_lib.lab.two_steps import TwoSteps
 from workshop_lib.repair.client import RepairClient
@@ -64,7 +64,7 @@ async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> 
     """Attempts that are repeated change nothing; another run's order counts, and so does another step's."""
     reset_shelf()
     handle, _ = await trial(client, workflow, QUANTITY, [activity], timeout=20)
-    attempts = sum(run.attempts for run in (await evidence(handle)).activities)
+    attempts = sum(run.attempts for run in (await history_of(handle)).activities)
     added = shelf_stock()[BADGES] - FIRST[BADGES]
     if attempts < 3:
         raise NotYet(
