@@ -7,6 +7,7 @@ JupyterLab's theme, and nothing is told by colour alone. Left out: any script. D
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -158,9 +159,9 @@ class _Axis:
             for low, high in itertools.pairwise(times)
         ]
         busy = sum(high - low for low, high, works in self.pieces if works)
-        longest = 0.15 * busy or end - start
         widths = [
-            high - low if works else min(high - low, longest) for low, high, works in self.pieces
+            high - low if works or not busy else _shortened(high - low, busy)
+            for low, high, works in self.pieces
         ]
         self.places = [0.0]
         for width in widths:
@@ -188,6 +189,11 @@ class _Axis:
                 yield place, duration(low) if works else f"… {duration(high - low)}"
                 last = place
         yield 100.0, duration(end)
+
+
+def _shortened(idle: float, busy: float) -> float:
+    """Grows with the logarithm, so that longer stays longer and the work is still seen."""
+    return min(idle, busy * (0.12 + 0.16 * math.log10(1 + idle / busy)))
 
 
 # --- the rows ---------------------------------------------------------------------------------------
@@ -247,8 +253,8 @@ def _label(place: float, words: str) -> str:
 
 
 def _gap_row(axis: _Axis, gap: Gap) -> _Row:
-    place, words = axis.at((gap.start + gap.end) / 2), gap_text(gap)
-    track = _label(place, words)
+    left, right, words = axis.at(gap.start), axis.at(gap.end), gap_text(gap)
+    track = _label(left if left < 60 else right, words)
     return _Row(time=gap.start, lane="worker", colour=WORKFLOW, what="", track=track, tooltip=words)
 
 
