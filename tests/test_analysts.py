@@ -21,7 +21,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.lab.chaos import KillPoint, Where
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.worker_process import WorkerProcess, start_process
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.llm.journal import read_journal
@@ -133,7 +133,7 @@ async def test_a_bad_day_of_the_provider_is_retried_by_temporal(
     async with analysts.build(client):
         handle = await start(client, analysts.task_queue)
         is_right(await result(handle))
-    runs = (await evidence(handle)).activities
+    runs = (await history_of(handle)).activities
     assert [(run.name, run.attempts) for run in runs] == [(name, 2) for name in NAMES]
 
 
@@ -145,7 +145,7 @@ async def test_a_spoiled_answer_is_mended_within_the_activity(
     async with analysts.build(client):
         handle = await start(client, analysts.task_queue)
         is_right(await result(handle))
-    assert {run.attempts for run in (await evidence(handle)).activities} == {1}
+    assert {run.attempts for run in (await history_of(handle)).activities} == {1}
 
 
 @pytest.mark.parametrize("healthy", range(3), ids=NAMES[:3])
@@ -158,7 +158,7 @@ async def test_an_analyst_that_never_gets_a_usable_answer_says_so_once(
         why = await failure(handle)
     assert (why.type, why.non_retryable) == ("AnalystFailed", True)
     assert f"in {MAX_CORRECTIONS + 1} tries" in why.message
-    last = (await evidence(handle)).activities[-1]
+    last = (await history_of(handle)).activities[-1]
     assert (last.name, last.completed) == (NAMES[healthy], False)
 
 
@@ -237,7 +237,7 @@ async def test_a_worker_is_killed_in_every_analyst_and_the_outcome_is_the_same(
         async with spec.build(client):
             is_right(await result(handle))
         # It was handed out again once its heartbeats had stopped, long before its five minutes were over.
-        runs = (await evidence(handle)).activities
+        runs = (await history_of(handle)).activities
         assert [(run.name, run.lost) for run in runs] == [(n, n == name) for n in NAMES]
         paid.update(before)
 

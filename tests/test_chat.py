@@ -28,7 +28,7 @@ from workshop_lib.agents.chat import (
 )
 from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.worker_spec import WorkerSpec
 
@@ -519,7 +519,7 @@ async def test_a_result_of_a_tool_that_cannot_be_used_is_told_to_the_model(
 
 async def plan_attempts(chat: ChatClient) -> list[int]:
     kind = MODEL_CALLS[chat.workflow_id.split("-")[1]]
-    return [run.attempts for run in (await evidence(chat.handle)).named(kind)]
+    return [run.attempts for run in (await history_of(chat.handle)).named(kind)]
 
 
 @pytest.fixture

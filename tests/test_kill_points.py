@@ -32,7 +32,7 @@ from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.worker_process import WorkerProcess, start_process
 from workshop_lib.llm import gateway
 from workshop_lib.llm.journal import read_journal
@@ -99,7 +99,7 @@ async def answered_requests(chat: ChatClient, loop: str, journal: Path) -> Count
     Args:
         journal: a file for the requests made here, apart from the ones that are counted.
     """
-    plans = [run for run in (await evidence(chat.handle)).named(MODELS[loop]) if run.completed]
+    plans = [run for run in (await history_of(chat.handle)).named(MODELS[loop]) if run.completed]
     with pytest.MonkeyPatch.context() as patch:
         set_env(patch, WORKSHOP_MODEL_JOURNAL=journal)
         known = len(read_journal(journal))
@@ -173,7 +173,7 @@ async def test_a_turn_survives_a_kill_anywhere(
     assert not again & set(before)
     lost = paid.total() - answered.total()
     # Tries that no kill has cost but a heartbeat that came late on a busy machine: the history counts them.
-    tries = (await evidence(chat.handle)).named(MODELS[loop])
+    tries = (await history_of(chat.handle)).named(MODELS[loop])
     late = sum(run.attempts - 1 for run in tries) - (point.name in MODELS.values())
     if point.name not in MODELS.values() or point.where is Where.ACTIVITY_BEFORE:
         assert lost <= late
@@ -198,7 +198,7 @@ async def test_of_two_workers_the_one_at_work_is_killed_and_the_other_finishes(
     victim.kill()
     assert (await reply_of(sending)).text == ANSWER
     assert [worker.alive for worker in both].count(True) == 1
-    assert (await evidence(chat.handle)).lost
+    assert (await history_of(chat.handle)).lost
     answered, paid = await answered_requests(chat, "manual", kills.known), kills.calls()
     assert paid.total() <= answered.total() + 1
 

@@ -29,7 +29,7 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
 from workshop_lib.lab import processes
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.mcp_servers import start_mcp_server
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.worker_process import start_process
@@ -97,7 +97,7 @@ async def test_sample_questions_and_what_follows_them(chat: Chat, transport: str
         assert reply.tool_calls == [tool]
         assert reply.model_calls == 2
     # Each server was asked for its tools once, by an activity; so was each of the calls.
-    steps = [run.name for run in (await evidence(session.handle)).activities]
+    steps = [run.name for run in (await history_of(session.handle)).activities]
     for team, calls in (("it", 2), ("finance", 4)):
         assert steps.count(f"temporalio.mcp.{team}-{transport}.list-tools") == 1
         assert steps.count(f"temporalio.mcp.{team}-{transport}.call-tool") == calls
@@ -139,7 +139,7 @@ async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
     finally:
         new.kill()
     assert loaded.exists()
-    steps = (await evidence(session.handle)).activities
+    steps = (await history_of(session.handle)).activities
     calls = [step for step in steps if step.name.startswith("temporalio.mcp.")]
     assert len(calls) == 3  # two listings and a call
     assert {call.attempts for call in calls} == {1}, calls
@@ -281,7 +281,7 @@ async def test_a_server_that_hangs_is_given_up_and_the_other_still_answers(
     try:
         reply = await say(session, "What's the stock price of TSLA?")
         assert "242.8" in reply.text and f"{server.url} does not answer" in reply.text
-        steps = (await evidence(session.handle)).activities
+        steps = (await history_of(session.handle)).activities
         assert [step.attempts for step in steps if ".it-" in step.name] == [LISTING_TRIES]
     finally:
         server.kill()
@@ -353,7 +353,7 @@ async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
             await mine.restart()
             assert mine.url != taken
             assert "185.5" in (await say(session, "What's the stock price of AAPL?")).text
-            call = (await evidence(session.handle)).activities[-2]
+            call = (await history_of(session.handle)).activities[-2]
             assert call.name.endswith("call-tool") and call.attempts == 1
     finally:
         mine.kill()

@@ -32,7 +32,7 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.repair.client import RepairClient, list_repairs
 from workshop_lib.repair.gold import load_gold, score_plan
 from workshop_lib.repair.models import (
@@ -172,7 +172,7 @@ async def test_below_the_threshold_no_model_is_asked_anything_more(
     async with serving(client, with_activities(spec, nothing_much)):
         repair = await repaired(client, spec)
         outcome = await repair.outcome()
-        seen = await evidence(repair.handle)
+        seen = await history_of(repair.handle)
     assert (outcome.state, outcome.reason) == (State.NO_REPAIR_NEEDED, "Hardly anything.")
     assert [run.name for run in seen.activities] == ["look_at_orders", "detect_problems"]
 
@@ -271,7 +271,7 @@ async def test_when_the_store_is_gone_the_rest_is_not_tried(
     async with serving(client, with_activities(spec, no_store)):
         repair = await repaired(client, spec)
         outcome = await repair.outcome()
-        seen = await evidence(repair.handle)
+        seen = await history_of(repair.handle)
     assert outcome.state is State.FAILED and store.ledger() == []
     tried = [run.name for run in seen.activities if run.name.startswith(("order_", "request_"))]
     assert tried == ["order_inventory"]

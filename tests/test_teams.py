@@ -23,9 +23,9 @@ from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import LOOPS, ChatClient, MessageRefused
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.chaos import KillPoint, Where, kill_points
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.timeline import timeline
-from workshop_lib.lab.timeline_events import NEXUS, TEAM
+from workshop_lib.lab.timeline_run import NEXUS, TEAM
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.teams.finance.activities import compute_roi
 from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
@@ -132,7 +132,7 @@ async def test_questions_to_both_teams_are_answered_and_each_call_is_linked_both
     calls = await calls_of(chat.handle)
     assert sorted(call.operation for call in calls) == sorted(asked)
     # Where each team is was asked once in the session.
-    assert len((await evidence(chat.handle)).named("discover_teams")) == 1
+    assert len((await history_of(chat.handle)).named("discover_teams")) == 1
     for call in calls:
         await is_linked_both_ways(call, chat, teams)
     for team in (teams.it, teams.finance):

@@ -18,7 +18,7 @@ from workshop_lib import updates
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.worker_spec import WorkerSpec
 
 LIMIT = 100  # seconds for each thing that is waited for
@@ -56,10 +56,10 @@ async def test_a_message_that_was_interrupted_is_found_again(
     async with asyncio.timeout(LIMIT), spec.build(client):
         reply = await chat.send(QUESTION)
         assert "42" in reply.text and reply.turn == 1
-        assert (await evidence(chat.handle)).asked == 1
+        assert (await history_of(chat.handle)).asked == 1
         # On purpose: it has been answered, so it is another message.
         assert (await chat.send(QUESTION)).turn == 2
-        assert (await evidence(chat.handle)).asked == 2
+        assert (await history_of(chat.handle)).asked == 2
 
 
 async def test_also_where_it_was_answered_meanwhile(client: Client, worker: WorkerSpec) -> None:
@@ -67,13 +67,13 @@ async def test_also_where_it_was_answered_meanwhile(client: Client, worker: Work
     await chat.send("What is 2 + 2?")
     sending = asyncio.create_task(chat.send(QUESTION))
     async with asyncio.timeout(LIMIT):
-        while (await evidence(chat.handle)).asked < 2:  # noqa: ASYNC110
+        while (await history_of(chat.handle)).asked < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     if sending.done():
         pytest.fail("it was too fast to be interrupted")
     await interrupted(sending)
     async with asyncio.timeout(LIMIT):
-        while (await evidence(chat.handle)).answered < 2:  # noqa: ASYNC110
+        while (await history_of(chat.handle)).answered < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (await chat.send(QUESTION)).turn == 2
     assert (await chat.send(QUESTION)).turn == 3
@@ -151,7 +151,7 @@ async def test_what_is_lost_on_the_way_is_one_message(
         assert (await chat.send(QUESTION)).turn == 1
         refuses.left = 2
         assert (await chat.send("What is 2 * 3?")).turn == 2
-    assert refuses.left == 0 and (await evidence(chat.handle)).asked == 2
+    assert refuses.left == 0 and (await history_of(chat.handle)).asked == 2
 
 
 async def test_a_server_that_stays_busy_is_said_in_words(worker: WorkerSpec) -> None:

@@ -17,8 +17,8 @@ from workshop_lib.agents.flat_tools import get_weather
 from workshop_lib.connect import connect
 from workshop_lib.lab import comparison
 from workshop_lib.lab.checks import CheckNotMet, nb00, nb01, nb02, nb03, nb04, nb05, nb06
-from workshop_lib.lab.checks.evidence import ActivityRun, Evidence
 from workshop_lib.lab.classroom import start
+from workshop_lib.lab.history import ACTIVITY, COMPLETED, RUNNING, SIGNAL, History, Step
 from workshop_lib.lab.workers import stop_all
 from workshop_lib.mcp_wire import SERVER_DOWN
 from workshop_lib.settings import PROJECT_ROOT
@@ -320,20 +320,19 @@ async def test_an_id_that_a_second_start_does_not_make_or_another_request_does(
     assert why in await refused(nb03.handler, client, nb["MyFinance"])
 
 
-def listing(
-    *names: str, said: str = "A rate.", takes: Sequence[str] = ("currency",)
-) -> ActivityRun:
+def listing(*names: str, said: str = "A rate.", takes: Sequence[str] = ("currency",)) -> Step:
     schema = {"properties": {name: {} for name in takes}}
     tools = [
         {"name": name, "description": said, "input_schema": schema}
         for name in ("stock_price", *names)
     ]
-    return ActivityRun(nb04.LISTING, completed=True, result={"tools": tools})
+    return Step(kind=ACTIVITY, name=nb04.LISTING, state=COMPLETED, result={"tools": tools})
 
 
-def call_of_it(result: object = None) -> ActivityRun:
+def call_of_it(result: object = None) -> Step:
     request = {"name": "exchange_rate"}
-    return ActivityRun(nb04.CALL, request, completed=result is not None, result=result)
+    state = RUNNING if result is None else COMPLETED
+    return Step(kind=ACTIVITY, name=nb04.CALL, input=request, state=state, result=result)
 
 
 KEY_ERROR = {"is_error": True, "content": [{"type": "text", "text": "no such currency"}]}
@@ -377,12 +376,12 @@ KEY_ERROR = {"is_error": True, "content": [{"type": "text", "text": "no such cur
     ],
 )
 async def test_a_new_tool_that_does_not_work(
-    monkeypatch: pytest.MonkeyPatch, signals: list[str], steps: list[ActivityRun], why: str
+    monkeypatch: pytest.MonkeyPatch, signals: list[str], steps: list[Step], why: str
 ) -> None:
-    async def of(handle: object) -> Evidence:
-        return Evidence(steps, signals=signals)
+    async def of(handle: object) -> History:
+        return History(steps=[*steps, *(Step(kind=SIGNAL, name=name) for name in signals)])
 
-    monkeypatch.setattr(nb04, "evidence", of)
+    monkeypatch.setattr(nb04, "history_of", of)
     assert why in await refused(nb04.new_tool, Chat())
 
 
@@ -410,8 +409,9 @@ class Answer:
 async def test_what_a_second_try_proves(
     monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], why: str | None
 ) -> None:
-    async def of(handle: object) -> Evidence:
-        return Evidence([ActivityRun(nb04.CALL, completed=True, **call)])
+    async def of(handle: object) -> History:
+        step = Step(kind=ACTIVITY, name=nb04.CALL, state=COMPLETED, **call)
+        return History(steps=[step])
 
     async def runs(handle: object, namespace: str) -> list[str]:
         return ["stock-price-NVDA"]
@@ -419,7 +419,7 @@ async def test_what_a_second_try_proves(
     async def reply(awaitable: object, *_: object, **__: object) -> Answer:
         return Answer()
 
-    for name, stand_in in (("evidence", of), ("mcp_runs", runs), ("watch", reply)):
+    for name, stand_in in (("history_of", of), ("mcp_runs", runs), ("watch", reply)):
         monkeypatch.setattr(nb04, name, stand_in)
     over = asyncio.get_running_loop().create_future()
     over.set_result(None)

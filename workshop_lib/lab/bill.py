@@ -18,7 +18,7 @@ from temporalio.client import Client
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.chaos import KillPoint, Where
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.naked import NakedRun
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.llm.journal import read_journal
@@ -79,7 +79,7 @@ async def run_durable(
             talking.cancel()
             await asyncio.to_thread(worker.stop)
         calls = len(read_journal(journal))
-    tools = (await evidence(chat.handle)).named("execute_tool")
+    tools = (await history_of(chat.handle)).named("execute_tool")
     return DurableRun(
         replies=replies,
         model_calls=calls,

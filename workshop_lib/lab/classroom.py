@@ -15,7 +15,6 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
-from workshop_lib.harmless import line
 from workshop_lib.lab import cells, forgotten, quiet_notebook
 from workshop_lib.lab.notices import Notices
 from workshop_lib.lab.processes import get_ready
@@ -101,15 +100,5 @@ async def show_timeline(handle: WorkflowHandle[Any, Any]) -> Timeline:
 
 async def events(handle: WorkflowHandle[Any, Any]) -> list[str]:
     """The event history so far, one event a line: number, type and, where it has one, the activity."""
-    from temporalio.api.enums.v1 import EventType
-
     async with asyncio.timeout(10):
-        history = await handle.fetch_history()
-    lines = []
-    for event in history.events:
-        kind = (
-            EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").replace("_", " ").lower()
-        )
-        name = line(event.activity_task_scheduled_event_attributes.activity_type.name)
-        lines.append(f"{event.event_id:>3}  {kind}{f' · {name}' if name else ''}")
-    return lines
+        return event_lines((await handle.fetch_history()).events)

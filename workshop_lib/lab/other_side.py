@@ -7,8 +7,8 @@ Left out: synchronous operations. They start no workflow, so there is nothing to
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,35 +20,13 @@ from temporalio.service import RPCError
 
 from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.harmless import line
-from workshop_lib.lab.checks.evidence import evidence
+from workshop_lib.lab.history import LinkedRun, history_of, read_history
 from workshop_lib.lab.pending import waits_for
 from workshop_lib.lab.waiting import NoAnswer, watch
 
 KEY = "idempotency_key"  # of an MCP call
 MOST_RUNS = 20  # of a long chat only the latest are followed
 _CALL = timedelta(seconds=5)
-
-
-@dataclass(frozen=True)
-class LinkedRun:
-    """A run that an operation has started.
-
-    Attributes:
-        operation: "FinanceService.stock_price".
-        request_id: the same for every try of the operation.
-        events: the run's history, from its first event on.
-    """
-
-    operation: str
-    request_id: str
-    namespace: str
-    workflow_id: str
-    run_id: str
-    events: Sequence[HistoryEvent] = ()
-
-    def __repr__(self) -> str:
-        return line(f"{self.operation} → {self.namespace} · {self.workflow_id}")
 
 
 async def linked_runs(handle: WorkflowHandle[Any, Any], timeout: float = 15) -> list[LinkedRun]:
@@ -74,7 +52,7 @@ async def mcp_runs(
     async def noted_runs() -> list[str]:
         while True:
             with contextlib.suppress(RPCError):  # the chat is just being started
-                history = await evidence(handle)
+                history = await history_of(handle)
                 made = [r.input for r in history.activities if r.name.endswith(".call-tool")]
                 key = (made[-1]["meta"] or {}).get(KEY) if made else None
                 runs = [run async for run in team.list_workflows(limit=MOST_RUNS)] if key else []
@@ -104,28 +82,9 @@ async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedR
     Args:
         client: of any namespace of that server. A namespace that it may not read is left out.
     """
-    found = list(_links(events))[-MOST_RUNS:]
+    found = read_history(events).linked[-MOST_RUNS:]
     read = await asyncio.gather(*(_with_events(client, run) for run in found))
     return [run for run in read if run is not None]
-
-
-def _links(events: Iterable[HistoryEvent]) -> Iterable[LinkedRun]:
-    scheduled: dict[int, Any] = {}
-    for event in events:
-        if event.HasField("nexus_operation_scheduled_event_attributes"):
-            scheduled[event.event_id] = event.nexus_operation_scheduled_event_attributes
-        if not event.HasField("nexus_operation_started_event_attributes"):
-            continue
-        asked = scheduled[event.nexus_operation_started_event_attributes.scheduled_event_id]
-        for link in event.links:
-            target = link.workflow_event
-            yield LinkedRun(
-                f"{asked.service}.{asked.operation}",
-                asked.request_id,
-                target.namespace,
-                target.workflow_id,
-                target.run_id,
-            )
 
 
 async def _with_events(client: Client, run: LinkedRun) -> LinkedRun | None:
@@ -139,11 +98,4 @@ async def _with_events(client: Client, run: LinkedRun) -> LinkedRun | None:
         )
     except RPCError:
         return None
-    return LinkedRun(
-        run.operation,
-        run.request_id,
-        run.namespace,
-        run.workflow_id,
-        run.run_id,
-        response.history.events,
-    )
+    return replace(run, events=response.history.events)

@@ -1,12 +1,12 @@
 """A timeline of one run, drawn in the notebook from its event history.
 
 `await timeline(handle)` as the last line of a cell shows who did what and when: people, the model, tools,
-Nexus operations and timers; attempts, failures, and the stretches in which no worker was there. The same
-as text stands below the picture, for screen readers and terminals, with a link into the Web UI.
+Nexus operations and timers; attempts, failures, and the stretches in which no worker was there. Where an
+operation has started a workflow in another team's namespace, that side is drawn too. The same as text stands
+below the picture, for terminals, with a link into the Web UI.
 
-Where an operation has started a workflow in another team's namespace, that side is drawn too.
-
-Left out: following a run live. Run the cell again to see more of it.
+Left out: how a history is read (`history`), how a picture is laid out (`timeline_rows`), and following a run
+live: run the cell again to see more of it.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.history import read_history
 from workshop_lib.lab.other_side import follow
-from workshop_lib.lab.timeline_events import Bar, Gap, Mark, Run, add_other_side, read_run
-from workshop_lib.lab.timeline_view import html_page, text_form
+from workshop_lib.lab.timeline_rows import html_page, text_form
+from workshop_lib.lab.timeline_run import Bar, Gap, Mark, Run, add_other_side, drawn_run
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Timeline:
         now: float | None = None,
         url: str | None = None,
         lanes: Mapping[str, str] | None = None,
-        max_events: int = 200,
+        most_steps: int = 60,
         gap: float = 0.5,
     ) -> "Timeline":
         """A timeline of a history that is at hand; nothing is fetched.
@@ -64,13 +65,11 @@ class Timeline:
             lanes: activity name or glob pattern → lane ("people", "model", "tools", "Nexus"), where
                 the built-in rules are wrong: by those, an activity calls the model if its name holds
                 "model", "plan", "llm" or "completion", and is a tool otherwise.
-            max_events: of a longer history only the last turns are drawn, and the picture says so.
+            most_steps: of a longer run only the last turns are drawn, and the picture says so.
             gap: the shortest stretch without a worker that is shown, in seconds.
         """
-        run = read_run(
-            events, describe=describe, now=now, lanes=lanes, max_events=max_events, gap=gap
-        )
-        return cls(run, url)
+        history = read_history(events, describe=describe, now=now)
+        return cls(drawn_run(history, lanes or {}, most_steps=most_steps, gap=gap), url)
 
     @property
     def bars(self) -> list[Bar]:

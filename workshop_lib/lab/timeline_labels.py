@@ -1,22 +1,14 @@
-"""Short labels out of payloads and failures, for the timeline.
+"""Short labels for the timeline: a name, an argument, a length of time in a few words.
 
 What people typed and what tools were given is shown in a few words, on one line, and trusted in nothing:
-the view escapes it. A payload that is not plain JSON (encrypted, binary) gets no label.
-
-Left out: codecs. A timeline needs no key to be drawn.
+whoever puts it into a page escapes it.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
-
-from temporalio.api.common.v1 import Payload
-from temporalio.api.failure.v1 import Failure
-from temporalio.api.history.v1 import HistoryEvent
 
 from workshop_lib import harmless
 
-MCP_PREFIX = "temporalio.mcp."
 LABEL_LIMIT = 40  # characters of a message or of a tool's arguments
 NOTE_LIMIT = 100  # characters of an error
 
@@ -26,14 +18,12 @@ def shorten(text: object, limit: int = LABEL_LIMIT) -> str:
     return harmless.line(text, limit)
 
 
-def decode(payload: Payload) -> Any:
-    """The value of a JSON payload, or None: encrypted or binary payloads get no label."""
-    if not payload.metadata.get("encoding", b"").startswith(b"json/"):
-        return None
-    try:
-        return json.loads(payload.data)
-    except ValueError:
-        return None
+def step_name(name: str, mcp_prefix: str) -> str:
+    """The name of a step; MCP calls are named by server and call."""
+    if not name.startswith(mcp_prefix):
+        return name
+    server, _, call = name.removeprefix(mcp_prefix).rpartition(".")
+    return f"{call} (MCP {server})"
 
 
 def detail_of(value: Any) -> str:
@@ -66,30 +56,11 @@ def _plain(arguments: Any) -> str:
     return ", ".join(f"{key}={value}" for key, value in pairs)
 
 
-def first_detail(payloads: Sequence[Payload]) -> str:
-    """A label for the first of a call's arguments."""
-    return detail_of(decode(payloads[0])) if payloads else ""
-
-
-def summary_of(event: HistoryEvent) -> str:
-    """What the workflow's author wrote about a timer or an activity."""
-    text = decode(event.user_metadata.summary) if event.user_metadata.HasField("summary") else None
-    return shorten(text) if isinstance(text, str) else ""
-
-
-def activity_label(name: str, payloads: Sequence[Payload]) -> tuple[str, str]:
-    """The name and the detail of an activity; MCP calls are named by server and call."""
-    if name.startswith(MCP_PREFIX):
-        server, _, call = name.removeprefix(MCP_PREFIX).rpartition(".")
-        name = f"{call} (MCP {server})"
-    return name, first_detail(payloads)
-
-
-def failure_text(failure: Failure) -> str:
-    """A failure in one line: its innermost message, which is the one that says what happened."""
-    while failure.HasField("cause"):
-        failure = failure.cause
-    text = failure.message
-    if failure.HasField("timeout_failure_info") and "timeout" not in text.lower():
-        text = f"timeout {text}"
-    return shorten(text, NOTE_LIMIT)
+def duration(seconds: float) -> str:
+    """A length of time as people say it: "0.21 s", "5.1 s", "3 min 5 s", "2 h 5 min", "1 d 3 h"."""
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    for unit, large, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {large} {int(seconds % unit // part)} {small}"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -9,9 +9,9 @@ from temporalio.client import Client
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import classroom
 from workshop_lib.lab.chaos import KillPoint, Where
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.waiting import result
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.worker_spec import WorkerSpec
@@ -28,7 +28,7 @@ RESTART_LIMIT = 20.0  # seconds: the activity's limit of two, and the start of a
 async def two_greetings(client: Client, workflow: type, compose: Callable[..., Any]) -> str:
     """The workflow greets each of two people with an activity of its own."""
     handle, greetings = await trial(client, workflow, NAMES, [compose])
-    done = [run for run in (await evidence(handle)).named("compose") if run.completed]
+    done = [run for run in (await history_of(handle)).named("compose") if run.completed]
     if len(done) != len(NAMES):
         raise NotYet(saw=f"{len(done)} completed `compose` activities")
     if not isinstance(greetings, list) or len(greetings) != len(NAMES):
@@ -76,7 +76,7 @@ async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: 
         await result(handle, timeout=RESTART_LIMIT)
     finally:
         await asyncio.to_thread(helper.stop)
-    attempts = {run.input: run.attempts for run in (await evidence(handle)).named("pack")}
+    attempts = {run.input: run.attempts for run in (await history_of(handle)).named("pack")}
     if attempts != {1: 1, 2: 1, 3: 2}:
         told = ", ".join(f"box {box} handed out {n}×" for box, n in sorted(attempts.items()))
         raise NotYet(saw=told)

@@ -10,9 +10,9 @@ from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, execute_tool
 from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, awaited, check
 from workshop_lib.lab.checks.trial import trial
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.waiting import result
 from workshop_lib.llm.gateway import stand_in
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
@@ -133,7 +133,7 @@ async def durable_loop(client: Client, workflow: type) -> str:
     handle, reply = await trial(
         client, workflow, TWO_TOOLS, [plan_next_action, execute_tool], patient=False
     )
-    found = await evidence(handle)
+    found = await history_of(handle)
     plans, tools = (
         [run for run in found.named(name) if run.completed]
         for name in ("plan_next_action", "execute_tool")
@@ -160,7 +160,7 @@ async def durable_loop(client: Client, workflow: type) -> str:
 async def survived(handle: WorkflowHandle[Any, Any]) -> str:
     """The history shows that the worker died between two steps, and that no recorded step was redone."""
     reply = await result(handle, timeout=30)
-    found = await evidence(handle)
+    found = await history_of(handle)
     if not found.lost:
         raise NotYet(
             saw="a history in which no model call and no tool call was lost with its worker"

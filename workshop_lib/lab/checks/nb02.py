@@ -13,10 +13,10 @@ from temporalio.service import RPCError
 
 from workshop_lib.agents.flat_tools import get_weather
 from workshop_lib.agents.sdk_model import agents_plugin
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.classroom import new_id, seconds, spec
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.waiting import watch
 from workshop_lib.lab.workers import start_worker
 
@@ -56,7 +56,7 @@ async def tool_added(
         client_plugins=[agents_plugin],
         patient=False,
     )
-    found = await evidence(handle)
+    found = await history_of(handle)
     done = [run.name for run in found.activities if run.completed and run.name != MODEL]
     if len(set(done)) != 2:
         raise NotYet(saw=f"completed tools: {', '.join(done) or 'none'}; the reply was {reply!r}")
@@ -86,7 +86,7 @@ async def remembers(client: Client, workflow: type) -> str:
                 await watch(handle.execute_update("ask", text), handle, timeout=30, patient=False)
                 for text in ASKED
             ]
-            found = await evidence(handle)
+            found = await history_of(handle)
         finally:
             with contextlib.suppress(RPCError):
                 await handle.terminate("the check is over", rpc_timeout=seconds(5))

@@ -12,12 +12,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.lab.check_runs import AskPrice
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.handler_failures import first_failure
+from workshop_lib.lab.history import LinkedRun, history_of
 from workshop_lib.lab.namespaces import find_endpoint, target_of
-from workshop_lib.lab.other_side import LinkedRun, linked_runs
+from workshop_lib.lab.other_side import linked_runs
 from workshop_lib.lab.waiting import result, watch
 from workshop_lib.lab.workers import start_worker
 from workshop_lib.settings import get_settings
@@ -148,7 +148,7 @@ async def survived_team(handle: WorkflowHandle[Any, Any], asking: "asyncio.Task[
     client = handle._client
     config = client.config() | {"namespace": run.namespace}
     theirs = Client(**config).get_workflow_handle(run.workflow_id, run_id=run.run_id)
-    lost = (await evidence(theirs)).lost
+    lost = (await history_of(theirs)).lost
     if not lost:
         raise NotYet(
             saw="a run of the team's in which no step was lost with its worker",

@@ -8,8 +8,8 @@ from temporalio.client import Client
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.mcp_servers import is_healthy
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.waiting import watch
@@ -34,7 +34,7 @@ CHOICES = {
 )
 async def new_tool(chat: ChatClient) -> str:
     """The agent has called the learner's tool, in a session that was open before there was one."""
-    history = await evidence(chat.handle)
+    history = await history_of(chat.handle)
     listings = [run.result for run in history.named(LISTING) if run.completed]
     listed = [{str(tool.get("name")) for tool in _tools(result)} for result in listings]
     new = sorted(listed[-1] - listed[0]) if listed else []
@@ -79,7 +79,7 @@ async def killed_server(
     if not asking.done() and not await asyncio.to_thread(is_healthy, "finance"):
         raise NotYet(saw="no finance server", hint="`await finance_server.restart()`.")
     reply = await watch(asyncio.shield(asking), chat.handle, timeout=50)
-    calls = (await evidence(chat.handle)).named(CALL)
+    calls = (await history_of(chat.handle)).named(CALL)
     if not calls:
         raise NotYet(
             saw=f"no call of the finance server, and the reply {reply.text!r}",

@@ -6,9 +6,9 @@ from typing import Any
 from temporalio.client import Client
 
 from workshop_lib.lab.check_runs import Twice
-from workshop_lib.lab.checks.evidence import evidence
 from workshop_lib.lab.checks.framework import NotYet, check, plain
 from workshop_lib.lab.checks.trial import activities_beside, trial
+from workshop_lib.lab.history import history_of
 from workshop_lib.lab.shelf import FIRST, keys_seen, reset_shelf, shelf_stock
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Proposal, Snapshot
@@ -66,7 +66,7 @@ async def once(client: Client, workflow: type, activity: Callable[..., Any]) -> 
     """Attempts that are repeated change nothing; another run's order counts, and so does another step's."""
     reset_shelf()
     handle, _ = await trial(client, workflow, QUANTITY, [activity], timeout=20)
-    attempts = sum(run.attempts for run in (await evidence(handle)).activities)
+    attempts = sum(run.attempts for run in (await history_of(handle)).activities)
     added = _added(0)
     if attempts < 3:
         raise NotYet(
