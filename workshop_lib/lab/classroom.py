@@ -16,6 +16,7 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.connect import connect, ui_url
 from workshop_lib.lab import cells, forgotten, quiet_notebook
+from workshop_lib.lab.history import event_lines
 from workshop_lib.lab.notices import Notices
 from workshop_lib.lab.processes import get_ready
 from workshop_lib.lab.server import ensure_namespaces, ensure_server
