@@ -75,11 +75,17 @@ async def find_gaps(
 
 
 def _others(queue: Queue) -> list[tuple[Record, list[str]]]:
-    """Who lives and polls a queue: its record, and in what it differs from a worker of this process."""
-    known = {r.get("identity"): r for r in records.services(get_settings().state_dir)}
+    """Who polls a queue: its record, and in what it differs from a worker of this process.
+
+    Of a worker that has stopped the server hears nothing, and its process may live: a kernel, this very
+    command. On this machine a worker has a record for as long as it polls.
+    """
+    recorded = records.services(get_settings().state_dir)
+    known = {r["identity"]: r for r in recorded if r.get("queue") == queue.name}
     found = [
         known.get(poller.identity, {"name": poller.identity, "kind": "unknown"})
         for poller in queue.living
+        if poller.identity in known or poller.local_pid is None
     ]
     return [(record, differences(record)) for record in found]
 
@@ -96,7 +102,7 @@ async def _left_alone(client: Client, namespace: str, main: str) -> set[str]:
     query = f"ExecutionStatus = 'Running' AND TaskQueue STARTS_WITH '{main}-'"
     queues = {run.task_queue async for run in client.list_workflows(query, page_size=100)}
     looked = await look_at(client, *((namespace, queue) for queue in queues))
-    return {queue.name for queue in looked if not queue.living}
+    return {queue.name for queue in looked if not _others(queue)}
 
 
 def _digest() -> str:
