@@ -5,7 +5,6 @@ database, lacks a table or holds a row that is none stays so however often it is
 at once, with the row, and `workshop repair reset` begins anew. Left out: mending it.
 """
 
-import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +38,7 @@ class StoreDamaged(WorkshopError):
 def damage_of(error: SQLAlchemyError, url: URL) -> str | None:
     """What is broken, in words without a secret, or None where the database only does not answer."""
     original = getattr(error, "orig", None)
-    if isinstance(original, sqlite3.Error):
+    if type(original).__module__ == "sqlite3":  # by its name: there are Pythons without it
         path = Path(url.database or "")
         if path.exists() and not path.is_file():
             return "it is no file"
