@@ -6,8 +6,7 @@ does not end the work. It imports next to nothing, so that it holds while the re
 Left out: which errors there are (`errors`), and notebooks, where IPython shows them.
 
 Exit status: that of the work. A reader that has gone (`| head`, `>&-`) wants no more, and changes nothing.
-A stdout that cannot be written for another reason, such as a full disk, has lost what was asked for: it goes
-to stderr instead, and the status is 1.
+What a stdout cannot take for another reason, such as a full disk, goes to stderr instead, and that is said.
 """
 
 import contextlib
@@ -46,7 +45,6 @@ _WORDS = (
     ("DatabaseError", "A database cannot be used.", _DOCTOR),
 )  # fmt: skip
 _begun = False
-_lost = False  # stdout could not be written
 
 
 class _Stream(io.TextIOWrapper):
@@ -125,7 +123,6 @@ def end(status: str | int | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     number = status if isinstance(status, int) else int(bool(status))
-    number = number or int(_lost)
     if "temporalio" in sys.modules:
         os._exit(number)
     sys.exit(number)
@@ -161,11 +158,9 @@ def _ended_by(_: type[BaseException], error: BaseException, trace: TracebackType
 
 def _redirect(number: int, error: OSError) -> None:
     """Have a stream that takes no more write to where it does no harm."""
-    global _lost
     gone = error.errno in _GONE or number != 1
     place = os.open(os.devnull, os.O_WRONLY) if gone else 2
     if not gone:
-        _lost = True
         say(f"stdout cannot be written: {error.strerror}. What belongs there follows here.")
     os.dup2(place, number)
 

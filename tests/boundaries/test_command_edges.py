@@ -132,11 +132,11 @@ def test_a_reader_that_has_gone_changes_nothing(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["ask", "--json", CELSIUS], ["--help"]])
-def test_what_a_full_disk_refuses_is_shown_on_stderr_and_has_failed(
+def test_what_a_full_disk_refuses_is_shown_on_stderr(
     workshop: Workshop, arguments: list[str]
 ) -> None:
     done = shell(workshop, ">/dev/full", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 0  # that of the work
     said, _, shown = done.stderr.partition("What belongs there follows here.\n")
     assert "No space left" in said
     assert "15" in shown or "Usage" in shown
