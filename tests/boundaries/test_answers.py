@@ -336,7 +336,10 @@ def test_mending_a_seeded_shape_is_harmless_and_done_once(seed: int) -> None:
     json.dumps(once, ensure_ascii=False).encode()
     pieces = Pieces()
     for chunk in (body, body, None, 5, {"choices": [{"finish_reason": "stop"}]}):
-        json.dumps(pieces.mended(chunk), ensure_ascii=False).encode()
+        mended_piece = pieces.mended(chunk)
+        json.dumps(mended_piece, ensure_ascii=False).encode()
+        for choice in mended_piece["choices"]:
+            assert isinstance(choice["delta"].get("reasoning_content", ""), str)
 
 
 @pytest_asyncio.fixture

@@ -289,8 +289,10 @@ def _extras(holder: dict[str, Any]) -> dict[str, Any]:
     found = {k: v for k, v in holder.items() if k not in known and v not in (None, "", [], {})}
     if isinstance(moved := found.get("provider_specific_fields"), dict):
         found["provider_specific_fields"] = {k: v for k, v in moved.items() if k != "refusal"}
-    if thoughts := _parts(holder.get("content"), "thinking"):
-        found.setdefault("reasoning_content", thoughts)
+    # Everybody behind us takes it for text.
+    thoughts = _text(found.pop("reasoning_content", None), 1)
+    if thoughts := thoughts or _parts(holder.get("content"), "thinking"):
+        found["reasoning_content"] = thoughts
     try:
         text = whole(json.dumps(found, ensure_ascii=False))
         kept: dict[str, Any] = json.loads(text) if len(text) <= MAX_EXTRAS else {}
