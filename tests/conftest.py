@@ -25,7 +25,7 @@ from workshop_lib.connect import connect
 from workshop_lib.lab import server
 from workshop_lib.lab.namespaces import ensure_namespaces
 from workshop_lib.lab.server_process import run_sync
-from workshop_lib.llm import faults
+from workshop_lib.llm.offline import faults
 from workshop_lib.settings import reload_settings
 from workshop_lib.worker_spec import WorkerSpec
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from workshop_lib.llm.rules.reply import reply
+from workshop_lib.llm.offline.reply import reply
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
 

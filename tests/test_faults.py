@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm import faults
-from workshop_lib.llm.faults import KINDS, next_fault, parse_plan
 from workshop_lib.llm.gateway import ModelRefused, ModelUnavailable, complete, stream
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
+from workshop_lib.llm.offline import faults
+from workshop_lib.llm.offline.faults import KINDS, next_fault, parse_plan
 from workshop_lib.settings import reload_settings
 
 CALCULATOR = ToolSpec(
@@ -147,7 +147,7 @@ async def test_text_answers_are_not_spoiled(plan: Plan) -> None:
 
 def test_a_counter_file_counts_across_processes(plan: Plan) -> None:
     plan("sequence=server_error*3,ok,counter=demo")
-    code = "from workshop_lib.llm.faults import next_fault; print(next_fault('x'))"
+    code = "from workshop_lib.llm.offline.faults import next_fault; print(next_fault('x'))"
     said = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         for _ in range(2)

@@ -23,7 +23,7 @@ async def get_weather(city: str) -> str:
     """Get the current weather in a city: temperature in °C, conditions and wind.
 
     Args:
-        city: Name of the city, such as Seattle or San Francisco.
+        city: Name of the city, such as Seattle or Portland, Oregon.
     """
     return _run("weather", {"city": city})
 

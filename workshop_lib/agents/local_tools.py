@@ -50,7 +50,8 @@ class WeatherInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     city: str = Field(
-        description="Name of the city, such as Seattle or San Francisco", max_length=80
+        description="Name of the city, such as Seattle or Portland, Oregon",
+        max_length=80,
     )
 
 

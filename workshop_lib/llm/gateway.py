@@ -168,7 +168,7 @@ def _litellm() -> Any:
             with large_import():
                 import litellm
 
-            from workshop_lib.llm.offline import install
+            from workshop_lib.llm.offline.provider import install
 
             litellm.suppress_debug_info = True
             install()

@@ -15,23 +15,28 @@ from workshop_lib.teams.records import read_records
 
 @activity.defn
 async def look_up_price(request: StockPriceInput) -> StockPrice:
-    """The price of one share.
+    """The price of one share, by ticker or by the company's name, in capitals or not.
 
     Raises:
         ApplicationError: `UnknownTicker`, not retried; `ServiceDown`, retried.
     """
     async with heartbeating():
         records = read_records("finance")
-        ticker = request.ticker.strip().upper()
-        found = records["prices"].get(ticker)
-        if found is None:
-            known = ", ".join(sorted(records["prices"]))
+        prices, asked = records["prices"], request.ticker.strip().casefold()
+        by_name = {
+            name.casefold(): symbol
+            for symbol in prices
+            for name in (symbol, prices[symbol]["company"])
+        }
+        ticker = by_name.get(asked)
+        if ticker is None:
+            known = ", ".join(sorted(prices))
             raise ApplicationError(
                 f"unknown ticker {request.ticker!r}; known are {known}",
                 type="UnknownTicker",
                 non_retryable=True,
             )
-        return StockPrice(ticker=ticker, currency=records["currency"], **found)
+        return StockPrice(ticker=ticker, currency=records["currency"], **prices[ticker])
 
 
 @activity.defn

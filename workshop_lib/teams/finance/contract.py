@@ -12,19 +12,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from workshop_lib.arguments import number
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 Number = Annotated[float, BeforeValidator(number)]
 
 
 class StockPriceInput(BaseModel):
-    """Get the current stock price (share price) of a company by its ticker symbol."""
+    """Get the current stock price (share price) of a company by its ticker symbol or its name."""
 
     model_config = ConfigDict(extra="forbid")
 
     ticker: str = Field(
-        description="Ticker symbol of the company, such as AAPL or TSLA",
+        description="Ticker symbol or name of the company, such as AAPL or Tesla",
         min_length=1,
-        max_length=12,
+        max_length=60,
     )
 
 

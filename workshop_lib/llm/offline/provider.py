@@ -17,9 +17,9 @@ import litellm
 from litellm.utils import custom_llm_setup
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm import faults
 from workshop_lib.llm.journal import record_request, request_hash
-from workshop_lib.llm.rules.reply import Reply, reply
+from workshop_lib.llm.offline import faults
+from workshop_lib.llm.offline.reply import Reply, reply
 from workshop_lib.settings import OFFLINE_MODEL, get_settings
 
 PROVIDER, _MODEL = OFFLINE_MODEL.split("/")

@@ -1,0 +1,202 @@
+"""The offline model's reply to a request: a pure function of messages and tools.
+
+The same request gets the same reply, in every process and at every attempt. A reply is either tool calls
+or a text, and a text holds nothing but what tools returned, what the conversation says, and what the
+rules themselves are. Left out: all that a language model could do beyond that, said where it is asked
+for.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from workshop_lib.llm.offline.carry import Done, carry
+from workshop_lib.llm.offline.match import Fit
+from workshop_lib.llm.offline.order_desk import order_desk
+from workshop_lib.llm.offline.plan import Plan, Planner
+from workshop_lib.llm.offline.recall import NOTED, facts, list_tools, recall, small_talk
+from workshop_lib.llm.offline.results import came, compare, describe
+from workshop_lib.llm.offline.schema import Tool, read_tools
+from workshop_lib.llm.offline.spans import find_spans
+from workshop_lib.llm.offline.summary import asks_for_summary, summarise
+from workshop_lib.llm.offline.talk import Talk, call_key, leaves, read_talk
+from workshop_lib.llm.offline.words import content, plain
+
+LONGEST = 2000  # characters of a message that the rules read
+MOST_CALLS = 8  # tool calls in one reply
+MOST_STRAY_CALLS = 4  # calls of a turn that came to nothing, after which the rules give up
+
+_REFUSAL = "I cannot answer that: I am a set of rules that call tools, not a language model."
+_NEEDS = "which I do not find in your message. I make no values up: please name it."
+_FOLLOWS = re.compile(
+    r"\W*(?:and|or|now|what about|how about|(?:the )?same|in|on|to|for|with|only|then|but|at|from)\b",
+    re.I,
+)
+_OTHER_TIME = re.compile(
+    r"\b(?:tomorrow|yesterday|(?:next|last|this) (?:week\w*|month|year))\b", re.I
+)
+_DENIAL = re.compile(r"\W*(?:please )?(?:don't|do not|never)\b", re.I)
+
+
+class Reply(NamedTuple):
+    """What the offline model answers: words, or name and JSON arguments of each tool call."""
+
+    text: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()
+
+
+def reply(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], *, gullible: bool = False
+) -> Reply:
+    """The reply to a request in the shape of the chat completions API.
+
+    Args:
+        messages: the conversation, oldest first. It may begin in the middle.
+        tools: as offered in the request; there may be none.
+        gullible: obey instructions in the data, as the fault of that name wants it.
+    """
+    talk = read_talk(messages)
+    about_orders = order_desk(talk, tools, gullible=gullible)
+    if about_orders is not None:
+        return Reply(*about_orders)
+    if asks_for_summary(talk):
+        return Reply(summarise(talk))
+    usable = read_tools(tools)
+    if not talk.text:
+        return Reply(f"I see no question. {list_tools(usable)}")
+    if len(talk.text) > LONGEST:
+        return Reply(
+            f"I cannot answer that: your message has {len(talk.text)} characters, and I read {LONGEST}."
+        )
+    said = None if talk.now else recall(talk, usable) or small_talk(plain(talk.text), usable)
+    return Reply(said) if said else _serve(talk, usable)
+
+
+def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
+    """The next tool calls, or the answer when all results are there."""
+    plan = _planned(talk, tools)
+    calls, done = carry(plan, talk)
+    wanted = {call_key(*call) for call in calls} | {called.key for called in done.values()}
+    stray = [called for called in talk.now if called.arguments is None or called.key not in wanted]
+    if calls and len(stray) < MOST_STRAY_CALLS:
+        written = [(name, json.dumps(values, ensure_ascii=False)) for name, values in calls]
+        return Reply(calls=tuple(written[:MOST_CALLS]))
+    said = [describe(done[i], step.tool) for i, step in enumerate(plan.steps) if i in done]
+    alike = [
+        done[i]
+        for i, step in enumerate(plan.steps)
+        if step.tool is plan.steps[0].tool and came(done.get(i))
+    ]
+    said += [compare(plain(talk.text), alike) if len(alike) == len(plan.steps) else ""]
+    said += _loose_ends(plan, done, talk, tools)
+    if calls or (not any(said) and talk.now):
+        by_name = {tool.name: tool for tool in tools}
+        gave_up = f"I gave up after {len(stray)} tool calls that came to nothing." if calls else ""
+        said += [gave_up, *(describe(called, by_name.get(called.name)) for called in stray)]
+    return Reply(" ".join(dict.fromkeys(text for text in said if text)) or _nothing(talk, tools))
+
+
+def _loose_ends(plan: Plan, done: Done, talk: Talk, tools: Sequence[Tool]) -> list[str]:
+    """What could not be done, and why."""
+    said = []
+    if plan.steps and all(map(came, done.values())) and len(done) < len(plan.steps):
+        lacking = next(step for i, step in enumerate(plan.steps) if i not in done)
+        said.append(f"I do not find what {lacking.tool.name} needs in what came back.")
+    if any(step.factor for step in plan.steps) and not any(tool.expression for tool in tools):
+        said.append("I have no tool that calculates, so I leave the arithmetic to you.")
+    if plan.steps:
+        parts = [
+            part.strip(" ?.,!")
+            for part in plan.unserved
+            if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)
+        ]
+        said += [f"I have no tool for this part: “{part}”." for part in parts]
+        slots = [slot.want for step in plan.steps for slot in step.tool.slots]
+        if (
+            _OTHER_TIME.search(talk.text)
+            and "date" not in slots
+            and not plan.steps[0].tool.expression
+        ):
+            said.append(
+                f"The tool {plan.steps[0].tool.name} takes no date: this is what it says now."
+            )
+    return said + [_needs(found) for found in plan.asks]
+
+
+def _needs(found: Fit) -> str:
+    """What is missing, in the schema's own words."""
+    wanted = []
+    for slot in found.missing:
+        about = [slot.description] if slot.description else []
+        about += (
+            [f"one of {', '.join(dict.fromkeys(map(str, slot.choices.values())))}"]
+            if slot.choices
+            else []
+        )
+        wanted.append(
+            " ".join(slot.path).replace("_", " ") + (f" ({', '.join(about)})" if about else "")
+        )
+    listed = " and ".join(wanted)
+    nearest = f"the nearest tool is {found.tool.name}, and it needs {listed}"
+    return f"I cannot do that as it stands: {nearest}, {_NEEDS}"
+
+
+def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
+    """What is said where there is nothing to call."""
+    text = plain(talk.text)
+    if told := [] if "?" in text else facts([text]):
+        return NOTED.format(" and ".join(f"{what} is {value}" for what, value in told))
+    return (
+        "All right: I call no tool." if _DENIAL.match(text) else f"{_REFUSAL} {list_tools(tools)}"
+    )
+
+
+def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
+    """The plan of a message: by itself, together with the question it answers, or as a follow-up."""
+    text, asked = _ordinal(plain(talk.text), talk), _asked_before(talk)
+    for what, value in facts(talk.told):  # `my favourite city` is the city that was told
+        text = re.sub(rf"\bmy {re.escape(what)}\b", value.replace("\\", ""), text, flags=re.I)
+    told = facts([text]) and not re.search(r"\?|[.!;,] \w", text)
+    if _DENIAL.match(text) or (told and not asked):
+        return Plan()
+    own = Planner(text, tools, talk).make()
+    words = content(text)
+    named = all(step.tool.expression or words & set(step.tool.weights) for step in own.steps)
+    if own.steps and not own.asks and named:
+        return own
+    if asked:
+        both = Planner(f"{asked} {text}", tools, talk).make()
+        if both.steps or both.asks:
+            return both
+    follows = _FOLLOWS.match(text) or len(text.split()) <= 8
+    return (Planner(text, tools, talk).again() if follows else None) or own
+
+
+def _asked_before(talk: Talk) -> str:
+    """The questions that are still open because a value was asked for."""
+    texts: list[str] = []
+    for turn in reversed(talk.earlier):
+        if not turn.answer or _NEEDS not in turn.answer or not turn.text:
+            break
+        texts.insert(0, plain(turn.text))
+    return " ".join(texts)
+
+
+def _ordinal(text: str, talk: Talk) -> str:
+    """`the first one` and `the other one` as the member of the latest list that is meant."""
+    match = re.search(r"\bthe (first|second|third|last|other)(?: one)?\b(?=\W*$)", text, re.I)
+    lists = [
+        s for told in [*talk.told, talk.text] for s in find_spans(plain(told)) if s.kind == "list"
+    ]
+    if not match or not lists:
+        return text
+    members = [part.text for part in lists[-1].parts]
+    if match[1].lower() == "other":
+        sent = {str(value) for called in talk.calls_before() for value in leaves(called.arguments)}
+        members = [member for member in members if member not in sent]
+    place = {"second": 1, "third": 2, "last": -1}.get(match[1].lower(), 0)
+    if not members or place >= len(members):
+        return text
+    before = re.sub(rf"(?:\d+ \w+,?\s*)?{re.escape(lists[-1].text)}", "", text[: match.start()])
+    return before + members[place] + text[match.end() :]

@@ -1,0 +1,222 @@
+"""A tool as its JSON schema offers it: a name with words, and slots to be filled.
+
+Nested objects are flattened into slots with a path. A schema that cannot be read costs that tool and no
+other. No tool and no argument is known by its name.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from workshop_lib.llm.offline.words import DEEDS, content, senses, spellings, split_name
+
+DEEPEST = 4  # objects within objects
+_DULL = content(
+    "name string number such kind value the id key code text list get data information per given"
+)
+_SUCH = re.compile(r"(?:such as|e\.g\.,?|for example|like|for instance)\s+(.+)", re.I | re.S)
+_TEXT = r"text|message|body|content|query|title|sentence|note|term|subject|comment|reason|description|label"
+_ID = re.compile(r"\b(?:id|key|code|reference|ticker|symbol|iata|iban|plate|number)\b", re.I)
+# What a slot wants, by its name and description, where its type does not say. The first that fits.
+_WANTS = tuple((want, re.compile(pattern, re.I)) for want, pattern in (
+    ("date", r"^date\b|\bdate$|\bdate \||yyyy-mm-dd|\b(?:first|last) day\b|\bday of (?:departure|arrival)"),
+    ("email", r"^[^|]*mail|email address"),
+    ("time", r"\btime\b|hh:mm"), ("id", rf"^[^|]*{_ID.pattern}[^|]*\|"),
+    ("name", r"\bname\b"), ("text", rf"^[^|]*\b(?:{_TEXT}|words?|question)\b[^|]*\||\btext\b|\bmessage\b"),
+    ("id", _ID.pattern),
+))  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One value that a tool takes; `kind` is the schema's type."""
+
+    path: tuple[str, ...]
+    kind: str
+    required: bool
+    schema: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The innermost name."""
+        return self.path[-1]
+
+    @cached_property
+    def description(self) -> str:
+        """What the schema says of it."""
+        return str(self.schema.get("description") or "")
+
+    @cached_property
+    def label(self) -> str:
+        """Name and description in one text, in lower case, without examples."""
+        return f"{' '.join(split_name(self.name))} | {_SUCH.sub('', self.description)}".lower()
+
+    @cached_property
+    def name_words(self) -> set[str]:
+        """The senses of the words of the name."""
+        return {sense for word in split_name(self.name) for sense in senses(word)}
+
+    @cached_property
+    def words(self) -> set[str]:
+        """The senses of the words of name and description."""
+        return self.name_words | content(self.label)
+
+    @cached_property
+    def examples(self) -> list[str]:
+        """Values that the schema gives as examples."""
+        such, listed = _SUCH.search(self.description), self.schema.get("examples")
+        named = re.split(r",\s|\s+or\s+|\s+and\s+|;", such[1].split(". ")[0]) if such else []
+        texts = [*named, *map(str, listed if isinstance(listed, list) else [])]
+        return [re.sub(r"^an? |[\s.'\"()]+$|^['\"(]", "", text.strip()) for text in texts]
+
+    @cached_property
+    def choices(self) -> dict[str, Any]:
+        """What a text may say for each value that is allowed: `USD (dollars)` has two forms."""
+        allowed, forms = self.schema.get("enum"), dict[str, Any]()
+        for value in allowed if isinstance(allowed, list) else ():
+            if isinstance(value, str | int | float):
+                forms |= dict.fromkeys((str(value), re.sub(r"[_-]", " ", str(value))), value)
+                other = re.search(rf"\b{re.escape(str(value))} \(([^)]+)\)", self.description)
+                forms |= {other[1]: value} if other else {}
+        return forms
+
+    @cached_property
+    def shapes(self) -> list[str]:
+        """Patterns of the examples that have a form, such as HB-1000: letters, a dash, digits."""
+        formed = [e for e in self.examples if re.search(r"\d", e) or (e.isupper() and len(e) > 1)]
+        pattern = self.schema.get("pattern")
+        return [*map(_shape, formed), *([re.compile(pattern).pattern] if pattern else [])]
+
+    @cached_property
+    def want(self) -> str:
+        """What fills it: choice, flag, number, list, date, time, email, id, text or name; else object."""
+        kinds = {
+            "boolean": "flag",
+            "array": "list",
+            "object": "object",
+            "number": "number",
+            "integer": "number",
+        }
+        if self.choices or self.kind in kinds:
+            return "choice" if self.choices else kinds[self.kind]
+        shape = str(self.schema.get("format") or "").removesuffix("-time")
+        if shape in ("date", "time", "email") or (self.shapes and "mail" not in self.label):
+            return shape if shape in ("date", "time", "email") else "id"
+        return next((want for want, pattern in _WANTS if pattern.search(self.label)), "name")
+
+
+@dataclass(frozen=True, eq=False)
+class Tool:
+    """A tool that may be called."""
+
+    name: str
+    description: str
+    slots: tuple[Slot, ...]
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """How much each sense speaks for this tool."""
+        found = {word: 0.7 for slot in self.slots for word in slot.words}
+        found |= {word: 1.0 for slot in self.slots for word in slot.name_words}
+        found |= dict.fromkeys(content(_SUCH.sub("", self.description)), 1.5)
+        found |= dict.fromkeys(content(" ".join(split_name(self.name))), 2.0)
+        return {word: weight for word, weight in found.items() if word not in _DULL}
+
+    @cached_property
+    def deeds(self) -> set[str]:
+        """The senses of the verbs by which it changes something; empty for a tool that looks things up."""
+        first = re.match(r"([A-Za-z]+)\b(?! (?:of|for)\b)", self.description)
+        if self.description and not (first and first[1].lower() in DEEDS):
+            return set()
+        verbs = {word.lower() for word in split_name(self.name)} | (
+            {first[1].lower()} if first else set()
+        )
+        return {sense for verb in verbs & DEEDS for sense in senses(verb)}
+
+    @cached_property
+    def said(self) -> set[str]:
+        """The senses of all words of name and description."""
+        words = [*split_name(self.name), *re.findall(r"[A-Za-z]+", self.description)]
+        return {sense for word in words for sense in senses(word)} | set(self.weights)
+
+    @cached_property
+    def expression(self) -> Slot | None:
+        """The slot for an arithmetic expression, if that is all that is required."""
+        needed = [slot for slot in self.slots if slot.required and slot.kind == "string"]
+        said = [s for s in needed if re.search(r"expression|formula|arithmetic", s.label)]
+        return said[0] if said and len(needed) == 1 else None
+
+
+def read_tools(tools: Sequence[dict[str, Any]]) -> list[Tool]:
+    """Those of the offered tools whose schemas can be read."""
+    found = []
+    for offered in tools:
+        try:
+            spec = offered.get("function") or offered
+            schema = spec.get("parameters") or {}
+            tool = Tool(
+                str(spec["name"]), str(spec.get("description") or ""), tuple(_slots(schema, schema))
+            )
+            if tool.name and tool.weights is not None and all(slot.want for slot in tool.slots):
+                found.append(tool)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, re.error):
+            continue  # its schema is none
+    return found
+
+
+def is_choice(word: str, form: str) -> bool:
+    """Is a word of a message this choice, in the plural or in another spelling?"""
+    return word == form or (len(form) > 1 and bool(spellings(word) & spellings(form)))
+
+
+def _slots(
+    schema: Any, root: Any, path: tuple[str, ...] = (), needed: bool = True
+) -> Iterator[Slot]:
+    required = schema.get("required") or []
+    for name, raw in (schema.get("properties") or {}).items():
+        part = _resolved(raw, root)
+        must = needed and name in required and "default" not in part and not part.get("nullable")
+        kind = part.get("type") or ("object" if part.get("properties") else "string")
+        kind = (
+            next((k for k in kind if k != "null"), "string")
+            if isinstance(kind, list)
+            else str(kind)
+        )
+        if part.get("properties") and len(path) < DEEPEST:
+            yield from _slots(part, root, (*path, name), must)
+        else:
+            yield Slot((*path, name), kind, must, part)
+
+
+def _resolved(schema: Any, root: Any) -> dict[str, Any]:
+    """A schema with its references and alternatives taken; `nullable` where null is one of these.
+
+    Raises:
+        ValueError, KeyError: it leads nowhere, or in a circle.
+    """
+    for _ in range(8):
+        if schema is True:
+            return {}
+        options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+        if "$ref" in schema:
+            chosen = root
+            for key in str(schema["$ref"]).lstrip("#/").split("/"):
+                chosen = chosen[key]
+        elif options:
+            chosen = next((o for o in options if o.get("type") != "null"), {})
+            schema = schema | {"nullable": any(o.get("type") == "null" for o in options)}
+        else:
+            return dict(schema)
+        rest = {k: v for k, v in schema.items() if k not in ("$ref", "anyOf", "oneOf", "allOf")}
+        schema = {**chosen, **rest}
+    raise ValueError("a schema in a circle")
+
+
+def _shape(example: str) -> str:
+    """The pattern of an example: HB-1000 is letters, a dash, digits."""
+    parts = re.findall(r"[A-Za-z]+|\d+|[^A-Za-z\d]+", example)
+    letters = "[A-Z]" if example.upper() == example else "[A-Za-z]"
+    long = f"{letters}{{2,6}}" if example.isalpha() else f"{letters}+"
+    return "".join(long if p.isalpha() else r"\d+" if p.isdigit() else re.escape(p) for p in parts)
