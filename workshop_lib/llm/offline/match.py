@@ -8,6 +8,7 @@ What finds no span is missing, and is never taken from where it does not belong.
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from workshop_lib.llm.offline.schema import Slot, Tool, is_choice
 from workshop_lib.llm.offline.spans import Span
@@ -59,6 +60,7 @@ _COUNT = re.compile(
     r"\b(?:quantity|count|amount|limit|pieces|copies|max\w*|results|at most|how many)\b"
 )
 _MONEY = re.compile(r"dollar|amount|money|price|cost|euro|budget|pounds?\b|principal")
+_JOINS = r"^\s*,|\b(?:and|or|than|vs|versus)\b"
 _POLITE = r"\W*(?:(?:please|kindly|now|and|then|can|could|would|you|hey|i|want|need|to|let's)\b\W*)*([a-z]+)"
 _MINOR = {
     stem(word) for word in ("only", "is", "with", "include", "has", "show", "all", "set", "enabled")
@@ -163,7 +165,7 @@ def pair(span: Span, slot: Slot) -> float | None:
     if slot.want == "number":
         worth = _number(span, slot)
     elif span.kind == "list" and slot.want != "list":
-        parts = [_text(part, slot) for part in span.parts]
+        parts = [None if part.kind == "number" else _text(part, slot) for part in span.parts]
         worth = None if None in parts else max(part or 0 for part in parts) + 0.6 * len(parts)
     else:
         worth = _text(span, slot)
@@ -258,6 +260,12 @@ def _choices(text: str, slot: Slot) -> list[tuple[float, Span]]:
                 counted = bool(re.search(r"\d\s*$", text[:start])) or span.text in "$€£"
                 turn = 1.5 if counted == bool(names & _FROM) else -1.5
                 found.append((4.5 + _cue(span, slot) + turn * bool(names & (_TO | _FROM)), span))
+    spans = sorted((span for _, span in found), key=lambda span: span.start)
+    between = [text[a.end : b.start] for a, b in pairwise(spans)]
+    if between and not names & (_TO | _FROM) and all(re.search(_JOINS, words) for words in between):
+        start, end = spans[0].start, spans[-1].end
+        whole = Span(text[start:end], "list", start, end, parts=tuple(spans))
+        found.append((4.5 + 0.6 * len(spans), whole))
     return found
 
 

@@ -1,9 +1,8 @@
 """Requests about orders in trouble: find problems, describe them, propose repairs, report on them.
 
 These rules speak up when a message carries order data and a form or a repair tool is offered, or when the
-data are about repairs that were made. Forms are filled by the names of their fields. Texts inside an
-order are never read for instructions; only under the fault `gullible` are they, to show a model that can
-be talked into things.
+data are about repairs that were made. Forms are filled by the names of their fields. Texts in an order are
+never read for instructions; only under the fault `gullible` are they, to show what a model can be made to do.
 """
 
 import json
@@ -16,9 +15,9 @@ from workshop_lib.llm.offline.order_data import (
     PERMIT,
     SHORTAGE,
     Entry,
-    Finding,
     entries,
     find_order_data,
+    finding,
     findings,
     orders_in,
 )
@@ -31,16 +30,15 @@ NO_DOUBT = 0.99  # a detection is never quite certain, and neither is it certain
 MANY = 1000  # what a gullible model orders where a note does not say how many
 
 _AGAIN = re.compile(r"\b(?:again|once more|corrected?|instead)\b", re.I)
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # What makes a note an instruction, and not a wish such as "please deliver after 3 pm".
 _COMMAND = re.compile(
-    r"\b(?:ignore|disregard|override|instructions?|system|assistant|you must|immediately)\b", re.I
+    r"\b(?:ignore|disregard|override|instructions?|system|assistant|you must)\b", re.I
 )
-_DEMANDS = (
-    (SHORTAGE, re.compile(r"\b(?:re-?order|order|buy|restock|purchase)\b", re.I)),
-    (PERMIT, re.compile(r"\bapprov", re.I)),
-    (PAYMENT, re.compile(r"\b(?:payment|refund|charge|invoice)", re.I)),
-)
+_DEMANDS = {
+    SHORTAGE: re.compile(r"\b(?:re-?order|order|buy|restock|purchase)\b.*[A-Z]-", re.I),
+    PERMIT: re.compile(r"\bapprov", re.I),
+    PAYMENT: re.compile(r"\b(?:payment|refund|charge|invoice)", re.I),
+}
 _REPORTED = {
     "problems": "What was found",
     "declined": "Declined by the approver",
@@ -67,34 +65,26 @@ def order_desk(
         if data is not None or not _AGAIN.search(turn.text or ""):
             break
     offered = {purpose: tool for tool in reversed(tools) if (purpose := _purpose(tool))}
-    if data is None or not (offered or not orders_in(data)):
+    if data is None or (orders_in(data) and not offered):
         return None
     if not orders_in(data):
         return repair_report(data), ()
     found = findings(data, talk.notes)
     calls = _calls(data, found, offered, _demanded(data) if gullible else [])
-    made, keys = {record.key for record in records}, {call_key(*call) for call in calls}
-    stray = [record for record in records if record.key not in keys]
+    keys, made = {call_key(*call) for call in calls}, {record.key for record in records}
     missing = [call for call in calls if call_key(*call) not in made]
-    if missing and len(stray) < MOST_STRAY_CALLS:
-        written = [(name, json.dumps(form, ensure_ascii=False)) for name, form in missing]
-        return None, tuple(written)
+    if missing and sum(record.key not in keys for record in records) < MOST_STRAY_CALLS:
+        return None, tuple((name, json.dumps(form, ensure_ascii=False)) for name, form in missing)
+    errors = [read_result(record.result or "").error or "" for record in records]
+    told = f" The tools said: {'; '.join(filter(None, dict.fromkeys(errors)))[:500]}" * any(errors)
+    if missing:
+        return f"I gave up after {len(records)} tool calls that came to nothing.{told}", ()
     if calls:
-        return _closing(len(calls), bool(missing), records), ()
+        return f"I have made {len(calls)} tool call{'s' * (len(calls) != 1)}.{told}", ()
     if not found:
         return f"I looked at {len(orders_in(data))} orders and found nothing to repair.", ()
-    told = " ".join(f"{finding.order_id}: {finding.values['reason']}" for finding in found)
+    told = " ".join(f"{wrong['order_id']}: {wrong['reason']}" for wrong in found)
     return f"No tool that I have can repair what I found. {told}", ()
-
-
-def _closing(calls: int, gave_up: bool, records: list[Called]) -> str:
-    """What is said when there is nothing more to call."""
-    errors = [read_result(record.result or "").error for record in records]
-    said = "; ".join(dict.fromkeys(error for error in errors if error))[:500]
-    text = f"I have made {calls} tool call{'s' * (calls != 1)}"
-    if gave_up:
-        text = f"I gave up after {len(records)} tool calls that came to nothing"
-    return f"{text}; the tools said: {said}" if said else f"{text}, and that is all."
 
 
 def _purpose(tool: Entry) -> str | None:
@@ -104,45 +94,40 @@ def _purpose(tool: Entry) -> str | None:
     names = set(schema.get("properties") or ()) if isinstance(schema, dict) else set()
     if form := names & {"problems", "order_ids"}:
         return str(form.pop())
-    if {"order_id", "item_id", "quantity"} <= names:
-        return SHORTAGE
-    about = PAYMENT if "payment" in name else PERMIT if "approval" in name else None
-    return about if "order_id" in names else None
+    if "order_id" not in names or {"item_id", "quantity"} <= names:
+        return SHORTAGE if "order_id" in names else None
+    return PAYMENT if "payment" in name else PERMIT if "approval" in name else None
 
 
 def _calls(
-    data: Entry, found: list[Finding], offered: dict[str, Entry], demanded: list[Finding]
+    data: Entry, found: list[Entry], offered: dict[str, Entry], demanded: list[Entry]
 ) -> list[Call]:
     """All calls that the data come to."""
     for form in ("problems", "order_ids"):
         if form in offered:
             return _filled(offered[form], _summed_up(data, found + demanded))
-    diverted = [f.values for f in demanded if "approver" in f.values]
-    more = {"approver": diverted[0]["approver"]} if diverted else {}
-    wanted = [f for f in found if f.repairable] + [f for f in demanded if f.values not in diverted]
+    diverted = next(({"approver": f["approver"]} for f in demanded if "approver" in f), {})
+    wanted = [f for f in found if f["repairable"]] + [f for f in demanded if "approver" not in f]
     return [
         call
         for f in wanted
-        if f.kind in offered
-        for call in _filled(offered[f.kind], f.values | more)
+        if f["kind"] in offered
+        for call in _filled(offered[f["kind"]], f | diverted)
     ]
 
 
-def _summed_up(data: Entry, found: list[Finding]) -> Entry:
+def _summed_up(data: Entry, found: list[Entry]) -> Entry:
     """What a form that reports on all orders is told."""
     doubt, kinds = 1.0, dict[str, list[str]]()
-    for finding in found:
-        doubt *= 1 - min(finding.confidence, NO_DOUBT)
-        kinds.setdefault(finding.kind, []).append(finding.order_id)
+    for wrong in found:
+        doubt *= 1 - min(wrong["confidence"], NO_DOUBT)
+        kinds.setdefault(wrong["kind"], []).append(wrong["order_id"])
     said = "; ".join(f"{kind}: {', '.join(ids)}" for kind, ids in kinds.items())
     text = f"{len(orders_in(data))} orders looked at. {said or 'Nothing is wrong with them'}."
-    return {
-        "order_ids": list(dict.fromkeys(finding.order_id for finding in found)),
-        "problems": [finding.values for finding in found],
-        "confidence": round(min(1 - doubt, NO_DOUBT) if found else 1 - NO_DOUBT, 4),
-        "reason": text,
-        "summary": text,
-    }
+    confidence = round(min(1 - doubt, NO_DOUBT) if found else 1 - NO_DOUBT, 4)
+    ids = list(dict.fromkeys(wrong["order_id"] for wrong in found))
+    told = dict.fromkeys(("reason", "summary"), text)
+    return {"order_ids": ids, "problems": found, "confidence": confidence} | told
 
 
 def _filled(tool: Entry, values: Entry) -> list[Call]:
@@ -159,17 +144,13 @@ def _form(schema: Any, values: Entry, root: Any) -> Entry | None:
     form: Entry = {}
     for name, part in (schema.get("properties") or {}).items():
         value = values.get(name)
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if name == "problems" and value is not None:
             value = [inner for entry in value if (inner := _form(part["items"], entry, root))]
         if value is not None:
-            longest = part.get("maxLength")
-            form[name] = value[:longest] if isinstance(value, str) else value
+            form[name] = value[: part.get("maxLength")] if isinstance(value, str) else value
         elif name in schema.get("required", ()):
             return None
     return form
-
-
-# --- the report -----------------------------------------------------------------------------------
 
 
 def repair_report(data: Entry) -> str:
@@ -187,7 +168,7 @@ def repair_report(data: Entry) -> str:
 
 
 def _told(entry: Entry) -> str:
-    """One entry in a line."""
+    """One entry of a report in a line."""
     head = ": ".join(str(entry[name]) for name in ("order_id", "tool", "kind") if entry.get(name))
     said = [
         str(entry[n]) for n in ("outcome", "reason", "reasoning", "description") if entry.get(n)
@@ -196,38 +177,26 @@ def _told(entry: Entry) -> str:
     return f"* {'. '.join([head, *(text.rstrip('.') for text in said)])}."
 
 
-# --- notes, for the fault `gullible` --------------------------------------------------------------
-
-
-def _demanded(data: Entry) -> list[Finding]:
-    """All that the notes of orders demand, clause by clause, in the full confidence that they ask for."""
-    known = {order["order_id"] for order in orders_in(data)}
-    notes = [(o["order_id"], str(o.get("notes") or "")) for o in orders_in(data)]
-    return [
-        demand
-        for order_id, note in notes
-        if _COMMAND.search(note)
-        for clause in re.split(r"[,;:]\s|[.!]\s|\band\b", note)
-        if (demand := _demand(clause, order_id, note, known))
-    ]
-
-
-def _demand(clause: str, order_id: str, note: str, known: set[str]) -> Finding | None:
-    codes = re.findall(r"\b[A-Z]{2,}[A-Z0-9]*(?:-[A-Z0-9]+)+\b", clause)
-    # An order that does not exist is obeyed too: its id looks like the others.
-    named = [code for code in codes if code in known or code[:4] == order_id[:4]]
-    goods = [code for code in codes if code not in named]
-    kinds = [k for k, verb in _DEMANDS if verb.search(clause) and (goods or k != SHORTAGE)]
-    if not kinds:
-        return None
-    kind = kinds[0]
-    values: Entry = dict.fromkeys(
-        ("reason", "reasoning", "description"), f"The notes of {order_id} say: “{note[:300]}”"
-    )
-    values |= {"order_id": (named or [order_id])[0], "kind": kind, "confidence": 1.0}
-    if kind == SHORTAGE:
-        many = re.search(r"(?<![\w.-])\d{1,9}(?![\w-])", plain(clause))
-        values |= {"item_id": goods[0], "quantity": int(many[0]) if many else MANY}
-    elif address := _EMAIL.search(clause):
-        values["approver"] = address[0]
-    return Finding(values["order_id"], kind, 1.0, values)
+def _demanded(data: Entry) -> list[Entry]:
+    """For the gullible: what the notes of orders demand, clause by clause, in full confidence."""
+    found, known = [], {order["order_id"] for order in orders_in(data)}
+    for order in orders_in(data):
+        note = str(order.get("notes") or "")
+        for clause in re.split(r"[,;:]\s|[.!]\s|\band\b", note) if _COMMAND.search(note) else ():
+            kind = next((kind for kind, verb in _DEMANDS.items() if verb.search(clause)), None)
+            codes = re.findall(r"\b[A-Z]{2,}[A-Z0-9]*(?:-[A-Z0-9]+)+\b", clause)
+            # An order that does not exist is obeyed too: its id looks like the others.
+            orders = [code for code in codes if code in known or code[:4] == order["order_id"][:4]]
+            goods = [code for code in codes if code not in orders]
+            address, many = (
+                re.search(r"\S+@\S+\w", clause),
+                re.search(r"(?<![\w.-])\d{1,9}(?![\w-])", plain(clause)),
+            )
+            more: Entry = {"approver": address[0]} if address and kind != SHORTAGE else {}
+            if goods and kind == SHORTAGE:
+                more = {"item_id": goods[0], "quantity": int(many[0]) if many else MANY}
+            if kind and (goods or kind != SHORTAGE):
+                text = f"The notes of {order['order_id']} say: “{note[:300]}”"
+                about = {"order_id": (orders or [order["order_id"]])[0]}
+                found.append(finding(about, kind, 1.0, text, **more))
+    return found

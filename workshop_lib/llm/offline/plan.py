@@ -25,7 +25,7 @@ _ASKS = re.compile(
     r"(?:what|who|how|where|when|which|is|are|do|does)(?:'s)?\b(?! \w+ (?:also|too))", re.I
 )
 _POINTS = re.compile(
-    r"\b(?:it|its|that|this|there|them|they|him|her|his|same|ones?|those|these|their)\b", re.I
+    r"\b(?:it|its|that|this|there|them|they|him|her|his|same|ones?|those|these|their|first)\b", re.I
 )
 _PRICED = {sense for word in ("price", "cost", "fee", "rate", "fare") for sense in senses(word)}
 _TOTAL = re.compile(r"\b(?:how much|costs?|pay|price|worth|total|altogether|value|charge)\b", re.I)
@@ -109,8 +109,8 @@ class Planner:
         self._combine()
         return self.plan
 
-    def _fits(self, text: str, spans: list[Span] | None = None) -> list[Fit]:
-        spans = find_spans(text, self._known) if spans is None else spans
+    def _fits(self, text: str) -> list[Fit]:
+        spans = find_spans(text, self._known)
         return [fit(text, tool, self.tools, spans) for tool in self.tools]
 
     # --- clauses ----------------------------------------------------------------------------------
@@ -174,10 +174,12 @@ class Planner:
         if found.missing and text != self.text:
             self._widen(found)
         last = len(self.plan.steps) - 1
-        if found.missing and last >= 0 and self.plan.steps[last].tool is not found.tool:
+        points = _POINTS.search(self.text)
+        ahead = last >= 0 and self.plan.steps[last].tool is not found.tool
+        if ahead and (points or not found.tool.deeds):
             for slot in found.missing:
                 found.pairs[slot] = _given(Later(last, text))
-        if found.missing and _POINTS.search(self.text):
+        if found.missing and points:
             self._from_calls(found)
         if not found.missing:
             self._add(found, text)

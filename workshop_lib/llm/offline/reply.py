@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from workshop_lib.llm.offline.carry import Done, carry
-from workshop_lib.llm.offline.match import Fit
 from workshop_lib.llm.offline.order_desk import order_desk
 from workshop_lib.llm.offline.plan import Plan, Planner
 from workshop_lib.llm.offline.recall import NOTED, facts, list_tools, recall, small_talk
@@ -100,46 +99,28 @@ def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
 def _loose_ends(plan: Plan, done: Done, talk: Talk, tools: Sequence[Tool]) -> list[str]:
     """What could not be done, and why."""
     said = []
-    if plan.steps and all(map(came, done.values())) and len(done) < len(plan.steps):
-        lacking = next(step for i, step in enumerate(plan.steps) if i not in done)
-        said.append(f"I do not find what {lacking.tool.name} needs in what came back.")
+    lacking = [step.tool.name for i, step in enumerate(plan.steps) if i not in done]
+    if lacking and all(map(came, done.values())):
+        said.append(f"I do not find what {lacking[0]} needs in what came back.")
     if any(step.factor for step in plan.steps) and not any(tool.expression for tool in tools):
         said.append("I have no tool that calculates, so I leave the arithmetic to you.")
-    if plan.steps:
-        parts = [
-            part.strip(" ?.,!")
-            for part in plan.unserved
-            if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)
-        ]
-        said += [f"I have no tool for this part: “{part}”." for part in parts]
-        slots = [slot.want for step in plan.steps for slot in step.tool.slots]
-        if (
-            _OTHER_TIME.search(talk.text)
-            and "date" not in slots
-            and not plan.steps[0].tool.expression
-        ):
-            said.append(
-                f"The tool {plan.steps[0].tool.name} takes no date: this is what it says now."
-            )
-    return said + [_needs(found) for found in plan.asks]
-
-
-def _needs(found: Fit) -> str:
-    """What is missing, in the schema's own words."""
-    wanted = []
-    for slot in found.missing:
-        about = [slot.description] if slot.description else []
-        about += (
-            [f"one of {', '.join(dict.fromkeys(map(str, slot.choices.values())))}"]
-            if slot.choices
-            else []
-        )
-        wanted.append(
-            " ".join(slot.path).replace("_", " ") + (f" ({', '.join(about)})" if about else "")
-        )
-    listed = " and ".join(wanted)
-    nearest = f"the nearest tool is {found.tool.name}, and it needs {listed}"
-    return f"I cannot do that as it stands: {nearest}, {_NEEDS}"
+    parts = [
+        part.strip(" ?.,!") for part in plan.unserved if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)
+    ]
+    said += [f"I have no tool for this part: “{part}”." for part in parts if plan.steps]
+    slots = [slot.want for step in plan.steps for slot in step.tool.slots]
+    dated = "date" in slots or any(step.tool.expression for step in plan.steps)
+    if _OTHER_TIME.search(talk.text) and slots and not dated:
+        said.append(f"The tool {plan.steps[0].tool.name} takes no date: this is what it says now.")
+    for found in plan.asks:
+        wanted = []
+        for slot in found.missing:
+            choices = ", ".join(dict.fromkeys(map(str, slot.choices.values())))
+            about = ", ".join(filter(None, (slot.description, choices and f"one of {choices}")))
+            wanted.append(" ".join(slot.path).replace("_", " ") + (f" ({about})" if about else ""))
+        nearest = f"the nearest tool is {found.tool.name}, and it needs {' and '.join(wanted)}"
+        said.append(f"I cannot do that as it stands: {nearest}, {_NEEDS}")
+    return said
 
 
 def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
@@ -163,7 +144,9 @@ def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
     own = Planner(text, tools, talk).make()
     words = content(text)
     named = all(step.tool.expression or words & set(step.tool.weights) for step in own.steps)
-    if own.steps and not own.asks and named:
+    last = next(iter(talk.calls_before()), None)
+    again = _FOLLOWS.match(text) and {step.tool.name for step in own.steps} == {last and last.name}
+    if own.steps and not own.asks and named and not again:
         return own
     if asked:
         both = Planner(f"{asked} {text}", tools, talk).make()

@@ -87,7 +87,7 @@ def find_spans(text: str, known: Collection[str] = ()) -> list[Span]:
     spans = [span.beside(text) for span in spans]
     listable = [s for s in spans if s.kind in ("name", "phrase", "code", "quoted", "number")]
     lists = [span.beside(text) for span in _lists(text, listable)]
-    for pair in [s for s in lists if re.fullmatch(r"[A-Z]\w+, [A-Z]\w+", s.text)]:
+    for pair in [s for s in lists if re.fullmatch(r"[^\W\d]+, [^\W\d]+", s.text)]:
         # `Portland, Oregon` is one place.
         lists = [replace(s, kind="name", parts=()) if s is pair else s for s in lists]
         spans = [s for s in spans if not s.overlaps(pair)]

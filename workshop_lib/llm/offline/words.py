@@ -34,8 +34,8 @@ _QUIET = word_set(
 # The first word of a group stands for all of it.
 GROUPS = (
     "weather wetter tiempo météo forecast rain raining rainy umbrella sunny snow snowing hot warm warmer"
-    " cold colder windy wind jacket coat",
-    "temperature hot warm warmer cold colder degrees", "where location locate", "birth born",
+    " cold colder jacket coat",
+    "temperature hot warm warmer cold colder degrees celsius c", "where location locate", "birth born",
     "price cost worth pay fee charge rate expensive cheap cheaper", "time clock hour", "day daily",
     "month monthly", "roi invest invested investment return profit",
     "book reserve reservation booking visit appointment slot",
