@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     llm_model: str = ""
     llm_api_base: str | None = None  # any OpenAI-compatible server: Ollama, LM Studio, vLLM …
     llm_timeout: float = Field(60.0, gt=0)  # seconds that one call may take
-    offline_faults: str = ""  # a seeded plan of failures for the offline model, see `llm.faults`
+    offline_faults: str = (
+        ""  # a seeded plan of failures for the offline model, see `llm.offline.faults`
+    )
     offline_latency_ms: int = Field(0, ge=0)  # ms that a call of the offline model lasts
     model_journal: Path | None = Field(None, validation_alias="WORKSHOP_MODEL_JOURNAL")
 

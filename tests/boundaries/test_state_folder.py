@@ -21,7 +21,7 @@ from workshop_lib.settings import PROJECT_ROOT
 LESSON = """
 from workshop_lib.lab import cells, progress, shelf
 from workshop_lib.lab.checks import framework
-from workshop_lib.llm import faults
+from workshop_lib.llm.offline import faults
 from workshop_lib.repair import notify, reports, states, store
 
 progress.record("00", "greeting", True)
