@@ -46,7 +46,8 @@ _PLACE = word_set(
     "city place location country town airport postcode near where address station depot region"
 )
 _PERSON = word_set(
-    "name patient attendees people person guest author member customer recipient user driver"
+    "name patient attendees people person guest author member customer recipient user driver pupil student"
+    " teacher employee owner player passenger doctor assignee"
 )
 _BY = word_set("author artist writer by director creator composer")
 # The preposition in front of a span, the names of slots that it points to, and what that is worth.
@@ -97,21 +98,16 @@ def fit(text: str, tool: Tool, tools: Sequence[Tool], spans: Sequence[Span]) -> 
     # The unit behind a number is no noun that is counted.
     spans = [replace(s, after="") if {s.end, s.end + 1} & units else s for s in spans]
     options: list[tuple[float, float, int, Span, Slot]] = []
-    numbers, slots = (
-        [s for s in spans if s.number is not None],
-        [s for s in tool.slots if s.want == "number"],
-    )
+    numbers = [span for span in spans if span.number is not None]
+    slots = [slot for slot in tool.slots if slot.want == "number"]
     for place, slot in enumerate(tool.slots):
         line, ahead = (NEEDED, REQUIRED_FIRST) if slot.required else (OPTIONAL, 0.0)
         for worth, span in [*((pair(span, slot), span) for span in spans), *own[slot]]:
             if worth is not None and worth >= line:
                 # Of numbers that suit alike the first goes to the first slot.
-                apart = (
-                    numbers.index(span) - slots.index(slot)
-                    if slot in slots and span in numbers
-                    else 0
-                )
-                options.append((-worth - ahead + 0.01 * abs(apart), worth, place, span, slot))
+                alike = slot in slots and span in numbers
+                apart = abs(numbers.index(span) - slots.index(slot)) if alike else 0
+                options.append((-worth - ahead + 0.01 * apart, worth, place, span, slot))
     found = Fit(tool)
     for _, worth, _, span, slot in sorted(options, key=lambda o: (o[0], o[2], o[3].start)):
         if slot not in found.pairs and not any(map(span.overlaps, found.pairs.values())):
@@ -145,14 +141,16 @@ def _judge(found: Fit, text: str, tools: Sequence[Tool], spans: Sequence[Span]) 
         found.evidence += 0.6 * (slot.want in ("choice", "flag")) + 0.5 * cue
     for word in found.strange:
         known = bool(senses(word) & others)
-        found.evidence -= (
-            STRANGE
-            * (2.0 - bool(tool.slots))
-            * (0.5 if known else 1.5 if word.lower() in DEEDS else 1.0)
-        )
+        weight = 0.5 if known else 1.5 if word.lower() in DEEDS else 1.0
+        found.evidence -= STRANGE * weight * (1.0 if tool.slots else 2.0)
     verbs = re.findall(r"[a-z]+", rest.lower())
     done = any(senses(w) & (tool.said if w in DEEDS else tool.deeds) for w in verbs)
     found.evidence -= 2.5 * bool(tool.deeds and not done)
+    # Who directed something is asked of no tool that has to be told a director.
+    wanted = {
+        sense for match in re.finditer(r"\bwho (\w+)", text.lower()) for sense in senses(match[1])
+    }
+    found.evidence -= 1.5 * any(slot.name_words & wanted for slot in found.pairs)
     # A text that opens with a deed (cancel, send …) is for no tool that does not do that.
     opening = re.match(_POLITE, rest.strip().lower())
     deed = opening[1] if opening and opening[1] in DEEDS else ""
@@ -166,7 +164,7 @@ def pair(span: Span, slot: Slot) -> float | None:
         worth = _number(span, slot)
     elif span.kind == "list" and slot.want != "list":
         parts = [None if part.kind == "number" else _text(part, slot) for part in span.parts]
-        worth = None if None in parts else max(part or 0 for part in parts) + 0.6 * len(parts)
+        worth = None if None in parts else min(part or 0 for part in parts) + 0.6 * len(parts)
     else:
         worth = _text(span, slot)
     return None if worth is None else worth + _cue(span, slot) - 1.2 * span.known
@@ -184,11 +182,11 @@ def _text(span: Span, slot: Slot) -> float | None:
         or (slot.schema.get("format") and span.kind == "day")
     ):
         return None
+    if {word.lower() for word in split_name(slot.name)} & _PERSON and slot.name != "name":
+        worth += {"name": 0.8, "phrase": -0.5}.get(span.kind, 0.0)
     if slot.shapes:
-        numbered, digits = (
-            any("d" in shape for shape in slot.shapes),
-            bool(re.search(r"\d", span.text)),
-        )
+        numbered = any("d" in shape for shape in slot.shapes)
+        digits = bool(re.search(r"\d", span.text))
         if (numbered and not digits) or (span.kind == "number" and not numbered):
             return None
         worth += 0.8 if len(slot.shapes) < len(slot.examples) else -0.8
@@ -265,7 +263,7 @@ def _choices(text: str, slot: Slot) -> list[tuple[float, Span]]:
     if between and not names & (_TO | _FROM) and all(re.search(_JOINS, words) for words in between):
         start, end = spans[0].start, spans[-1].end
         whole = Span(text[start:end], "list", start, end, parts=tuple(spans))
-        found.append((4.5 + 0.6 * len(spans), whole))
+        found.append((max(worth for worth, _ in found) + 0.6 * len(spans), whole))
     return found
 
 

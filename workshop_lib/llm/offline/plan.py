@@ -78,6 +78,7 @@ class Plan:
     unserved: list[str] = field(default_factory=list)
 
 
+Worth = tuple[float, Fit | str | None]
 Clause = tuple[
     str, Fit | str | None
 ]  # a stretch of the message, and the tool or the sum that it is
@@ -91,7 +92,8 @@ class Planner:
         self.sums = next((tool for tool in tools if tool.expression), None)
         self.tools = [tool for tool in tools if not tool.expression]
         self._known = {sense for tool in tools for sense in tool.weights}
-        self._seen: dict[str, tuple[float, Fit | str | None]] = {}
+        self._seen: dict[str, Worth] = {}
+        self._spans = find_spans(text, self._known)
 
     def make(self) -> Plan:
         """The plan of the whole message."""
@@ -115,14 +117,11 @@ class Planner:
 
     # --- clauses ----------------------------------------------------------------------------------
 
-    def _worth(self, text: str) -> tuple[float, Fit | str | None]:
+    def _worth(self, text: str) -> Worth:
         """What a stretch of the message is: a tool, an expression or nothing; and its worth."""
         if text not in self._seen:
-            options: list[tuple[float, Fit | str | None]] = [
-                (max(found.score, 0.3), found)
-                for found in self._fits(text)
-                if found.evidence >= LINE
-            ]
+            fits = [found for found in self._fits(text) if found.evidence >= LINE]
+            options: list[Worth] = [(max(found.score, 0.3), found) for found in fits]
             if self.sums and (made := find_sum(refer_back(text))):
                 numbers = re.findall(rf"\d+(?:\.\d+)?|{BACK}", made)
                 options.append((1.2 * len(numbers) + 2.5 * (BACK not in made), made))
@@ -133,13 +132,11 @@ class Planner:
 
     def _clauses(self) -> list[Clause]:
         """The cut of the message into stretches that is worth most, by dynamic programming."""
-        spans = find_spans(self.text, self._known)
-        quotes = [s for s in spans if s.kind == "quoted"]
-        lists = [s for s in spans if s.kind == "list"]
-        joints = [m.span() for m in _JOINT.finditer(self.text)]
-        joints = [j for j in joints if not any(q.start < j[1] < q.end for q in quotes)][
-            :MOST_JOINTS
-        ]
+        quotes = [s for s in self._spans if s.kind == "quoted"]
+        lists = [s for s in self._spans if s.kind == "list"]
+        joints = [match.span() for match in _JOINT.finditer(self.text)]
+        joints = [j for j in joints if not any(q.start < j[1] < q.end for q in quotes)]
+        joints = joints[:MOST_JOINTS]
         starts = [0, *(end for _, end in joints)]
         best: list[tuple[float, list[Clause]]] = [(0.0, [])]
         for end in [*(start for start, _ in joints), len(self.text)]:
@@ -158,14 +155,12 @@ class Planner:
         fits = [what for _, what in found if isinstance(what, Fit)]
         for what in fits:
             alike = [other for other in fits if other.tool is what.tool]
-            whole = fit(self.text, what.tool, self.tools, find_spans(self.text, self._known))
+            whole = fit(self.text, what.tool, self.tools, self._spans)
             if what.missing and len(alike) > 1 and len(whole.missing) <= len(what.missing):
                 return [(self.text, whole), *(c for c in found if c[1] not in alike)]
         if len(fits) < len(found):
             return found
-        return sorted(
-            found, key=lambda clause: isinstance(clause[1], Fit) and bool(clause[1].missing)
-        )
+        return sorted(found, key=lambda c: isinstance(c[1], Fit) and bool(c[1].missing))
 
     # --- values that a clause lacks ---------------------------------------------------------------
 
@@ -189,7 +184,7 @@ class Planner:
     def _widen(self, found: Fit) -> None:
         """Look in the rest of the message."""
         taken = [span.text for span in found.pairs.values()]
-        spans = [s for s in find_spans(self.text, self._known) if s.text not in taken]
+        spans = [span for span in self._spans if span.text not in taken]
         wide = fit(self.text, found.tool, self.tools, spans)
         found.pairs = {s: p for s, p in wide.pairs.items() if s.required} | found.pairs
 
@@ -208,9 +203,8 @@ class Planner:
 
     def _add(self, found: Fit, text: str) -> int:
         """The steps of a fit: one, or one for each member of a list. The index of the last."""
-        fan = next(
-            (k for k, s in found.pairs.items() if s.kind == "list" and k.want != "list"), None
-        )
+        lists = [slot for slot, span in found.pairs.items() if span.kind == "list"]
+        fan = next((slot for slot in lists if slot.want != "list"), None)
         index = -1
         for part in found.pairs[fan].parts if fan else (None,):
             pairs = found.pairs | ({fan: part} if fan and part else {})
@@ -229,19 +223,16 @@ class Planner:
     def _combine(self) -> None:
         """`12 shares of …`, `the total of … and …`: a calculation with what the steps bring."""
         steps = tuple(self.plan.steps)
-        if not self.sums or not steps or any(step.tool is not steps[0].tool for step in steps):
+        if not steps or steps[0].tool is self.sums or len({step.tool for step in steps}) > 1:
             return
-        terms = [
-            f"{s.factor} * {BACK}{i}" if s.factor else f"{BACK}{i}" for i, s in enumerate(steps)
-        ]
+        times = [f"{step.factor} * " if step.factor else "" for step in steps]
+        terms = [f"{many}{BACK}{i}" for i, many in enumerate(times)]
         sign = next((sign for pattern, sign in _TOGETHER if pattern.search(self.text)), "")
-        if steps[0].tool is self.sums:
-            return
         if len(steps) > 1 and sign:
             joined = sign.replace("/", "+").join(terms)
             self._calculate(f"({joined}) / {len(terms)}" if sign == " / " else joined)
             return
-        for term in [term for step, term in zip(steps, terms, strict=True) if step.factor]:
+        for term in [term for term in terms if "*" in term]:
             self._calculate(term)
 
     def _of_phrases(self) -> str | None:
@@ -265,11 +256,8 @@ class Planner:
             for found in fits:
                 found.pairs = {s: _given(v) for s, v in before.values.items()} | found.pairs
         else:
-            fits = [
-                found
-                for found in fits
-                if found.evidence >= LINE or any(p.kind == "code" for p in found.pairs.values())
-            ]
+            codes = [f for f in fits if "code" in {span.kind for span in f.pairs.values()}]
+            fits = [found for found in fits if found.evidence >= LINE or found in codes]
         for found in [found for found in fits if found.missing]:
             self._widen(found)
         best = max((f for f in fits if not f.missing), key=lambda f: f.evidence, default=None)
@@ -281,7 +269,12 @@ class Planner:
         """The last calls once more, with what this message says in their slots; None if it says more."""
         by_name = {tool.name: tool for tool in self.tools}
         calls = self.talk.calls_before()[:MOST_BACK]
-        fits = [(said, call) for call in calls if (said := self._said_to(by_name.get(call.name)))]
+        fits = [
+            (fit(self.text, by_name[call.name], self.tools, self._spans), call)
+            for call in calls
+            if call.name in by_name
+        ]
+        fits = [(found, call) for found, call in fits if found.pairs and not found.strange]
         if not fits:
             return None
         found, called = max(fits, key=lambda pair: pair[0].score)
@@ -296,13 +289,6 @@ class Planner:
                 self._calculate(_with_back(str(next(leaves(later.arguments))), called))
         return self.plan
 
-    def _said_to(self, tool: Tool | None) -> Fit | None:
-        """What a message says to a tool, if it says nothing else."""
-        found = (
-            fit(self.text, tool, self.tools, find_spans(self.text, self._known)) if tool else None
-        )
-        return found if found and found.pairs and not found.strange else None
-
 
 def _with_back(expression: str, called: Called) -> str:
     """An expression with `§0` where it used a number of a call's result."""
@@ -315,20 +301,15 @@ def _with_back(expression: str, called: Called) -> str:
 
 def _factor(found: Fit, part: Span | None, text: str) -> str:
     """How many times a price is wanted: `12 shares of Apple`, `4 child tickets`."""
-    if not set(found.tool.weights) & _PRICED or not _TOTAL.search(text):
+    counted = any(slot.want == "number" for slot in found.pairs)
+    if counted or not set(found.tool.weights) & _PRICED or not _TOTAL.search(text):
         return ""
-    if any(slot.want == "number" for slot in found.pairs):
-        return ""
-    used = {span.start for span in found.pairs.values()}
+    used, nouns = {span.start for span in found.pairs.values()}, found.tool.said | {"of", "x"}
     many = [s for s in found.unused if s.kind == "number"]
-    many = [
-        s
-        for s in many
-        if s.after in ("of", "x") or senses(s.after) & found.tool.said or s.end + 1 in used
-    ]
+    many = [s for s in many if (senses(s.after) | {s.after}) & nouns or s.end + 1 in used]
     if part:  # the number that stands in front of a member of a list
-        many = [s for s in many if re.fullmatch(r"[^,]{1,24}", text[s.end : part.start])]
-        many = [s for s in many if not re.search(r"\band\b", text[s.end : part.start])]
+        ahead = r"(?!.*\band\b)[^,]{1,24}"
+        many = [s for s in many if re.fullmatch(ahead, text[s.end : part.start])]
     return many[0].text if len(many) == 1 else ""
 
 

@@ -66,7 +66,7 @@ def reply(
         return Reply(f"I see no question. {list_tools(usable)}")
     if len(talk.text) > LONGEST:
         return Reply(
-            f"I cannot answer that: your message has {len(talk.text)} characters, and I read {LONGEST}."
+            f"I cannot answer that: {len(talk.text)} characters are too many, I read {LONGEST}."
         )
     said = None if talk.now else recall(talk, usable) or small_talk(plain(talk.text), usable)
     return Reply(said) if said else _serve(talk, usable)
@@ -82,12 +82,8 @@ def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
         written = [(name, json.dumps(values, ensure_ascii=False)) for name, values in calls]
         return Reply(calls=tuple(written[:MOST_CALLS]))
     said = [describe(done[i], step.tool) for i, step in enumerate(plan.steps) if i in done]
-    alike = [
-        done[i]
-        for i, step in enumerate(plan.steps)
-        if step.tool is plan.steps[0].tool and came(done.get(i))
-    ]
-    said += [compare(plain(talk.text), alike) if len(alike) == len(plan.steps) else ""]
+    alike = len({step.tool for step in plan.steps}) == 1 and len(done) == len(plan.steps)
+    said += [compare(plain(talk.text), [*done.values()]) if alike else ""]
     said += _loose_ends(plan, done, talk, tools)
     if calls or (not any(said) and talk.now):
         by_name = {tool.name: tool for tool in tools}
@@ -128,9 +124,8 @@ def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
     text = plain(talk.text)
     if told := [] if "?" in text else facts([text]):
         return NOTED.format(" and ".join(f"{what} is {value}" for what, value in told))
-    return (
-        "All right: I call no tool." if _DENIAL.match(text) else f"{_REFUSAL} {list_tools(tools)}"
-    )
+    refusal = f"{_REFUSAL} {list_tools(tools)}"
+    return "All right: I call no tool." if _DENIAL.match(text) else refusal
 
 
 def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
