@@ -19,6 +19,13 @@ _DULL = content(
 _SUCH = re.compile(r"(?:such as|e\.g\.,?|for example|like|for instance)\s+(.+)", re.I | re.S)
 _TEXT = r"text|message|body|content|query|title|sentence|note|term|subject|comment|reason|description|label"
 _ID = re.compile(r"\b(?:id|key|code|reference|ticker|symbol|iata|iban|plate|number)\b", re.I)
+_KINDS = {
+    "boolean": "flag",
+    "array": "list",
+    "object": "object",
+    "number": "number",
+    "integer": "number",
+}
 # What a slot wants, by its name and description, where its type does not say. The first that fits.
 _WANTS = tuple((want, re.compile(pattern, re.I)) for want, pattern in (
     ("date", r"^date\b|\bdate$|\bdate \||yyyy-mm-dd|\b(?:first|last) day\b|\bday of (?:departure|arrival)"),
@@ -29,81 +36,54 @@ _WANTS = tuple((want, re.compile(pattern, re.I)) for want, pattern in (
 ))  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
 class Slot:
-    """One value that a tool takes; `kind` is the schema's type."""
+    """One value that a tool takes.
 
-    path: tuple[str, ...]
-    kind: str
-    required: bool
-    schema: dict[str, Any]
+    Attributes:
+        path, name: where it stands in the arguments, and the innermost name. kind: the schema's type.
+        label: name and description in one text, in lower case, without examples.
+        name_words, words: the senses of the words of the name, and of name and description.
+        examples: values that the schema gives as such. shapes: patterns of those that have a form.
+        choices: what a text may say for each value that is allowed: `USD (dollars)` has two forms.
+        want: what fills it: choice, flag, number, list, date, time, email, id, text or name; else object.
+    """
 
-    @property
-    def name(self) -> str:
-        """The innermost name."""
-        return self.path[-1]
-
-    @cached_property
-    def description(self) -> str:
-        """What the schema says of it."""
-        return str(self.schema.get("description") or "")
-
-    @cached_property
-    def label(self) -> str:
-        """Name and description in one text, in lower case, without examples."""
-        return f"{' '.join(split_name(self.name))} | {_SUCH.sub('', self.description)}".lower()
-
-    @cached_property
-    def name_words(self) -> set[str]:
-        """The senses of the words of the name."""
-        return {sense for word in split_name(self.name) for sense in senses(word)}
-
-    @cached_property
-    def words(self) -> set[str]:
-        """The senses of the words of name and description."""
-        return self.name_words | content(self.label)
-
-    @cached_property
-    def examples(self) -> list[str]:
-        """Values that the schema gives as examples."""
-        such, listed = _SUCH.search(self.description), self.schema.get("examples")
-        named = re.split(r",\s|\s+or\s+|\s+and\s+|;", such[1].split(". ")[0]) if such else []
-        texts = [*named, *map(str, listed if isinstance(listed, list) else [])]
-        return [re.sub(r"^an? |[\s.'\"()]+$|^['\"(]", "", text.strip()) for text in texts]
-
-    @cached_property
-    def choices(self) -> dict[str, Any]:
-        """What a text may say for each value that is allowed: `USD (dollars)` has two forms."""
-        allowed, forms = self.schema.get("enum"), dict[str, Any]()
+    def __init__(
+        self, path: tuple[str, ...], kind: str, required: bool, schema: dict[str, Any]
+    ) -> None:
+        self.path, self.name, self.kind, self.required, self.schema = (
+            path,
+            path[-1],
+            kind,
+            required,
+            schema,
+        )
+        self.description = str(schema.get("description") or "")
+        names, such = split_name(self.name), _SUCH.search(self.description)
+        self.label = f"{' '.join(names)} | {_SUCH.sub('', self.description)}".lower()
+        self.name_words = {sense for word in names for sense in senses(word)}
+        self.words = self.name_words | content(self.label)
+        listed, pattern = schema.get("examples"), schema.get("pattern")
+        texts = re.split(r",\s|\s+or\s+|\s+and\s+|;", such[1].split(". ")[0]) if such else []
+        texts += map(str, listed if isinstance(listed, list) else [])
+        self.examples = [re.sub(r"^an? |[\s.'\"()]+$|^['\"(]", "", text.strip()) for text in texts]
+        formed = [e for e in self.examples if re.search(r"\d", e) or (e.isupper() and len(e) > 1)]
+        self.shapes = [*map(_shape, formed), *([re.compile(pattern).pattern] if pattern else [])]
+        self.choices: dict[str, Any] = {}
+        allowed = schema.get("enum")
         for value in allowed if isinstance(allowed, list) else ():
             if isinstance(value, str | int | float):
-                forms |= dict.fromkeys((str(value), re.sub(r"[_-]", " ", str(value))), value)
+                self.choices |= dict.fromkeys((str(value), re.sub(r"[_-]", " ", str(value))), value)
                 other = re.search(rf"\b{re.escape(str(value))} \(([^)]+)\)", self.description)
-                forms |= {other[1]: value} if other else {}
-        return forms
+                self.choices |= {other[1]: value} if other else {}
+        self.want = "choice" if self.choices else _KINDS.get(kind) or self._want_of_text()
 
-    @cached_property
-    def shapes(self) -> list[str]:
-        """Patterns of the examples that have a form, such as HB-1000: letters, a dash, digits."""
-        formed = [e for e in self.examples if re.search(r"\d", e) or (e.isupper() and len(e) > 1)]
-        pattern = self.schema.get("pattern")
-        return [*map(_shape, formed), *([re.compile(pattern).pattern] if pattern else [])]
-
-    @cached_property
-    def want(self) -> str:
-        """What fills it: choice, flag, number, list, date, time, email, id, text or name; else object."""
-        kinds = {
-            "boolean": "flag",
-            "array": "list",
-            "object": "object",
-            "number": "number",
-            "integer": "number",
-        }
-        if self.choices or self.kind in kinds:
-            return "choice" if self.choices else kinds[self.kind]
+    def _want_of_text(self) -> str:
         shape = str(self.schema.get("format") or "").removesuffix("-time")
-        if shape in ("date", "time", "email") or (self.shapes and "mail" not in self.label):
-            return shape if shape in ("date", "time", "email") else "id"
+        if shape in ("date", "time", "email"):
+            return shape
+        if self.shapes and "mail" not in self.label:
+            return "id"
         return next((want for want, pattern in _WANTS if pattern.search(self.label)), "name")
 
 
