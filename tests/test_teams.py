@@ -18,6 +18,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import LOOPS, ChatClient, MessageRefused
@@ -27,7 +28,7 @@ from workshop_lib.lab.history import history_of
 from workshop_lib.lab.timeline import timeline
 from workshop_lib.lab.timeline_run import NEXUS, TEAM
 from workshop_lib.lab.worker_process import start_process
-from workshop_lib.teams.finance.activities import compute_roi
+from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.worker_spec import WorkerSpec
@@ -219,6 +220,12 @@ async def test_arguments_that_break_the_contract_are_refused_before_a_call(
     await say(chat, TSLA)
     [run] = await teams.runs_of(teams.finance)
     assert run.workflow_id.startswith("stock-price-TSLA")
+
+
+@pytest.mark.parametrize("asked", ["TSLA", "tsla", " Tesla "])
+async def test_a_price_is_found_by_ticker_and_by_name(asked: str) -> None:
+    found = await ActivityEnvironment().run(look_up_price, StockPriceInput(ticker=asked))
+    assert (found.ticker, found.company, found.price) == ("TSLA", "Tesla", 242.8)
 
 
 @activity.defn(name="look_up_price")
