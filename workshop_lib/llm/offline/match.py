@@ -154,7 +154,7 @@ def _judge(found: Fit, text: str, tools: Sequence[Tool], spans: Sequence[Span]) 
     # A text that opens with a deed (cancel, send …) is for no tool that does not do that.
     opening = re.match(_POLITE, rest.strip().lower())
     deed = opening[1] if opening and opening[1] in DEEDS else ""
-    found.evidence -= 10 * bool(deed and not senses(deed) & tool.said)
+    found.evidence -= 10 * bool(deed and not senses(deed) & tool.acts)
     found.score += 1.2 * found.evidence - MISSING * len(found.missing)
 
 

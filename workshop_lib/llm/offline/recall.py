@@ -39,7 +39,7 @@ _SMALL = tuple((re.compile(pattern, re.I), said) for pattern, said in (
     (r"^\W*(?:hi|hello|hey|good (?:morning|afternoon|evening|day)|hallo|hola|how are you)\b"
      r"(?:[\s,!]+(?:there|again|all|you|agent|how(?:'s| is| are)?|it|things|going))*\W*$",
      f"Hello! {WHO} {{}}"),
-    (r"^\W*(?:(?:ok(?:ay)?|great|cool|perfect|many)\W+)*(?:thanks|thank you|thx)\b.{0,30}$",
+    (r"^\W*(?:(?:ok(?:ay)?|great|cool|perfect|many)\W+)*(?:thanks|thank you|thx)\b[^?]{0,30}$",
      "You are welcome."),
     (r"^\W*(?:ok(?:ay)?|great|cool|nice|good|fine|got it|yes|no|sure|bye|goodbye)\W*$",
      "All right. What would you like to know?"),

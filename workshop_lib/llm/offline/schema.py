@@ -116,6 +116,12 @@ class Tool:
         return {sense for verb in verbs & DEEDS for sense in senses(verb)}
 
     @cached_property
+    def acts(self) -> set[str]:
+        """The senses of the words that may say what it does: its name, and how its description begins."""
+        words = [*split_name(self.name), *self.description.split()[:1]]
+        return {sense for word in words for sense in senses(word)}
+
+    @cached_property
     def said(self) -> set[str]:
         """The senses of all words of name and description."""
         words = [*split_name(self.name), *re.findall(r"[A-Za-z]+", self.description)]

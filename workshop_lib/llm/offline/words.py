@@ -29,7 +29,7 @@ STOP = word_set(
 )
 # These may speak for a tool, and never against one.
 _QUIET = word_set(
-    "total totals sum double half left next number numbers status info information details"
+    "total totals sum difference average double half left next number numbers status info information details"
 )
 # The first word of a group stands for all of it.
 GROUPS = (
