@@ -25,7 +25,7 @@ _SERVER = rf"logs/server\.log(\.1)?|temporal\.db(\.version(\.new)?|{_DATABASE})"
 # `workshop clean` says that it stays.
 _FILES = re.compile(
     rf"""workshop-state\.json | {_SERVER} | layout-\w+/({_SERVER}) | probe-\w+/probe\.db{_DATABASE}
-    | server\.json(\.\d+)?(\.new)? | (server|services|progress)\.lock
+    | server(-starting)?\.json(\.\d+)?(\.new)? | (server|services|progress)\.lock
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
     | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.(json|part)
     | progress(\.damaged)?\.json | \.progress-\w+ | faults-[\w-]+\.count
