@@ -13,7 +13,6 @@ ordered. Ordered stock counts as delivered at once, since the workshop has no su
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -264,7 +263,7 @@ class OrderStore:
                 ) from None
             # PostgreSQL's text may quote the statement and the address; its kind is enough.
             original = getattr(error, "orig", None) or error
-            plain = isinstance(original, sqlite3.Error)
+            plain = type(original).__module__ == "sqlite3"  # by its name: some Pythons lack it
             reason = harmless.line(original) if plain else type(original).__name__
             raise StoreUnavailable(
                 f"The order store at {place_of(self._url)} does not answer: {reason}.",
