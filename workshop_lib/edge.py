@@ -108,10 +108,11 @@ def say_error(error: BaseException) -> None:
 
 
 def log_to_stderr(level: int) -> None:
-    """What a service logs: a line a record, whatever others have written into it."""
+    """What a service logs: our records from a level on, others' warnings; each is one line, whatever is in it."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("workshop_lib").setLevel(level)
 
 
 def end(status: str | int | None) -> None:

@@ -11,7 +11,7 @@ from html import escape
 
 LIMIT = 1000  # characters of a line
 _JOINERS = "\u200c\u200d"  # invisible, and part of Persian words and of emoji
-_MARKS = re.compile(r"[\[\]<>`*_#|\\]|~~+")
+_MARKS = re.compile(r"[\[\]<>`*#|\\]|~~+|(?<!\w)_|_(?!\w)")  # within a word _ is no emphasis
 _ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)", re.IGNORECASE)  # viewers make it a link
 
 
