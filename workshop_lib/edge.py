@@ -108,7 +108,7 @@ def say_error(error: BaseException) -> None:
 
 
 def log_to_stderr(level: int) -> None:
-    """What a service logs: our records from a level on, others' warnings; each is one line, whatever is in it."""
+    """What a service logs, a line a record: ours from a level on, and the warnings of others."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
