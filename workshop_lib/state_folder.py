@@ -30,7 +30,7 @@ _FILES = re.compile(
     | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.(json|part)
     | progress(\.damaged)?\.json | \.progress-\w+ | faults-[\w-]+\.count
     | logs/(server|fork-server|checks|errors|orchestrator|it|finance|repair|mcp-\w+|worker-[^/]+)\.log(\.1)?
-    | services/[^/]+-\d+\.json(\.\d+\.new)?
+    | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json(\.\d+\.new)?
     | cells/\.?[A-Za-z]\w*__[0-9a-f]{{12}}\.py(\.part)?
     | cells/__pycache__/[A-Za-z]\w*__[0-9a-f]{{12}}\.[\w.-]+\.pyc(\.\d+)?
     | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml

@@ -33,7 +33,8 @@ def clean(folder: Path) -> list[str]:
         raise WorkshopError(
             f"{folder} is in use by {', '.join(others[:5])}. Nothing was stopped or deleted.",
             expected="a state folder that nobody works with.",
-            fix="end that first: Ctrl-C in its terminal, *Shut Down* for a kernel.",
+            fix="end that first: Ctrl-C in its terminal, *Shut Down* for a kernel, `workshop down` for"
+            " what was left behind.",
         )
     stop_services()
     if records.live_record(folder):  # else what is called like its record need not be one

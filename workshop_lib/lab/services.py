@@ -224,7 +224,6 @@ def _forget_the_dead() -> None:
     """Remove records of processes that have ended."""
     state = get_settings().state_dir
     for path in (state / records.SERVICES).glob("*.json"):
-        record = records.read_record(path) or {}
-        ours = path.stem == f"{record.get('name')}-{record.get('pid')}"  # others' files stay
+        ours = "create_time" in (records.read_record(path) or {})
         if ours and not records.live_record(state, f"{records.SERVICES}/{path.name}"):
             records.remove_record(path)
