@@ -16,23 +16,22 @@ def quiet(kind: type[BaseException], error: BaseException, trace: object) -> Non
         sys.__excepthook__(kind, error, error.__traceback__)
 
 
-# A program of ours begins (`workshop …`, `python -m workshop_lib.…`), and not a notebook or a test.
-_program = sys.argv[0].rpartition("/")[2] if sys.argv else ""
-if _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook__:
-    sys.excepthook = quiet
-    if _program == "-m":
-        from workshop_lib import edge
-
-        edge.begin()
-
-
 def in_sandbox() -> bool:
     """True in the code of a workflow, where what belongs to the process is in order already."""
     workflow = sys.modules.get("temporalio.workflow")
     return workflow is not None and bool(workflow.unsafe.in_sandbox())
 
 
+# A program of ours begins (`workshop …`, `python -m workshop_lib.…`), and not a notebook or a test.
+_program = sys.argv[0].rpartition("/")[2] if sys.argv else ""
+_begins = _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook__
+if _begins:
+    sys.excepthook = quiet
 if not in_sandbox():
     from workshop_lib.surroundings import prepare_process
 
-    prepare_process()
+    prepare_process()  # before anything else is loaded: the folder we stand in may hold modules
+if _begins and _program == "-m":
+    from workshop_lib import edge
+
+    edge.begin()
