@@ -194,7 +194,7 @@ async def test_every_client_has_the_converter(
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with dev_server(folder) as address:
+    with dev_server(folder / "state") as address:
         yield address
 
 

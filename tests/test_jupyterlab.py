@@ -77,9 +77,7 @@ def stopped_at_first_check(notebook: NotebookNode) -> None:
 def shows_a_timeline(notebook: NotebookNode) -> None:
     """The first run's history is there as a picture, as text and with its link into the Web UI."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    [picture] = [
-        o.data for o in outputs if "workshop-timeline" in o.get("data", {}).get("text/html", "")
-    ]
-    assert "<svg" in picture["text/html"]
+    [picture] = [o.data for o in outputs if 'class="wt"' in o.get("data", {}).get("text/html", "")]
+    assert "wt-track" in picture["text/html"]
     assert "http://localhost:" in picture["text/html"]
     assert "compose" in picture["text/plain"]

@@ -6,7 +6,6 @@ answer that nobody owes it. A query changes nothing, so it may be asked again.
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -46,7 +45,7 @@ async def query(
         RPCError: no answer came in all this time, or the server refused: there is no such run, no worker.
         WorkflowQueryFailedError: the workflow cannot answer.
     """
-    limits = [*ATTEMPTS, *[AGAIN] * math.ceil(patience / AGAIN)]
+    limits = [*ATTEMPTS, *[AGAIN] * round(patience / AGAIN)]
     for limit in limits[:-1]:
         try:
             return await handle.query(name, args=args, result_type=result_type, rpc_timeout=limit)
