@@ -55,8 +55,7 @@ def test_an_odd_schema_is_passed_on(schema: Any) -> None:
     assert [spec.name for spec in box_with(schema).specs] == ["odd", *LOCAL_TOOLS]
 
 
-# What the offline model makes of such schemas is its rules' business.
-@pytest.mark.xfail(reason="the rules of the offline model trip over some of them", strict=False)
+# One that cannot be read costs its own tool, and nothing else.
 @pytest.mark.parametrize("schema", ODD)
 async def test_the_offline_model_still_uses_the_other_tools(
     schema: Any, monkeypatch: pytest.MonkeyPatch
