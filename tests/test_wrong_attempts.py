@@ -241,7 +241,7 @@ async def test_a_key_of_the_workflows_that_its_steps_share(
 @pytest.mark.parametrize(
     ("kept", "why"),
     [
-        ("pass", "'The weather in Seattle: 14 °C, light rain, wind 15 km/h.' 0 times"),
+        ("pass", "append the message to `self.items`"),
         ("self.items += said.to_input_list()", "messages of the user in the last call, where 3"),
     ],
 )
