@@ -16,6 +16,7 @@ from temporalio.client import Client
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
+from workshop_lib.lab.waiting import result
 from workshop_lib.lab.worker_process import start_process
 from workshop_lib.llm.gateway import load
 from workshop_lib.worker_spec import WorkerSpec
@@ -76,7 +77,7 @@ async def test_a_message_to_a_session_that_has_ended_is_refused(
     await items_of(stream_reply(client, chat, QUESTION))
     await chat.end()
     async with asyncio.timeout(LIMIT):
-        await chat.handle.result()
+        await result(chat.handle)
     with pytest.raises(MessageRefused, match="ended"):
         await items_of(stream_reply(client, chat, QUESTION))
 
