@@ -62,6 +62,8 @@ def lab(folder: Path) -> Iterator[pytest.MonkeyPatch]:
             WORKSHOP_UI_PORT=free_port(),
             WORKSHOP_HTTP_PORT=free_port(),
             TEMPORAL_CONFIG_FILE=folder / "no-profile.toml",
+            # What a test sets and is left out would be remembered, and children would inherit it.
+            WORKSHOP_LEFT_OUT="{}",
         )
         try:
             yield patch
