@@ -15,15 +15,16 @@ from bench import Bench
 from floor import EmptyHandler, EmptyRun, Floor, nothing
 
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.connect import connect
-from workshop_lib.lab import dev_server
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.server import Server, ensure_server
-from workshop_lib.lab.server_process import PortLost, end, launch
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
-from workshop_lib.ports import LOCALHOST
+from workshop_lib.lab.server import dev_server
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.server.process import PortLost, end, launch
+from workshop_lib.lab.workers.process import WorkerProcess, start_process
+from workshop_lib.machine.ports import LOCALHOST
 from workshop_lib.settings import OFFLINE_MODEL, reload_settings
 from workshop_lib.teams.finance.dispatcher import finance_the_simple_way
+from workshop_lib.temporal.connect import connect
 
 ServerKind = Literal["stock", "tuned"]
 Storage = Literal["memory", "file"]

@@ -4,8 +4,8 @@
 
 Two cases, each measured from the kill to the completion of the next step in the event history: another
 worker is polling already, and another worker has to be started. The time is ruled by the heartbeat timeout
-(1.5 s, `heartbeat.py`) and the sticky queue (1 s, `worker_spec.py`), and in the second case by the start of a
-process, which on Linux is a fork of one that has loaded all it needs.
+(1.5 s, `heartbeat.py`) and the sticky queue (1 s, `temporal.worker.py`), and in the second case by the start
+of a process, which on Linux is a fork of one that has loaded all it needs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ async def measure(client: Client, standing_by: bool) -> float:
     """Seconds from the kill of a worker to the next completed activity."""
     from workshop_lib.agents.sessions import ChatClient
     from workshop_lib.agents.worker import orchestrator
-    from workshop_lib.lab.worker_process import start_process
+    from workshop_lib.lab.workers.process import start_process
 
     spec = replace(orchestrator(), name="first", task_queue=f"recovery-{time.time_ns()}")
     # The first worker's model is slow, so that it dies in the middle of its call.
@@ -82,8 +82,9 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
-    from workshop_lib.connect import connect
-    from workshop_lib.lab.server import ensure_namespaces, ensure_server, stop
+    from workshop_lib.lab.server.lifecycle import ensure_server, stop
+    from workshop_lib.lab.server.namespaces import ensure_namespaces
+    from workshop_lib.temporal.connect import connect
 
     server = await asyncio.to_thread(ensure_server, in_memory=True)
     missed = 0

@@ -30,7 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server
+from workshop_lib.lab.server import dev_server
 
 STORAGES: tuple[Storage, ...] = ("memory", "file")
 SERVERS: tuple[ServerKind, ...] = ("stock", "tuned")

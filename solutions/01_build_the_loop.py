@@ -85,7 +85,7 @@ plan.tool_calls
 # of it.
 
 # %%
-from workshop_lib.lab.naked import run_tool
+from workshop_lib.lab.lessons.naked import run_tool
 
 call = plan.tool_calls[0]
 answer = run_tool(call)
@@ -142,7 +142,7 @@ await check.naked_loop(turn)
 # takes some seconds, because LiteLLM is loaded for it. On Linux the next ones share what is loaded.
 
 # %%
-from workshop_lib.lab.naked import run_naked
+from workshop_lib.lab.lessons.naked import run_naked
 
 talk = [
     "What is 125 * 8?",
@@ -195,7 +195,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents import planner
     from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
     from workshop_lib.llm.messages import Message
-    from workshop_lib.llm.tool_calls import arguments_of
+    from workshop_lib.llm.tools import arguments_of
 
 
 @workflow.defn
@@ -223,7 +223,7 @@ class Agent:
 #     from workshop_lib.agents import planner
 #     from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
 #     from workshop_lib.llm.messages import Message
-#     from workshop_lib.llm.tool_calls import arguments_of
+#     from workshop_lib.llm.tools import arguments_of
 #
 #
 # @workflow.defn
@@ -329,7 +329,7 @@ lab.show_bill([died, again], durable)
 # %% [markdown]
 # ## The loop of the library
 #
-# `workshop_lib.agents.manual_loop` is your loop, grown up. It is a **chat session**: one run that takes message
+# `workshop_lib.agents.loops.manual` is your loop, grown up. It is a **chat session**: one run that takes message
 # after message as **updates** (requests that a run answers), remembers, and refuses what it cannot use.
 
 # %%

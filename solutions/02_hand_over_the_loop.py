@@ -88,7 +88,7 @@ class Assistant:
 # some seconds.
 
 # %%
-from workshop_lib.agents.sdk_model import agents_plugin
+from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.llm import gateway
 
 assistant = lab.spec(
@@ -134,7 +134,7 @@ from temporalio import activity, workflow
 with workflow.unsafe.imports_passed_through():
     from agents import Agent, Runner
     from temporalio.openai_agents.workflow import activity_as_tool
-    from workshop_lib.agents.flat_tools import get_weather
+    from workshop_lib.lab.lessons.flat_tools import get_weather
     from workshop_lib.agents.local_tools import LOCAL_TOOLS
 
 
@@ -161,7 +161,7 @@ class Assistant:
 # with workflow.unsafe.imports_passed_through():
 #     from agents import Agent, Runner
 #     from temporalio.openai_agents.workflow import activity_as_tool
-#     from workshop_lib.agents.flat_tools import get_weather
+#     from workshop_lib.lab.lessons.flat_tools import get_weather
 #     from workshop_lib.agents.local_tools import LOCAL_TOOLS
 #
 #
@@ -180,7 +180,7 @@ class Assistant:
 #         return (await Runner.run(Agent(name="assistant", tools=offer), text)).final_output
 
 # %%
-from workshop_lib.agents.flat_tools import get_weather
+from workshop_lib.lab.lessons.flat_tools import get_weather
 
 await check.tool_added(client, Assistant, [get_weather, calculate])
 
@@ -248,7 +248,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from agents import Agent, Runner
-    from workshop_lib.agents.flat_tools import as_tool, get_weather
+    from workshop_lib.lab.lessons.flat_tools import as_tool, get_weather
 
 
 @workflow.defn
@@ -275,7 +275,7 @@ class Conversation:
 #
 # with workflow.unsafe.imports_passed_through():
 #     from agents import Agent, Runner
-#     from workshop_lib.agents.flat_tools import as_tool, get_weather
+#     from workshop_lib.lab.lessons.flat_tools import as_tool, get_weather
 #
 #
 # @workflow.defn
@@ -310,7 +310,7 @@ await check.remembers(client, Conversation)
 
 # %% tags=["raises-exception"]
 from workshop_lib.agents.local_tools import execute_tool
-from workshop_lib.agents.sdk_loop import SdkChat
+from workshop_lib.agents.loops.sdk import SdkChat
 from workshop_lib.agents.team_tools import discover_teams
 
 flows, acts = [Assistant, SdkChat], [get_weather, calculate, execute_tool, discover_teams]
@@ -340,13 +340,13 @@ await lab.watch(chat.send(question), chat.handle, timeout=30)
 # %% [markdown]
 # Three model calls: the slip, the right tool, the words. (Run again alone, the cell shows two: both slips are used up.)
 #
-# The class itself shows one of the three places, `failure_exception_types`. The others are in `agents/sdk_session.py`,
+# The class itself shows one of the three places, `failure_exception_types`. The others are in `agents/loops/sdk_session.py`,
 # which it shares with other loops.
 
 # %%
 import inspect
 
-from workshop_lib.agents import sdk_loop
+from workshop_lib.agents.loops import sdk as sdk_loop
 
 print(inspect.getsource(sdk_loop.SdkChat))
 

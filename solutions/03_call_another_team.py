@@ -384,7 +384,7 @@ await check.durable_table(claims)
 
 # %%
 from workshop_lib.agents.chat import ChatStart
-from workshop_lib.lab.detective import open_case
+from workshop_lib.lab.lessons.detective import open_case
 
 lab.stop_worker("finance")
 await lab.start_worker(finance())

@@ -259,7 +259,7 @@ await lab.show_timeline(chat.handle)
 # %%
 import json
 
-from workshop_lib.mcp_cli import ClientName, configuration
+from workshop_lib.cli.mcp import ClientName, configuration
 
 print(json.dumps(configuration(ClientName.CLAUDE), indent=1))
 

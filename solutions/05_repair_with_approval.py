@@ -209,7 +209,7 @@ for thrown_out in (await talked.plan()).refused:
 # **Recall**: how much of what is right is in the plan. What the rules have refused is not in it.
 
 # %%
-from workshop_lib.repair.gold import load_gold, score_plan
+from workshop_lib.lab.lessons.gold import load_gold, score_plan
 
 for name, scored in (("careful", plan), ("gullible", await talked.plan())):
     score = score_plan(scored, load_gold())
@@ -236,7 +236,7 @@ from datetime import timedelta
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.lab import shelf
+    from workshop_lib.lab.lessons import shelf
 
 
 @activity.defn
@@ -262,7 +262,7 @@ class Badges:
 my_guess = ""
 
 # %%
-from workshop_lib.lab.shelf import reset_shelf
+from workshop_lib.lab.lessons.shelf import reset_shelf
 
 reset_shelf()
 badges = lab.spec("badges", workflows=[Badges], activities=[order_badges])
@@ -294,7 +294,7 @@ from datetime import timedelta
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.lab import shelf
+    from workshop_lib.lab.lessons import shelf
 
 
 @activity.defn

@@ -7,9 +7,9 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents.chat import ChatSession, ChatStart, Reply
-    from workshop_lib.agents.manual_loop import ManualChat
-    from workshop_lib.agents.mcp_loop import McpChat
-    from workshop_lib.agents.sdk_loop import SdkChat
+    from workshop_lib.agents.loops.manual import ManualChat
+    from workshop_lib.agents.loops.mcp import McpChat
+    from workshop_lib.agents.loops.sdk import SdkChat
     from workshop_lib.agents.toolbox import Toolbox, TurnCalls
     from workshop_lib.llm.messages import ToolCall
     from workshop_lib.repair.proactive import ProactiveRepair

@@ -18,16 +18,16 @@ from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
 
-from workshop_lib.agents.mcp_clients import mcp_plugin
-from workshop_lib.agents.sdk_model import agents_plugin
+from workshop_lib.agents.loops.mcp_clients import mcp_plugin
+from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.connect import connect
-from workshop_lib.lab import server
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.server_process import run_sync
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.server.process import run_sync
 from workshop_lib.llm.offline import faults
 from workshop_lib.settings import reload_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.worker import WorkerSpec
 
 SERVER_FOLDER = "WORKSHOP_TEST_SERVER"  # names the folder; test workers inherit it
 

@@ -13,8 +13,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from lab_environment import lab
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import cells, server, workers
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.workers import cells
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.temporal.worker import WorkerSpec
 
 # The cell's own lines, as a learner counts them: the magic is line 1.
 GREETING = """\

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workshop_lib.lab import server
-from workshop_lib.ports import is_free
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.machine.ports import is_free
 from workshop_lib.settings import reload_settings
 
 

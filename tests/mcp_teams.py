@@ -11,13 +11,13 @@ import pytest
 from lab_environment import free_port, set_env
 from temporalio.client import WorkflowExecution
 
-from workshop_lib.connect import connect
-from workshop_lib.lab.mcp_servers import McpServerProcess, start_mcp_server
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
-from workshop_lib.mcp_wire import TEAM_SERVERS
+from workshop_lib.lab.services.mcp_servers import McpServerProcess, start_mcp_server
+from workshop_lib.lab.workers.process import WorkerProcess, start_process
+from workshop_lib.mcp.wire import TEAM_SERVERS
 from workshop_lib.settings import get_settings, reload_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.teams.it.worker import it
+from workshop_lib.temporal.connect import connect
 
 WORKERS = {"it": it, "finance": finance}
 

@@ -139,9 +139,9 @@ def _forget_server_and_keys() -> None:
 
 def _stop_server(folder: Path) -> None:
     """Stop the server in the way that `workshop down` does."""
-    if importlib.util.find_spec("workshop_lib.lab.server") is None:
+    if importlib.util.find_spec("workshop_lib.lab.server.lifecycle") is None:
         return
-    from workshop_lib.lab import server
+    from workshop_lib.lab.server import lifecycle as server
 
     server.stop(folder)
 

@@ -20,7 +20,7 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.states import RepairStatus, State
 from workshop_lib.repair.store import OrderStore
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 TODAY = date(2025, 6, 28)
 LIMIT = 60  # seconds for each thing that is waited for

@@ -20,9 +20,10 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from workshop_lib.lab.chaos import KillPoint, Where
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
+from workshop_lib.lab.lessons.gold import load_gold, score_plan
+from workshop_lib.lab.workers.kill_points import KillPoint, Where
+from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.repair.analyst_prompts import BEGIN, digest_of
@@ -33,7 +34,6 @@ from workshop_lib.repair.analysts import (
     plan_repair,
     write_report,
 )
-from workshop_lib.repair.gold import load_gold, score_plan
 from workshop_lib.repair.models import (
     APPROVER,
     Analysis,
@@ -48,7 +48,7 @@ from workshop_lib.repair.models import (
     ReportRequest,
     Snapshot,
 )
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 ACTIVITIES = [detect_problems, analyze_problems, plan_repair, write_report]
 NAMES = [activity.__name__ for activity in ACTIVITIES]

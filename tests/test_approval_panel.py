@@ -14,8 +14,8 @@ from temporalio.client import Client
 
 from workshop_lib import lab
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.approving import ApprovalPanel
-from workshop_lib.lab.waiting import NobodyPolls
+from workshop_lib.lab.lessons.approving import ApprovalPanel
+from workshop_lib.lab.watching.waiting import NobodyPolls
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import Plan, Proposal, Rejected
 from workshop_lib.repair.states import RepairStatus, State

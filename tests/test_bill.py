@@ -8,8 +8,8 @@ from rich.table import Table
 from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.bill import run_durable, show_bill
-from workshop_lib.lab.naked import run_naked
+from workshop_lib.lab.lessons.bill import run_durable, show_bill
+from workshop_lib.lab.lessons.naked import run_naked
 
 TALK = [
     "What is 125 * 8?",

@@ -32,7 +32,7 @@ HEAD = """# ---
 # %%
 from workshop_lib.lab.checks import nb00 as check
 
-# %load_ext workshop_lib.lab.cells
+# %load_ext workshop_lib.lab.workers.cells
 # why?
 """
 EXERCISE = """# %% exercise="greeting" minutes=5
@@ -90,7 +90,7 @@ def test_a_good_source_has_no_problem(tmp_path: Path) -> None:
 
 def test_the_solution_edition_holds_the_solution(tmp_path: Path) -> None:
     cells = texts(render(source_of(tmp_path, GOOD)))
-    assert cells[1].endswith("%load_ext workshop_lib.lab.cells\n# why?")
+    assert cells[1].endswith("%load_ext workshop_lib.lab.workers.cells\n# why?")
     assert cells[2:] == [SOLUTION, "The check runs it.", "await check.greeting(Greeting)"]
 
 
@@ -120,7 +120,7 @@ def test_magics_are_read_as_jupytext_reads_them_and_come_back(tmp_path: Path) ->
     assert theirs.cells[2].source.startswith(texts(ours)[2])
     back = jupytext.writes(ours, fmt="py:percent")
     assert "\n# %%workflow greeting\n" in back
-    assert "\n# %load_ext workshop_lib.lab.cells\n" in back
+    assert "\n# %load_ext workshop_lib.lab.workers.cells\n" in back
 
 
 def test_a_source_is_python_to_ruff_but_for_its_awaits(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import cell_files, cells, workers
-from workshop_lib.lab.cell_files import cells_dir, locate
-from workshop_lib.lab.waiting import result
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.watching import cell_files
+from workshop_lib.lab.watching.cell_files import cells_dir, locate
+from workshop_lib.lab.watching.waiting import result
+from workshop_lib.lab.workers import cells
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.lab.workers.threads import start_worker
+from workshop_lib.temporal.connect import connect
 
 
 @pytest.fixture(scope="module", autouse=True)

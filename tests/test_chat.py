@@ -30,7 +30,7 @@ from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessio
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
 from workshop_lib.llm.journal import read_journal
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = timedelta(seconds=60)
 SettingsEnv = Callable[..., None]

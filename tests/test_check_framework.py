@@ -14,12 +14,12 @@ from notebook_runner import isolated_state
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
-from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import progress
 from workshop_lib.lab.checks import CheckNotMet, NotYet, all_checks, check
 from workshop_lib.lab.checks.framework import MAX_LINE, check_info
-from workshop_lib.lab.notebooks import prepare_workspace, reset_notebook
+from workshop_lib.lab.jupyter import progress
+from workshop_lib.lab.jupyter.notebooks import prepare_workspace, reset_notebook
+from workshop_lib.machine import state_folder
 from workshop_lib.settings import reload_settings
 
 

@@ -9,12 +9,12 @@ import pytest
 from lab_cells import Notebook, dev_server, fresh, notebook, spec_of
 from temporalio.client import Client, WorkflowHandle
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import workers
-from workshop_lib.lab.clock import pass_time
-from workshop_lib.lab.waiting import NobodyPolls
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.lessons.clock import pass_time
+from workshop_lib.lab.watching.waiting import NobodyPolls
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.lab.workers.threads import start_worker
+from workshop_lib.temporal.connect import connect
 
 DAYS = """
 import asyncio

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from lab_environment import free_port, lab, listening, set_env
 
-from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.failures import DATA_CONVERTER
-from workshop_lib.lab.server import ensure_server
-from workshop_lib.own_server import NoServer
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.temporal import connect
+from workshop_lib.temporal.failures import DATA_CONVERTER
+from workshop_lib.temporal.own_server import NoServer
 
 SECRET = "sk-very-secret-0123456789"
 
@@ -258,7 +258,7 @@ async def test_a_client_of_the_namespace_asked_for(patch: pytest.MonkeyPatch) ->
 
 
 def test_importing_it_is_light() -> None:
-    code = "import sys, workshop_lib.connect; print([m for m in %r if m in sys.modules])"
+    code = "import sys, workshop_lib.temporal.connect; print([m for m in %r if m in sys.modules])"
     heavy = ["litellm", "agents", "fastmcp", "openai", "workshop_lib.lab"]
     result = subprocess.run(
         [sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True
@@ -271,7 +271,7 @@ def test_a_runtime_that_is_already_set_is_kept() -> None:
 from temporalio.runtime import Runtime, TelemetryConfig
 mine = Runtime(telemetry=TelemetryConfig())
 Runtime.set_default(mine)
-from workshop_lib.connect import quiet_runtime
+from workshop_lib.temporal.connect import quiet_runtime
 quiet_runtime(); quiet_runtime()
 assert Runtime.default() is mine
 """

@@ -7,7 +7,7 @@ import pytest
 
 from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.context_window import OPENING_NOTE, ContextWindow
-from workshop_lib.agents.sdk_loop import SdkChat
+from workshop_lib.agents.loops.sdk import SdkChat
 from workshop_lib.llm.messages import Message, ToolCall
 
 INSTRUCTIONS = "Be helpful."

@@ -15,19 +15,13 @@ from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from workshop_lib import connect
-from workshop_lib.lab import (
-    dev_server,
-    doctor,
-    doctor_machine,
-    doctor_server,
-    namespaces,
-    sandbox_probe,
-    server,
-)
+from workshop_lib.lab import doctor, doctor_machine, doctor_server, sandbox_probe
 from workshop_lib.lab.finding import Finding
-from workshop_lib.lab.survey import look_at
+from workshop_lib.lab.server import dev_server, namespaces
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.services.survey import look_at
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
+from workshop_lib.temporal import connect
 
 KEY = "sk-proj-4fG7hJ2kL9mN3pQ6rS8tU1vW"
 ANTHROPIC = "sk-ant-api03-4fG7hJ2kL9mN3pQ6rS8tU1vW"

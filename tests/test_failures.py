@@ -18,15 +18,15 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.agents.mcp_clients import mcp_plugin
-from workshop_lib.agents.sdk_model import agents_plugin
-from workshop_lib.connect import connect
-from workshop_lib.failures import DATA_CONVERTER
-from workshop_lib.lab import workers
-from workshop_lib.lab.explaining import root_failure
-from workshop_lib.lab.waiting import KeepsFailing, StuckWorkflow, WorkflowFailed, result
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.agents.loops.mcp_clients import mcp_plugin
+from workshop_lib.agents.loops.sdk_model import agents_plugin
+from workshop_lib.lab.watching.explaining import root_failure
+from workshop_lib.lab.watching.waiting import KeepsFailing, StuckWorkflow, WorkflowFailed, result
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.lab.workers.threads import start_worker
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.failures import DATA_CONVERTER
 
 LIMIT = 3_600  # bytes; the server's is 4,096
 LONG = (
@@ -351,7 +351,7 @@ PLAIN = {
 }
 SETUP = """\
 from IPython import get_ipython
-from workshop_lib.connect import DATA_CONVERTER
+from workshop_lib.temporal.connect import DATA_CONVERTER
 from workshop_lib.lab import forgotten
 
 forgotten.register(get_ipython())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
-from workshop_lib.lab.naked import run_tool
+from workshop_lib.lab.lessons.naked import run_tool
 from workshop_lib.llm.gateway import complete
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
 

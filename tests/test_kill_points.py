@@ -26,18 +26,18 @@ from temporalio.openai_agents._temporal_openai_agents import OpenAIPayloadConver
 from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.agents.chat import Reply
+from workshop_lib.agents.loops.sdk_model import SettingsProvider
 from workshop_lib.agents.planner import PlanRequest
-from workshop_lib.agents.sdk_model import SettingsProvider
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.chaos import Executioner, KillPoint, Where, kill_points
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
+from workshop_lib.lab.workers.kill_points import Executioner, KillPoint, Where, kill_points
+from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.llm import gateway
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.settings import reload_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 SPEC = orchestrator()
 MODEL, TOOL = "plan_next_action", "execute_tool"

@@ -16,7 +16,7 @@ from workshop_lib.agents.local_tools import (
     execute_tool,
 )
 from workshop_lib.llm.messages import ToolCall
-from workshop_lib.llm.tool_calls import arguments_of, problem_with
+from workshop_lib.llm.tools import arguments_of, problem_with
 
 SPECS = [tool.spec for tool in LOCAL_TOOLS.values()]
 

@@ -23,12 +23,13 @@ from workshop_lib.agents.chat import CHAT_FULL, NOTICE_AT, ChatStart, Reply, Ses
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.connect import connect
-from workshop_lib.lab import dev_server, server
-from workshop_lib.lab.dev_server import Flag
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.server_process import run_sync
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.lab.server import dev_server
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.dev_server import Flag
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.server.process import run_sync
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = timedelta(seconds=60)
 MOST = 40  # messages until a lowered limit must have been met

@@ -22,20 +22,20 @@ from mcp_teams import Teams, served_teams, team_runs
 from openai_server import KEY, openai_server
 from temporalio.client import Client
 
-from workshop_lib.agents import mcp_clients
 from workshop_lib.agents.chat import MAX_CORRECTIONS, ChatStart, Reply
-from workshop_lib.agents.mcp_clients import LISTING_TRIES
+from workshop_lib.agents.loops import mcp_clients
+from workshop_lib.agents.loops.mcp_clients import LISTING_TRIES
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
-from workshop_lib.lab import processes
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.mcp_servers import start_mcp_server
 from workshop_lib.lab.other_side import mcp_runs
-from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.services.mcp_servers import start_mcp_server
+from workshop_lib.lab.workers import forking as processes
+from workshop_lib.lab.workers.process import start_process
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
+from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = timedelta(seconds=60)
 Chat = Callable[..., ChatClient]

@@ -27,14 +27,15 @@ from mcp_teams import Teams, served_teams, team_runs
 from notebook_runner import processes_of
 from typer.testing import CliRunner
 
-from workshop_lib.cli import app
+from workshop_lib.cli.main import app
+from workshop_lib.cli.mcp import ClientName, ServerName, configuration
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.lab.mcp_here import serve_mcp
-from workshop_lib.lab.mcp_servers import is_healthy, start_mcp_server
-from workshop_lib.mcp_cli import ClientName, ServerName, configuration
-from workshop_lib.mcp_service import listen
-from workshop_lib.mcp_wire import (
+from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.lab.services.mcp_servers import is_healthy, start_mcp_server
+from workshop_lib.machine.ports import is_free
+from workshop_lib.mcp.server import listen
+from workshop_lib.mcp.wire import (
     SERVERS,
     TEAM_SERVERS,
     health_url,
@@ -42,7 +43,6 @@ from workshop_lib.mcp_wire import (
     reachable_url,
     server_url,
 )
-from workshop_lib.ports import is_free
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"

@@ -18,17 +18,17 @@ from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import workers
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.notices import Notices
-from workshop_lib.lab.repairs import repair_reaches
-from workshop_lib.lab.server import ensure_server
-from workshop_lib.lab.waiting import NobodyPolls, watch
-from workshop_lib.lab.workers import start_worker, stop_worker
+from workshop_lib.lab.lessons.repairs import repair_reaches
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.watching.notices import Notices
+from workshop_lib.lab.watching.waiting import NobodyPolls, watch
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.lab.workers.threads import start_worker, stop_worker
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.worker import repair
+from workshop_lib.temporal.connect import connect
 
 SOON = 20.0  # seconds; about three where nothing else runs
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from order_samples import TODAY, an_order, changed, replaced, sample, stocked, with_orders
 
-from workshop_lib.repair.gold import load_gold, score_plan
+from workshop_lib.lab.lessons.gold import load_gold, score_plan
 from workshop_lib.repair.models import (
     APPROVER,
     OpenRequest,

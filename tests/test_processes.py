@@ -15,7 +15,7 @@ import psutil
 import pytest
 from lab_environment import hold, lab
 
-from workshop_lib.lab import processes
+from workshop_lib.lab.workers import forking as processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 

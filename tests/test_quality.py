@@ -30,9 +30,9 @@ def test_tools_find_nothing(command: list[str]) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "workshop_lib.connect",
-        "workshop_lib.cli",
-        "workshop_lib.agents.manual_loop",
+        "workshop_lib.temporal.connect",
+        "workshop_lib.cli.main",
+        "workshop_lib.agents.loops.manual",
         "workshop_lib.repair.client",
         "workshop_lib.repair.proactive",
     ],
@@ -50,7 +50,7 @@ def test_heavy_libraries_are_not_imported_before_they_are_needed(module: str) ->
 
 def test_the_help_does_not_even_import_temporal() -> None:
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom workshop_lib.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom workshop_lib.cli.main import app\n"
         "result = CliRunner().invoke(app, ['--help'])\n"
         "print(result.exit_code, 'temporalio' in sys.modules, 'doctor' in result.output)"
     )

@@ -8,12 +8,12 @@ import pytest
 from temporalio.client import Client, Interceptor, OutboundInterceptor, QueryWorkflowInput
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib import queries
 from workshop_lib.agents.chat import ChatSession
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal import asking
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = 60  # seconds for each thing that is waited for
 
@@ -75,7 +75,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(
 async def test_answers_that_never_arrive_are_not_waited_for_for_ever(
     client: Client, spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "ATTEMPTS", (timedelta(seconds=0.2),) * 3)
+    monkeypatch.setattr(asking, "ATTEMPTS", (timedelta(seconds=0.2),) * 3)
     loses = Loses(100)
     async with asyncio.timeout(LIMIT), spec.build(client):
         chat = await begun(await connect(interceptors=[loses]), spec)
@@ -97,6 +97,6 @@ async def test_who_is_not_there_is_said_at_once() -> None:
     loses = Loses(0)
     nobody = (await connect(interceptors=[loses])).get_workflow_handle("nobody-by-this-name")
     with pytest.raises(RPCError) as refused:
-        await queries.query(nobody, ChatSession.history)
+        await asking.query(nobody, ChatSession.history)
     assert refused.value.status == RPCStatusCode.NOT_FOUND
     assert loses.asked == 1

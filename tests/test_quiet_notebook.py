@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from workshop_lib.lab.quiet_notebook import INTERRUPTED
+from workshop_lib.lab.jupyter.quiet import INTERRUPTED
 
 SHELL = """
 import gc, sys

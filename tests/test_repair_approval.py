@@ -27,13 +27,13 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.approval import ApprovalDesk
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.states import Decision, State
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.worker import repair as repair_spec
+from workshop_lib.temporal.connect import connect
 
 NOW = datetime(2025, 6, 28, 9, tzinfo=UTC)
 PLAN = a_plan([badges(), payment(), approval()])

@@ -16,12 +16,12 @@ import pytest
 from repair_ground import FULL_WAY, assert_repaired_once
 from workshop_command import LIMIT, Workshop, workshop_command
 
-from workshop_lib.connect import connect
+from workshop_lib.lab.lessons.gold import load_gold, score_plan
 from workshop_lib.repair.client import RepairClient
-from workshop_lib.repair.gold import load_gold, score_plan
 from workshop_lib.repair.models import Plan
 from workshop_lib.repair.store import OrderStore
 from workshop_lib.settings import PROJECT_ROOT, reload_settings
+from workshop_lib.temporal.connect import connect
 
 
 @pytest.fixture(scope="module")

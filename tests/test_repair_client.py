@@ -10,7 +10,7 @@ import pytest_asyncio
 from repair_ground import FULL_WAY, LIMIT, a_name
 from temporalio.client import Client
 
-from workshop_lib import queries, repair_recurring_cli
+from workshop_lib.cli import recurring as repair_recurring_cli
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import client as client_module
 from workshop_lib.repair import proactive, proactive_client, schedule
@@ -18,6 +18,7 @@ from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.proactive_client import ProactiveClient
 from workshop_lib.repair.states import State
 from workshop_lib.repair.worker import repair as repair_spec
+from workshop_lib.temporal import asking
 
 
 @pytest_asyncio.fixture
@@ -81,13 +82,13 @@ async def test_nobody_serves_it(
     client: Client, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repair = await RepairClient.start(client, task_queue=queue)
-    monkeypatch.setattr(queries, "ATTEMPTS", (timedelta(seconds=0.5),))
-    for asking in (
+    monkeypatch.setattr(asking, "ATTEMPTS", (timedelta(seconds=0.5),))
+    for question in (
         repair.status(),
         repair.wait_for(State.PENDING_APPROVAL, timeout=timedelta(seconds=5)),
     ):
         with pytest.raises(WorkshopError, match="No worker") as problem:
-            await asking
+            await question
         assert problem.value.fix and "workshop up" in problem.value.fix
     await repair.handle.terminate()
 

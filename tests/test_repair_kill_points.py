@@ -17,8 +17,8 @@ from repair_ground import FULL_WAY, LIMIT, a_name, assert_repaired_once, reached
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from workshop_lib.lab.chaos import KillPoint, Where, kill_points
-from workshop_lib.lab.worker_process import WorkerProcess, start_process
+from workshop_lib.lab.workers.kill_points import KillPoint, Where, kill_points
+from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.llm.gateway import load
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.states import RepairOutcome, State

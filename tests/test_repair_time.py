@@ -33,8 +33,7 @@ from temporalio.service import RPCError
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.failures import DATA_CONVERTER
-from workshop_lib.lab import dev_server
+from workshop_lib.lab.server import dev_server
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import Plan, PlanRequest
 from workshop_lib.repair.proactive_client import ProactiveClient
@@ -46,7 +45,8 @@ from workshop_lib.repair.states import (
 )
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.worker import repair as repair_spec
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.failures import DATA_CONVERTER
+from workshop_lib.temporal.worker import WorkerSpec
 
 DAY = timedelta(days=1)
 

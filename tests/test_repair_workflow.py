@@ -33,8 +33,8 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
+from workshop_lib.lab.lessons.gold import load_gold, score_plan
 from workshop_lib.repair.client import RepairClient, list_repairs
-from workshop_lib.repair.gold import load_gold, score_plan
 from workshop_lib.repair.models import (
     Detection,
     DetectRequest,
@@ -49,7 +49,7 @@ from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.tools import InventoryCall, PaymentCall
 from workshop_lib.repair.worker import repair as repair_spec
 from workshop_lib.settings import PROJECT_ROOT
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 @pytest.fixture
@@ -450,7 +450,7 @@ async def test_a_name_is_used_once_at_a_time(
 async def test_with_no_worker_the_client_says_so(
     client: Client, queue: str, store: OrderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workshop_lib.queries.ATTEMPTS", (timedelta(seconds=0.5),))
+    monkeypatch.setattr("workshop_lib.temporal.asking.ATTEMPTS", (timedelta(seconds=0.5),))
     repair = await RepairClient.start(client, task_queue=queue)
     decision = Decision(approve=True, plan_digest="x", decided_by="Minerva")
     for asking in (

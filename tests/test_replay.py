@@ -20,9 +20,9 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.failures import DATA_CONVERTER
 from workshop_lib.repair.worker import repair
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.failures import DATA_CONVERTER
+from workshop_lib.temporal.worker import WorkerSpec
 
 WORKERS = (orchestrator(), repair())
 ADVICE = "See what tools/record_histories.py says, and record anew: " + record_histories.COMMAND

@@ -12,13 +12,13 @@ from lab_cells import Notebook, dev_server, notebook
 from temporalio.client import Client
 from test_wrong_attempts import solution
 
-from workshop_lib.agents.flat_tools import get_weather
-from workshop_lib.connect import connect
 from workshop_lib.lab.checks import nb00, nb01, nb02, nb03, nb05, nb06
 from workshop_lib.lab.classroom import spec, start
-from workshop_lib.lab.workers import stop_all
+from workshop_lib.lab.lessons.flat_tools import get_weather
+from workshop_lib.lab.workers.threads import stop_all
 from workshop_lib.repair.store import open_store
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.connect import connect
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ class Packing:
 LOOP = """
 import asyncio
 from workshop_lib.agents.local_tools import LOCAL_TOOLS
-from workshop_lib.lab.naked import run_tool
+from workshop_lib.lab.lessons.naked import run_tool
 from workshop_lib.llm import gateway
 from workshop_lib.llm.gateway import complete
 from workshop_lib.llm.messages import Message

@@ -21,12 +21,16 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import WorkflowUpdateStage
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from workshop_lib import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server, namespaces, server, server_process
-from workshop_lib.lab.server import Server, ensure_namespaces, ensure_server, status, stop
-from workshop_lib.records import write_record
+from workshop_lib.lab.server import database, dev_server, namespaces
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server import process as server_process
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.server.lifecycle import ensure_server, status, stop
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.machine.records import write_record
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import connect
 
 
 @pytest.fixture
@@ -128,7 +132,10 @@ def test_another_state_folder_is_left_alone(tmp_path: Path, state: Path) -> None
 
 
 def test_two_processes_at_once_start_one(state: Path) -> None:
-    code = "from workshop_lib.lab.server import ensure_server; s = ensure_server(); print(s.pid, s.started)"
+    code = (
+        "from workshop_lib.lab.server.lifecycle import ensure_server; "
+        "s = ensure_server(); print(s.pid, s.started)"
+    )
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -333,7 +340,7 @@ def test_a_server_that_hangs_is_replaced(patch: pytest.MonkeyPatch, state: Path)
     assert hanging.pid
     patch.setattr(server, "PATIENCE", 0.5)
     hold(hanging.pid)
-    patch.setattr("workshop_lib.lab.server_process.STOP_TIMEOUT", 0.5)
+    patch.setattr("workshop_lib.lab.server.process.STOP_TIMEOUT", 0.5)
     again = ensure_server()
     assert again.started
     assert again.pid != hanging.pid

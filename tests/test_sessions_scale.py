@@ -12,8 +12,8 @@ import pytest
 from temporalio.client import Client
 
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.temporal.worker import WorkerSpec
 
 SESSIONS = 200
 SECONDS = 120  # a requirement: a class talks at once, on the laptop of its teacher

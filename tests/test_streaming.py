@@ -16,10 +16,10 @@ from temporalio.client import Client
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
-from workshop_lib.lab.waiting import result
-from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.watching.waiting import result
+from workshop_lib.lab.workers.process import start_process
 from workshop_lib.llm.gateway import load
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 QUESTION = "What is the weather in Seattle?"
 ANSWER = "The weather in Seattle: 14 °C, light rain, wind 15 km/h."

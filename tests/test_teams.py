@@ -23,15 +23,15 @@ from temporalio.testing import ActivityEnvironment
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import LOOPS, ChatClient, MessageRefused
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.chaos import KillPoint, Where, kill_points
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.timeline import timeline
-from workshop_lib.lab.timeline_run import NEXUS, TEAM
-from workshop_lib.lab.worker_process import start_process
+from workshop_lib.lab.timeline.page import timeline
+from workshop_lib.lab.timeline.run import NEXUS, TEAM
+from workshop_lib.lab.workers.kill_points import KillPoint, Where, kill_points
+from workshop_lib.lab.workers.process import start_process
 from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 TSLA = "What's the stock price of TSLA?"
 TSLA_REPLY = "Stock price for TSLA: company Tesla, price 242.80 USD."

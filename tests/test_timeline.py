@@ -22,11 +22,11 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import dev_server
 from workshop_lib.lab.history import COMPLETED, FAILED, RETRYING, RUNNING, UNFINISHED
-from workshop_lib.lab.timeline import Timeline, run_url, timeline
-from workshop_lib.lab.timeline_labels import duration, shorten
-from workshop_lib.lab.timeline_run import MODEL, NEXUS, PEOPLE, TIMERS, TOOLS, Bar
+from workshop_lib.lab.server import dev_server
+from workshop_lib.lab.timeline.labels import duration, shorten
+from workshop_lib.lab.timeline.page import Timeline, run_url, timeline
+from workshop_lib.lab.timeline.run import MODEL, NEXUS, PEOPLE, TIMERS, TOOLS, Bar
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = timedelta(seconds=30)

@@ -20,14 +20,12 @@ from temporalio.client import (
 
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import workers
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.pending import waits_for
 from workshop_lib.lab.registry import identity_alive
-from workshop_lib.lab.server import ensure_server
-from workshop_lib.lab.waiting import (
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.watching.pending import waits_for
+from workshop_lib.lab.watching.waiting import (
     NobodyPolls,
     StuckWorkflow,
     WorkflowFailed,
@@ -35,13 +33,15 @@ from workshop_lib.lab.waiting import (
     watch,
     within,
 )
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.workers import threads as workers
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance import contract
 from workshop_lib.teams.finance.dispatcher import finance_the_simple_way
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.worker import WorkerSpec
 
 SOON = 20.0  # seconds within which a cell is told what is wrong; a second or two where nothing else runs
 

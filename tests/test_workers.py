@@ -21,14 +21,20 @@ from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import registered
-from workshop_lib.lab.waiting import result, watch
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import running, start_worker, start_worker_now, stop_all, stop_worker
+from workshop_lib.lab.watching.waiting import result, watch
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.lab.workers.threads import (
+    running,
+    start_worker,
+    start_worker_now,
+    stop_all,
+    stop_worker,
+)
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.worker import WorkerSpec
 
 BLOCKING = """\
 import os, time
@@ -324,9 +330,9 @@ async def test_stop_all_ends_threads_and_processes(spec: WorkerSpec) -> None:
 PARENT = """
 import asyncio, os, sys
 sys.path[:0] = {path!r}
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.lab.workers import start_worker
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.lab.workers.threads import start_worker
+from workshop_lib.temporal.worker import WorkerSpec
 import {module} as cell
 
 async def main():

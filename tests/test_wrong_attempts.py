@@ -13,15 +13,15 @@ import pytest
 from lab_cells import Notebook, dev_server, notebook
 from temporalio.client import Client
 
-from workshop_lib.agents.flat_tools import get_weather
-from workshop_lib.connect import connect
-from workshop_lib.lab import comparison
 from workshop_lib.lab.checks import CheckNotMet, nb00, nb01, nb02, nb03, nb04, nb05, nb06
 from workshop_lib.lab.classroom import start
 from workshop_lib.lab.history import ACTIVITY, COMPLETED, RUNNING, SIGNAL, History, Step
-from workshop_lib.lab.workers import stop_all
-from workshop_lib.mcp_wire import SERVER_DOWN
+from workshop_lib.lab.lessons import comparison
+from workshop_lib.lab.lessons.flat_tools import get_weather
+from workshop_lib.lab.workers.threads import stop_all
+from workshop_lib.mcp.wire import SERVER_DOWN
 from workshop_lib.settings import PROJECT_ROOT
+from workshop_lib.temporal.connect import connect
 
 STUB = "# --- stub ---"
 
@@ -125,7 +125,7 @@ async def test_greetings_that_are_not_those_of_the_activities(
 
 WORLD = """
 from workshop_lib.agents.local_tools import LOCAL_TOOLS
-from workshop_lib.lab.naked import run_tool
+from workshop_lib.lab.lessons.naked import run_tool
 from workshop_lib.llm.gateway import complete
 from workshop_lib.llm.messages import Message
 tools = [tool.spec for tool in LOCAL_TOOLS.values()]

@@ -30,10 +30,9 @@ from temporalio.client import Client, WorkflowHandle  # noqa: E402
 from workshop_lib.agents.chat import ChatStart  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
-from workshop_lib.connect import connect  # noqa: E402
-from workshop_lib.lab import server  # noqa: E402
-from workshop_lib.lab.mcp_servers import ensured  # noqa: E402
-from workshop_lib.lab.namespaces import ensure_namespaces  # noqa: E402
+from workshop_lib.lab.server import lifecycle as server  # noqa: E402
+from workshop_lib.lab.server.namespaces import ensure_namespaces  # noqa: E402
+from workshop_lib.lab.services.mcp_servers import ensured  # noqa: E402
 from workshop_lib.llm.gateway import warm_up  # noqa: E402
 from workshop_lib.repair.client import DecisionRefused, RepairClient  # noqa: E402
 from workshop_lib.repair.proactive_client import ProactiveClient  # noqa: E402
@@ -42,6 +41,7 @@ from workshop_lib.repair.worker import repair as repair_worker  # noqa: E402
 from workshop_lib.settings import reload_settings  # noqa: E402
 from workshop_lib.teams.finance.worker import finance  # noqa: E402
 from workshop_lib.teams.it.worker import it  # noqa: E402
+from workshop_lib.temporal.connect import connect  # noqa: E402
 
 FOLDER = PROJECT_ROOT / "tests" / "histories"
 IDENTITY = "recorded"  # instead of process and host

@@ -1,8 +1,16 @@
 """The system that the notebooks build: agents that survive being killed, and the classroom around them.
 
-From the ground up: `harmless`, `settings` and `errors`; `llm` (calls to a model); `connect` and `worker_spec`
-(Temporal); `agents` (the chat loops). `lab` is the classroom (dev server, workers in threads and
-processes, checks) and only notebooks and the command line import it.
+From the ground up:
+
+    harmless, errors, settings      words for people, and what the environment says
+    machine                         environment, state folder, ports, records of processes
+    temporal                        client, worker, steps: what every service stands on
+    llm                             one call to a model, and a model that needs no key
+    mcp                             servers of tools, and what both sides know
+    teams                           IT and finance: contract, workflows, handler, worker
+    agents | repair                 the chat agents, and the agent that repairs orders
+    lab                             the classroom; only notebooks and `cli` import it
+    cli                             the `workshop` command
 """
 
 import sys
@@ -28,7 +36,7 @@ _begins = _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook_
 if _begins:
     sys.excepthook = quiet
 if not in_sandbox():
-    from workshop_lib.surroundings import prepare_process
+    from workshop_lib.machine.surroundings import prepare_process
 
     prepare_process()  # before anything else is loaded: the folder we stand in may hold modules
 if _begins and _program == "-m":

@@ -6,7 +6,7 @@ def main() -> None:
     from workshop_lib import edge
 
     edge.begin()
-    from workshop_lib.cli import main as run
+    from workshop_lib.cli.main import main as run
 
     run()
 

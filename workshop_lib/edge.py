@@ -181,7 +181,7 @@ def _log(error: BaseException | None) -> Path | None:
     if error is None or isinstance(error, KeyboardInterrupt):
         return None
     try:
-        from workshop_lib import state_folder
+        from workshop_lib.machine import state_folder
         from workshop_lib.settings import get_settings
 
         path = state_folder.made(get_settings().state_dir, "logs").absolute() / "errors.log"

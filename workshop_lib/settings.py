@@ -5,7 +5,8 @@ A key that is still a placeholder ("sk-...", "your_key_here") counts as no key. 
 offline model answers. Every name that two places must agree on (namespaces, task queues, endpoints,
 ports) is written down here and nowhere else.
 
-Left out: how Temporal is reached. That is Temporal's own environment configuration, read in `connect`.
+Left out: how Temporal is reached. That is Temporal's own environment configuration, read in
+`temporal.connect`.
 """
 
 import io
@@ -20,9 +21,10 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workshop_lib import in_sandbox, state_folder, surroundings
+from workshop_lib import in_sandbox
 from workshop_lib.errors import WorkshopError
-from workshop_lib.surroundings import PROJECT_ROOT as PROJECT_ROOT
+from workshop_lib.machine import state_folder, surroundings
+from workshop_lib.machine.surroundings import PROJECT_ROOT as PROJECT_ROOT
 
 OFFLINE_MODEL = "offline/rules"
 

@@ -20,7 +20,7 @@ from workshop_lib.llm.answers import MAX_ANSWER, MAX_CALLS, TOO_LONG
 from workshop_lib.llm.gateway import ModelRefused, complete, stream
 from workshop_lib.llm.messages import Completion, Message
 from workshop_lib.settings import reload_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 HELLO = [Message.user("Hello")]
 ROME = '{"city": "Rome"}'

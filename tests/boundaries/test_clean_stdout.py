@@ -12,11 +12,12 @@ from fastmcp.tools import Tool
 from lab_environment import lab
 from workshop_command import Workshop
 
-from workshop_lib.lab import registry, server
-from workshop_lib.lab.mcp_here import serve_mcp
-from workshop_lib.lab.namespaces import ensure_namespaces
-from workshop_lib.lab.server_process import run_sync
-from workshop_lib.mcp_service import create_server
+from workshop_lib.lab import registry
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.server.process import run_sync
+from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.mcp.server import create_server
 from workshop_lib.settings import get_settings
 
 
@@ -94,7 +95,7 @@ from datetime import timedelta
 from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from workshop_lib.connect import connect
+from workshop_lib.temporal.connect import connect
 
 @activity.defn
 async def too_much() -> str:

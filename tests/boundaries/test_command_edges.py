@@ -21,7 +21,7 @@ import pytest
 import typer
 from workshop_command import BIN, LIMIT, Workshop, workshop_command
 
-from workshop_lib.cli import app
+from workshop_lib.cli.main import app
 
 PROGRAMS = [
     f"workshop_lib.{name}"
@@ -240,7 +240,7 @@ def test_the_record_of_a_process_of_somebody_elses(tmp_path: Path) -> None:
 
 def test_a_bug_is_a_sentence_and_its_traceback_lies_in_a_log(workshop: Workshop) -> None:
     program = (
-        "import sys; sys.argv = ['workshop', 'progress']; import workshop_lib.lab.progress as record;"
+        "import sys; sys.argv = ['workshop', 'progress']; import workshop_lib.lab.jupyter.progress as record;"
         "record.read = lambda: {}['sk-secret']; from workshop_lib.cli import main; main()"
     )
     done = subprocess.run(

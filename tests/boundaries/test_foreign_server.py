@@ -19,17 +19,20 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib import connect
-from workshop_lib.lab import dev_server, doctor, server, services
-from workshop_lib.lab.namespaces import ensure_namespaces, wanted_namespaces
-from workshop_lib.lab.server_process import end, launch
-from workshop_lib.lab.survey import look_at, places
-from workshop_lib.lab.workers import start_worker, stop_all
-from workshop_lib.own_server import NoServer
-from workshop_lib.records import live_record
+from workshop_lib.lab import doctor
+from workshop_lib.lab.server import dev_server
+from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.namespaces import ensure_namespaces, wanted_namespaces
+from workshop_lib.lab.server.process import end, launch
+from workshop_lib.lab.services import background as services
+from workshop_lib.lab.services.survey import look_at, places
+from workshop_lib.lab.workers.threads import start_worker, stop_all
+from workshop_lib.machine.records import live_record
 from workshop_lib.settings import PROJECT_ROOT, get_settings
 from workshop_lib.teams.it.worker import it
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal import connect
+from workshop_lib.temporal.own_server import NoServer
+from workshop_lib.temporal.worker import WorkerSpec
 
 TRUTH = 5.0  # seconds until status, doctor and up tell it
 NOTHING_DONE = {

@@ -16,7 +16,6 @@ from workshop_command import Workshop, workshop_command
 
 from workshop_lib import harmless
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import mcp_server
 from workshop_lib.repair.client import RepairClient
@@ -27,6 +26,7 @@ from workshop_lib.repair.report_text import plain_report, problem_with_report
 from workshop_lib.repair.schedule import RepairSchedules
 from workshop_lib.repair.states import RepairStatus, State
 from workshop_lib.settings import PROJECT_ROOT, reload_settings
+from workshop_lib.temporal.connect import connect
 
 ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\u202ekcab\u2066\r\x00\ud800"
 HOSTILE = (

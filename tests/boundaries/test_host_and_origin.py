@@ -22,9 +22,9 @@ from lab_environment import free_port, lab, set_env
 from playwright.sync_api import sync_playwright
 
 from workshop_lib.lab import registry
-from workshop_lib.lab.mcp_here import serve_mcp
-from workshop_lib.lab.mcp_servers import start_mcp_server
-from workshop_lib.mcp_wire import SERVERS
+from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.lab.services.mcp_servers import start_mcp_server
+from workshop_lib.mcp.wire import SERVERS
 
 HERE = "here"  # the server that runs in this process
 # Each of them switches a guard off, where a call leaves it open.

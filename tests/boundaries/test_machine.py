@@ -16,7 +16,7 @@ from lab_environment import free_port
 from openai_server import KEY, OpenAIServer
 from workshop_command import LIMIT, Workshop, workshop_command
 
-from workshop_lib import surroundings
+from workshop_lib.machine import surroundings
 from workshop_lib.settings import PROJECT_ROOT
 
 

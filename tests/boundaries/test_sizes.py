@@ -27,9 +27,8 @@ from workshop_lib.agents.local_tools import LocalTool
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.toolbox import Toolbox
-from workshop_lib.bounded import MAX_PAYLOAD, MAX_RESULT, as_text
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
-from workshop_lib.llm.tool_calls import readable_schema
+from workshop_lib.llm.tools import readable_schema
 from workshop_lib.repair import pages
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Snapshot
@@ -37,7 +36,8 @@ from workshop_lib.repair.states import State
 from workshop_lib.repair.store import open_store
 from workshop_lib.repair.tools import LookRequest, look_at_orders
 from workshop_lib.repair.worker import repair as repair_spec
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.bounded import MAX_PAYLOAD, MAX_RESULT, as_text
+from workshop_lib.temporal.worker import WorkerSpec
 
 MB = 1_000_000
 LIMIT = timedelta(seconds=90)

@@ -15,7 +15,7 @@ import pytest
 from notebook_runner import clear
 from workshop_command import LIMIT, Workshop, workshop_command
 
-from workshop_lib import state_folder
+from workshop_lib.machine import state_folder
 from workshop_lib.settings import PROJECT_ROOT
 
 # What a lesson leaves in the state folder, without the seconds that a server takes.
@@ -212,7 +212,9 @@ def test_what_cannot_be_deleted_is_said(workshop: Workshop, tmp_path: Path) -> N
         for path in [workshop.state, *workshop.state.rglob("*")]:
             os.chown(path, 65534, -1)
         for parent in (tmp_path, *tmp_path.parents):
-            if parent.stat().st_mode & 0o005 != 0o005 and parent.is_relative_to(tempfile.gettempdir()):
+            if parent.stat().st_mode & 0o005 != 0o005 and parent.is_relative_to(
+                tempfile.gettempdir()
+            ):
                 parent.chmod(0o755)
     reports.chmod(0o500)
     code = """

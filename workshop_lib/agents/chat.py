@@ -18,8 +18,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from workshop_lib.agents.toolbox import MAX_CORRECTIONS as MAX_CORRECTIONS
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
-from workshop_lib.mcp_wire import Transport
-from workshop_lib.reasons import reason_of
+from workshop_lib.mcp.wire import Transport
+from workshop_lib.temporal.steps import reason_of
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from workshop_lib.bounded import as_text, cut
 from workshop_lib.llm.messages import Message
+from workshop_lib.temporal.bounded import as_text, cut
 
 OPENING_NOTE = "The conversation began with: "
 

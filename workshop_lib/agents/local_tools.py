@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.arguments import explain_validation, flat_schema
-from workshop_lib.bounded import as_text
-from workshop_lib.heartbeat import heartbeating
 from workshop_lib.llm.messages import ToolSpec
+from workshop_lib.llm.tools import explain_validation, flat_schema
 from workshop_lib.settings import PROJECT_ROOT
+from workshop_lib.temporal.bounded import as_text
+from workshop_lib.temporal.steps import heartbeating
 
 MAX_EXPRESSION = 200  # characters
 MAX_EXPONENT = 1_000

@@ -6,7 +6,7 @@ own way:
 * transient (429, 5xx, timeout, lost connection): retried, with growing pauses or after the pause that the
   provider asks for (`PLAN_OPTIONS`, `next_retry_delay`);
 * permanent (key refused, unknown model, request refused): not retried. The loop tells the user;
-* fixable by the model (an unknown tool, malformed arguments): no error here at all. `llm.tool_calls` finds
+* fixable by the model (an unknown tool, malformed arguments): no error here at all. `llm.tools` finds
   them and the loop hands the reason back to the model.
 """
 
@@ -17,9 +17,9 @@ from temporalio import activity
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.model_call import ask_model
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN
+from workshop_lib.llm.activity import ask_model
 from workshop_lib.llm.messages import Completion, Message, ToolSpec
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN
 
 PLAN_OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=90),

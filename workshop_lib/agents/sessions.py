@@ -22,7 +22,6 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib import updates
 from workshop_lib.agents.chat import (
     CHAT_FULL,
     ChatSession,
@@ -32,10 +31,11 @@ from workshop_lib.agents.chat import (
     problem_with_message,
 )
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import TASK_TIMEOUT
-from workshop_lib.names import check_name
-from workshop_lib.queries import patience_with, query
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import asking
+from workshop_lib.temporal.asking import patience_with, query
+from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
@@ -117,13 +117,13 @@ class ChatClient:
         """
         check_message(message)
         try:
-            return await updates.ask(
+            return await asking.update(
                 self.workflow_id, message, lambda *how: self._send(message, *how), timeout
             )
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
-            if updates.FULL in error.message:  # the server was first to see it
+            if asking.FULL in error.message:  # the server was first to see it
                 raise MessageRefused(CHAT_FULL) from None
             raise
 

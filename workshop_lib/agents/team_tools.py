@@ -23,12 +23,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import ToolInputError
-from workshop_lib.arguments import explain_validation, flat_schema
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 from workshop_lib.llm.messages import ToolSpec
+from workshop_lib.llm.tools import explain_validation, flat_schema
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
 from workshop_lib.teams.it.contract import ITService
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 
 CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
 

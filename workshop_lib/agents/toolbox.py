@@ -25,10 +25,10 @@ from workshop_lib.agents.local_tools import (
 )
 from workshop_lib.agents.planner import TOOL_OPTIONS
 from workshop_lib.agents.team_tools import TeamOutOfReach, open_team_tools
-from workshop_lib.bounded import as_text, cut
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tool_calls import arguments_of, free_name, problem_with, readable_schema
-from workshop_lib.reasons import reason_of
+from workshop_lib.llm.tools import arguments_of, free_name, problem_with, readable_schema
+from workshop_lib.temporal.bounded import as_text, cut
+from workshop_lib.temporal.steps import reason_of
 
 
 class Tool(Protocol):

@@ -6,17 +6,17 @@
 import asyncio
 
 from workshop_lib.agents.local_tools import execute_tool
-from workshop_lib.agents.manual_loop import ManualChat
-from workshop_lib.agents.mcp_clients import mcp_plugin
-from workshop_lib.agents.mcp_loop import McpChat
+from workshop_lib.agents.loops.manual import ManualChat
+from workshop_lib.agents.loops.mcp import McpChat
+from workshop_lib.agents.loops.mcp_clients import mcp_plugin
+from workshop_lib.agents.loops.sdk import SdkChat
+from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.agents.sdk_loop import SdkChat
-from workshop_lib.agents.sdk_model import agents_plugin
 from workshop_lib.agents.team_tools import discover_teams
 from workshop_lib.llm.gateway import warm_up
-from workshop_lib.service import serve
 from workshop_lib.settings import get_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.service import serve
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 def orchestrator() -> WorkerSpec:

@@ -12,64 +12,64 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workshop_lib.lab.approving import approval_panel as approval_panel
-    from workshop_lib.lab.bill import run_durable as run_durable
-    from workshop_lib.lab.bill import show_bill as show_bill
     from workshop_lib.lab.classroom import events as events
     from workshop_lib.lab.classroom import new_id as new_id
     from workshop_lib.lab.classroom import seconds as seconds
     from workshop_lib.lab.classroom import show_timeline as show_timeline
     from workshop_lib.lab.classroom import spec as spec
     from workshop_lib.lab.classroom import start as start
-    from workshop_lib.lab.clock import pass_time as pass_time
-    from workshop_lib.lab.comparison import code_lines as code_lines
-    from workshop_lib.lab.comparison import compare_loops as compare_loops
-    from workshop_lib.lab.comparison import show_comparison as show_comparison
-    from workshop_lib.lab.mcp_here import serve_mcp as serve_mcp
-    from workshop_lib.lab.mcp_servers import start_mcp_server as start_mcp_server
-    from workshop_lib.lab.namespaces import point_endpoint as point_endpoint
+    from workshop_lib.lab.lessons.approving import approval_panel as approval_panel
+    from workshop_lib.lab.lessons.bill import run_durable as run_durable
+    from workshop_lib.lab.lessons.bill import show_bill as show_bill
+    from workshop_lib.lab.lessons.clock import pass_time as pass_time
+    from workshop_lib.lab.lessons.comparison import code_lines as code_lines
+    from workshop_lib.lab.lessons.comparison import compare_loops as compare_loops
+    from workshop_lib.lab.lessons.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.lessons.repairs import repair_reaches as repair_reaches
+    from workshop_lib.lab.lessons.wire import json_rpc as json_rpc
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
-    from workshop_lib.lab.pending import describe_endpoint as describe_endpoint
-    from workshop_lib.lab.pending import waits_for as waits_for
-    from workshop_lib.lab.repairs import repair_reaches as repair_reaches
-    from workshop_lib.lab.waiting import result as result
-    from workshop_lib.lab.waiting import watch as watch
-    from workshop_lib.lab.wire import json_rpc as json_rpc
-    from workshop_lib.lab.worker_process import start_process as start_process
-    from workshop_lib.lab.workers import start_worker as start_worker
-    from workshop_lib.lab.workers import stop_all as stop_all
-    from workshop_lib.lab.workers import stop_worker as stop_worker
+    from workshop_lib.lab.server.namespaces import point_endpoint as point_endpoint
+    from workshop_lib.lab.services.mcp_here import serve_mcp as serve_mcp
+    from workshop_lib.lab.services.mcp_servers import start_mcp_server as start_mcp_server
+    from workshop_lib.lab.watching.pending import describe_endpoint as describe_endpoint
+    from workshop_lib.lab.watching.pending import waits_for as waits_for
+    from workshop_lib.lab.watching.waiting import result as result
+    from workshop_lib.lab.watching.waiting import watch as watch
+    from workshop_lib.lab.workers.process import start_process as start_process
+    from workshop_lib.lab.workers.threads import start_worker as start_worker
+    from workshop_lib.lab.workers.threads import stop_all as stop_all
+    from workshop_lib.lab.workers.threads import stop_worker as stop_worker
 
 _HOME = {
-    "approval_panel": "approving",
-    "code_lines": "comparison",
-    "compare_loops": "comparison",
-    "describe_endpoint": "pending",
+    "approval_panel": "lessons.approving",
+    "code_lines": "lessons.comparison",
+    "compare_loops": "lessons.comparison",
+    "describe_endpoint": "watching.pending",
     "events": "classroom",
-    "json_rpc": "wire",
+    "json_rpc": "lessons.wire",
     "linked_runs": "other_side",
     "mcp_runs": "other_side",
     "new_id": "classroom",
-    "pass_time": "clock",
-    "point_endpoint": "namespaces",
-    "repair_reaches": "repairs",
-    "result": "waiting",
-    "run_durable": "bill",
+    "pass_time": "lessons.clock",
+    "point_endpoint": "server.namespaces",
+    "repair_reaches": "lessons.repairs",
+    "result": "watching.waiting",
+    "run_durable": "lessons.bill",
     "seconds": "classroom",
-    "serve_mcp": "mcp_here",
-    "show_bill": "bill",
-    "show_comparison": "comparison",
+    "serve_mcp": "services.mcp_here",
+    "show_bill": "lessons.bill",
+    "show_comparison": "lessons.comparison",
     "show_timeline": "classroom",
     "spec": "classroom",
     "start": "classroom",
-    "start_mcp_server": "mcp_servers",
-    "start_process": "worker_process",
-    "start_worker": "workers",
-    "stop_all": "workers",
-    "stop_worker": "workers",
-    "waits_for": "pending",
-    "watch": "waiting",
+    "start_mcp_server": "services.mcp_servers",
+    "start_process": "workers.process",
+    "start_worker": "workers.threads",
+    "stop_all": "workers.threads",
+    "stop_worker": "workers.threads",
+    "waits_for": "watching.pending",
+    "watch": "watching.waiting",
 }
 __all__ = sorted(_HOME)
 

@@ -14,16 +14,19 @@ from typing import Any
 from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.connect import connect, ui_url
-from workshop_lib.lab import cells, forgotten, quiet_notebook
 from workshop_lib.lab.history import event_lines
-from workshop_lib.lab.notices import Notices
-from workshop_lib.lab.processes import get_ready
-from workshop_lib.lab.server import ensure_namespaces, ensure_server
-from workshop_lib.lab.timeline import Timeline, timeline
+from workshop_lib.lab.jupyter import quiet as quiet_notebook
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.timeline.page import Timeline, timeline
+from workshop_lib.lab.watching import forgotten
+from workshop_lib.lab.watching.notices import Notices
+from workshop_lib.lab.workers import cells
+from workshop_lib.lab.workers.forking import get_ready
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.settings import get_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.connect import connect, ui_url
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 async def start() -> Client:

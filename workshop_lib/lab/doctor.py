@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from workshop_lib import connect, harmless
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import doctor_machine as machine
 from workshop_lib.lab import doctor_server as around
 from workshop_lib.lab.finding import Finding, fail, warn
-from workshop_lib.lab.server import Server
+from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import connect
 
 __all__ = ["Finding", "examine", "render", "to_json"]
 

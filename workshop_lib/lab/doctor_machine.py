@@ -1,7 +1,7 @@
 """What the doctor looks at without a server: Python, packages, keys, folders, kernels, proxies.
 
-Each function returns findings and changes nothing, except `state_folder` when it may. Left out: the server
-and what lives on it (`doctor_server`).
+Each function returns findings and changes nothing, except `machine.state_folder` when it may. Left out: the
+server and what lives on it (`doctor_server`).
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from workshop_lib import settings as environment
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.sandbox_probe import SandboxProbe
-from workshop_lib.state_folder import made
-from workshop_lib.surroundings import lacking, left_out
-from workshop_lib.worker_spec import RESTRICTIONS
+from workshop_lib.lab.server import database, dev_server
+from workshop_lib.machine.state_folder import made
+from workshop_lib.machine.surroundings import lacking, left_out
+from workshop_lib.temporal.worker import RESTRICTIONS
 
 PROJECT = "durable-agents-workshop"
 ROOM = 500_000_000  # bytes that a day of lessons may write

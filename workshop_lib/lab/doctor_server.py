@@ -6,18 +6,19 @@ Left out: what needs no server (`doctor_machine`).
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from workshop_lib import connect, ports
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import database, dev_server, namespaces
-from workshop_lib.lab import server as lab_server
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
-from workshop_lib.lab.server import Server
-from workshop_lib.lab.services import at_work, lost_services, running_services
-from workshop_lib.lab.survey import Queue, look_at, places
-from workshop_lib.mcp_wire import listening_url, users_port
-from workshop_lib.records import live_record
+from workshop_lib.lab.server import database, dev_server, namespaces
+from workshop_lib.lab.server import lifecycle as lab_server
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.services.background import at_work, lost_services, running_services
+from workshop_lib.lab.services.survey import Queue, look_at, places
+from workshop_lib.machine import ports
+from workshop_lib.machine.records import live_record
+from workshop_lib.mcp.wire import listening_url, users_port
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
+from workshop_lib.temporal import connect
 
 FIX = "workshop doctor --fix"
 AGAIN = "workshop up"

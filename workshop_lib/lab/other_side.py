@@ -18,11 +18,11 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
-from workshop_lib.connect import connect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import LinkedRun, history_of, read_history
-from workshop_lib.lab.pending import waits_for
-from workshop_lib.lab.waiting import NoAnswer, watch
+from workshop_lib.lab.watching.pending import waits_for
+from workshop_lib.lab.watching.waiting import NoAnswer, watch
+from workshop_lib.temporal.connect import connect
 
 KEY = "idempotency_key"  # of an MCP call
 MOST_RUNS = 20  # of a long chat only the latest are followed

@@ -1,7 +1,7 @@
 """Which workers this process has started, by name, and whether a worker seen on the server still lives.
 
 One worker a name: whoever takes a name stops the one that had it, so old and new code never both poll.
-Left out: how a worker is started (`lab.workers` for threads, `lab.worker_process` for processes).
+Left out: how a worker is started (`lab.workers.threads` for threads, `lab.workers.process` for processes).
 """
 
 import os
@@ -11,8 +11,8 @@ from typing import Protocol
 
 import psutil
 
-from workshop_lib.worker_spec import WorkerSpec
-from workshop_lib.worker_spec import identity as identity
+from workshop_lib.temporal.worker import WorkerSpec
+from workshop_lib.temporal.worker import identity as identity
 
 THREAD_PREFIX = "worker "  # what the names of worker threads begin with
 

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from workshop_lib.bounded import cut, whole
+from workshop_lib.temporal.bounded import cut, whole
 
 MAX_ANSWER = 100_000  # characters of text
 MAX_ARGUMENTS = 50_000  # characters of one call's arguments

@@ -12,9 +12,9 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from workshop_lib.bounded import whole
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import PROVIDERS, get_settings, provider_of
+from workshop_lib.temporal.bounded import whole
 
 MAX_RETRY_AFTER = 3600.0  # seconds; a provider that asks for more is not believed
 MAX_PROVIDER_TEXT = 300  # characters of a provider's own words that we pass on

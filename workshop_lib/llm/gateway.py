@@ -19,10 +19,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.large_imports import large_import
 from workshop_lib.llm.answers import UNREADABLE, Pieces, extras_of, mended, own_id
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
+from workshop_lib.llm.large_imports import large_import
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
 from workshop_lib.llm.wire import client_of
 from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tool_calls import arguments_of, problem_with
+from workshop_lib.llm.tools import arguments_of, problem_with
 from workshop_lib.repair.models import ARGUMENTS, Confidence, Detection, Id, Problem
 from workshop_lib.repair.plan_rules import in_words
 

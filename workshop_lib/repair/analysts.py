@@ -20,8 +20,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.model_call import ask_model
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
+from workshop_lib.llm.activity import ask_model
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
 from workshop_lib.repair import analyst_prompts as prompts
 from workshop_lib.repair.analyst_tools import (
@@ -54,6 +53,7 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.plan_rules import check_plan
 from workshop_lib.repair.report_text import plain_report, problem_with_report
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
 
 MAX_CORRECTIONS = 3  # an activity; then the model is not up to the task, and asking on only costs
 MAX_QUOTE = 500  # characters of a model's own words in a summary

@@ -27,11 +27,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib import updates
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import TASK_TIMEOUT
-from workshop_lib.names import check_name
-from workshop_lib.queries import query
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
 from workshop_lib.repair.plan_rules import in_words
 from workshop_lib.repair.states import (
@@ -45,6 +41,10 @@ from workshop_lib.repair.states import (
     State,
 )
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import asking
+from workshop_lib.temporal.asking import query
+from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 # The server answers a wait for new events after twenty seconds, with nothing where nothing has happened.
 EVENTS_LIMIT = timedelta(seconds=40)
@@ -213,7 +213,7 @@ class RepairClient:
             WorkshopError: no worker took it in time. It may still be taken later.
         """
         try:
-            return await updates.ask(
+            return await asking.update(
                 self.workflow_id,
                 decision.model_dump_json(),
                 lambda *how: self._decide(decision, *how),

@@ -19,7 +19,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.reasons import reason_of
     from workshop_lib.repair import tools
     from workshop_lib.repair.analysts import (
         ANALYST_OPTIONS,
@@ -61,6 +60,7 @@ with workflow.unsafe.imports_passed_through():
         StateChange,
         Way,
     )
+    from workshop_lib.temporal.steps import reason_of
 
 
 MAX_REASON = 2000  # characters

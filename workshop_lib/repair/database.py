@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.surroundings import require_python
+from workshop_lib.machine.surroundings import require_python
 
 WAIT_SECONDS = 10  # for a lock that another repair holds, and for the database to answer
 

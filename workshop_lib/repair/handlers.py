@@ -17,7 +17,6 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from workshop_lib.reasons import reason_of
     from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.models import Analysis, Plan, RepairResult
     from workshop_lib.repair.plan_rules import in_words
@@ -33,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         ReportStatus,
         State,
     )
+    from workshop_lib.temporal.steps import reason_of
 
 MAX_REFUSED_SIGNALS = 5  # that are shown
 _EXPECTED = 'send a JSON object like {"approve": true, "plan_digest": "…", "decided_by": "…"}'

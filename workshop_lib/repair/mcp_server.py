@@ -22,7 +22,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.mcp_service import connection_of, create_server, run
+from workshop_lib.mcp.server import connection_of, create_server, run
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Analysis, Order, Plan, RepairResult
 from workshop_lib.repair.proactive_client import ProactiveClient

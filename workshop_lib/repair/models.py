@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from workshop_lib.arguments import integer, number
+from workshop_lib.llm.tools import integer, number
 
 # Below this confidence nothing more is asked of a model after detection, and a proposal is skipped.
 DETECTION_THRESHOLD = 0.5

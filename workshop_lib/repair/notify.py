@@ -14,11 +14,12 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib import harmless, state_folder
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
+from workshop_lib import harmless
+from workshop_lib.machine import state_folder
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
 
 logger = logging.getLogger(__name__)
 

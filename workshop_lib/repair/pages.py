@@ -7,8 +7,8 @@ Pure functions. Left out: reading the orders (`store`), and the order of the ste
 
 from collections.abc import Iterable, Sequence
 
-from workshop_lib.bounded import cut
 from workshop_lib.repair.models import DETECTION_THRESHOLD, Detection, Order, Snapshot
+from workshop_lib.temporal.bounded import cut
 
 PAGE_BYTES = 400_000  # of a page's orders, as JSON; the server takes 2 MB, and a prompt less
 PAGE_ORDERS = 500

@@ -18,7 +18,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.reasons import reason_of
     from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.handlers import RepairFace
     from workshop_lib.repair.models import PROACTIVE_THRESHOLD
@@ -36,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
         RepairStatus,
         State,
     )
+    from workshop_lib.temporal.steps import reason_of
 
 PERIOD = timedelta(days=1)
 CYCLES_A_RUN = 10

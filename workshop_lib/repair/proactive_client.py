@@ -13,8 +13,6 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import TASK_TIMEOUT
-from workshop_lib.names import check_name
 from workshop_lib.repair.client import KINDS, RPC_LIMIT, RepairClient
 from workshop_lib.repair.states import (
     REQUEST_EXIT,
@@ -25,6 +23,8 @@ from workshop_lib.repair.states import (
     ProactiveStart,
 )
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 DEFAULT_ID = "proactive-order-repair"  # one agent is enough for a shop
 

@@ -23,9 +23,9 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib import state_folder
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, heartbeating
 
 REPORT_OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=60),

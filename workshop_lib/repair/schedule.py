@@ -29,11 +29,11 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import TASK_TIMEOUT
-from workshop_lib.names import check_name
 from workshop_lib.repair.client import KINDS
 from workshop_lib.repair.states import Callback, RepairStart
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 DEFAULT_ID = "daily-order-repair"
 LIMIT = timedelta(seconds=10)  # for one call to the server

@@ -31,8 +31,9 @@ from sqlalchemy import insert as sql_insert
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from workshop_lib import harmless, state_folder
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
+from workshop_lib.machine import state_folder
 from workshop_lib.repair import tables
 from workshop_lib.repair.damage import StoreDamaged, damage_of, put_aside, rows_of, validated
 from workshop_lib.repair.database import engine_of, place_of, url_of

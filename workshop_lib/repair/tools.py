@@ -18,7 +18,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ActivityConfig
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT, heartbeating
 from workshop_lib.repair.models import (
     Arguments,
     OrderInventory,
@@ -30,6 +29,7 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.pages import page_of
 from workshop_lib.repair.store import StoreUnavailable, open_store
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, heartbeating
 
 logger = logging.getLogger(__name__)
 

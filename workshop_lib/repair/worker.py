@@ -22,9 +22,9 @@ from workshop_lib.repair.tools import (
     request_payment_update,
 )
 from workshop_lib.repair.workflow import OrderRepair
-from workshop_lib.service import serve
 from workshop_lib.settings import get_settings
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.service import serve
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 def repair() -> WorkerSpec:

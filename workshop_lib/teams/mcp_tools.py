@@ -6,7 +6,7 @@ once: the run's id is made of the call's idempotency key and its arguments. A ca
 of its own.
 
 What the model can act on comes back in the team's own words; a time limit names who did not answer.
-Left out: how a server listens (`mcp_service`).
+Left out: how a server listens (`mcp.server`).
 """
 
 import asyncio
@@ -35,9 +35,9 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from workshop_lib.arguments import explain_validation, flat_schema
-from workshop_lib.mcp_service import connection_of
-from workshop_lib.mcp_wire import CallMeta
+from workshop_lib.llm.tools import explain_validation, flat_schema
+from workshop_lib.mcp.server import connection_of
+from workshop_lib.mcp.wire import CallMeta
 from workshop_lib.teams.run_ids import run_id
 
 TIME_LIMIT = timedelta(seconds=60)  # of a call; a caller may ask for less

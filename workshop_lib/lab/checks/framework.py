@@ -13,7 +13,7 @@ sentence of evidence when that is right, and raises `NotYet` when it is not:
 Whatever an unsolved exercise makes a check run into (a NotImplementedError, a None, a failed workflow, no
 answer in time) is said in the same three lines. Call the learner's code inside the body: what is raised
 while the arguments of `await check.greeting(…)` are worked out is out of reach here.
-Left out: what is checked, and where progress is kept (`lab.progress`).
+Left out: what is checked, and where progress is kept (`lab.jupyter.progress`).
 """
 
 import asyncio
@@ -41,14 +41,15 @@ from temporalio.client import (
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
-from workshop_lib import harmless, state_folder
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.failures import chain
-from workshop_lib.lab import progress
-from workshop_lib.lab.cell_files import outdated
-from workshop_lib.lab.explaining import SAME_RUN, causes, kind_and_message
-from workshop_lib.lab.waiting import GOES_ON
+from workshop_lib.lab.jupyter import progress
+from workshop_lib.lab.watching.cell_files import outdated
+from workshop_lib.lab.watching.explaining import SAME_RUN, causes, kind_and_message
+from workshop_lib.lab.watching.waiting import GOES_ON
+from workshop_lib.machine import state_folder
 from workshop_lib.settings import PROJECT_ROOT, get_settings
+from workshop_lib.temporal.failures import chain
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import classroom
-from workshop_lib.lab.chaos import KillPoint, Where
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.waiting import result
-from workshop_lib.lab.worker_process import start_process
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.lab.watching.waiting import result
+from workshop_lib.lab.workers.kill_points import KillPoint, Where
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.temporal.worker import WorkerSpec
 
 NAMES = ["Grace", "Edsger"]
 RESTART_LIMIT = 20.0  # seconds: the activity's limit of two, and the start of a process

@@ -13,7 +13,7 @@ from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.lab.checks.framework import NotYet, awaited, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.waiting import result
+from workshop_lib.lab.watching.waiting import result
 from workshop_lib.llm.gateway import stand_in
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec
 

@@ -11,14 +11,14 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
-from workshop_lib.agents.flat_tools import get_weather
-from workshop_lib.agents.sdk_model import agents_plugin
+from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.waiting import watch
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.lessons.flat_tools import get_weather
+from workshop_lib.lab.watching.waiting import watch
+from workshop_lib.lab.workers.threads import start_worker
 
 TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
 MODEL = "invoke_model_activity"

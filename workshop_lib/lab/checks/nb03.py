@@ -11,18 +11,18 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import Reply
-from workshop_lib.lab.check_runs import AskPrice
 from workshop_lib.lab.checks.framework import NotYet, check
+from workshop_lib.lab.checks.runs import AskPrice
 from workshop_lib.lab.classroom import new_id, seconds, spec
-from workshop_lib.lab.handler_failures import first_failure
 from workshop_lib.lab.history import LinkedRun, history_of
-from workshop_lib.lab.namespaces import find_endpoint, target_of
 from workshop_lib.lab.other_side import linked_runs
-from workshop_lib.lab.waiting import result, watch
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.server.namespaces import find_endpoint, target_of
+from workshop_lib.lab.watching.handler_failures import first_failure
+from workshop_lib.lab.watching.waiting import result, watch
+from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 PRICE = "FinanceService.stock_price"
 # What a synchronous handler and a workflow-backed one give, in this order.

@@ -10,10 +10,10 @@ from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.lab.checks.framework import NotYet, check
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.mcp_servers import is_healthy
 from workshop_lib.lab.other_side import mcp_runs
-from workshop_lib.lab.waiting import watch
-from workshop_lib.mcp_wire import SERVER_DOWN
+from workshop_lib.lab.services.mcp_servers import is_healthy
+from workshop_lib.lab.watching.waiting import watch
+from workshop_lib.mcp.wire import SERVER_DOWN
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"

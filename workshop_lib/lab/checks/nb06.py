@@ -11,10 +11,10 @@ from temporalio.service import RPCError
 
 from workshop_lib.lab.checks.framework import NotYet, check, plain
 from workshop_lib.lab.classroom import new_id, seconds, spec
-from workshop_lib.lab.clock import pass_time
-from workshop_lib.lab.timeline_labels import duration
-from workshop_lib.lab.waiting import NoAnswer, WorkflowFailed, result
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.lessons.clock import pass_time
+from workshop_lib.lab.timeline.labels import duration
+from workshop_lib.lab.watching.waiting import NoAnswer, WorkflowFailed, result
+from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.repair.models import OrderInventory, Plan, Proposal
 from workshop_lib.repair.schedule import RepairSchedules
 

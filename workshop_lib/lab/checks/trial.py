@@ -10,8 +10,8 @@ from temporalio.client import Client, Plugin, WorkflowHandle
 from temporalio.service import RPCError
 
 from workshop_lib.lab.classroom import new_id, seconds, spec
-from workshop_lib.lab.waiting import result
-from workshop_lib.lab.workers import start_worker
+from workshop_lib.lab.watching.waiting import result
+from workshop_lib.lab.workers.threads import start_worker
 
 
 async def trial(

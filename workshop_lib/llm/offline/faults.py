@@ -24,8 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from workshop_lib import state_folder
 from workshop_lib.errors import WorkshopError
+from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
 
 # What each kind does to a request. The last four change an answer that calls a tool, and no other.

@@ -8,9 +8,9 @@ model that wrote the arguments, `ServiceDown` nobody but time, so that one is re
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.heartbeat import heartbeating
 from workshop_lib.teams.finance.contract import Roi, RoiInput, StockPrice, StockPriceInput
 from workshop_lib.teams.records import read_records
+from workshop_lib.temporal.steps import heartbeating
 
 
 @activity.defn

@@ -10,7 +10,7 @@ from typing import Annotated
 import nexusrpc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from workshop_lib.arguments import number
+from workshop_lib.llm.tools import number
 
 VERSION = "1.1.0"
 Number = Annotated[float, BeforeValidator(number)]

@@ -21,7 +21,7 @@ from temporalio.exceptions import ApplicationError
 from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.contract import RoiInput, StockPrice, StockPriceInput
 from workshop_lib.teams.finance.worker import finance
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 class SlowPriceInput(BaseModel):

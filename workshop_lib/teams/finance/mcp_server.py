@@ -5,7 +5,7 @@
 
 from fastmcp import FastMCP
 
-from workshop_lib.mcp_service import create_server, run
+from workshop_lib.mcp.server import create_server, run
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import VERSION, FinanceService
 from workshop_lib.teams.finance.workflows import RoiWorkflow, StockPriceWorkflow

@@ -8,7 +8,6 @@ request's id, which stays the same, so the second start finds the first run.
 from nexusrpc.handler import service_handler
 from temporalio import nexus
 
-from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.teams.finance.contract import (
     FinanceService,
     Roi,
@@ -18,6 +17,7 @@ from workshop_lib.teams.finance.contract import (
 )
 from workshop_lib.teams.finance.workflows import RoiWorkflow, StockPriceWorkflow
 from workshop_lib.teams.run_ids import run_id
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 
 @service_handler(service=FinanceService)

@@ -5,12 +5,12 @@
 
 import asyncio
 
-from workshop_lib.service import serve
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.nexus_handler import FinanceHandler
 from workshop_lib.teams.finance.workflows import RoiWorkflow, StockPriceWorkflow
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.service import serve
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 def finance() -> WorkerSpec:

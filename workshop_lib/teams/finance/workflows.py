@@ -12,9 +12,9 @@ from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
     from workshop_lib.teams.finance.activities import compute_roi, look_up_price
     from workshop_lib.teams.finance.contract import Roi, RoiInput, StockPrice, StockPriceInput
+    from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
 
 _OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),

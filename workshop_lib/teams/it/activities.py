@@ -8,9 +8,9 @@ arguments, `Forbidden` nobody who asks again, `ServiceDown` nobody but time, so 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.heartbeat import heartbeating
 from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
 from workshop_lib.teams.records import read_records
+from workshop_lib.temporal.steps import heartbeating
 
 
 @activity.defn

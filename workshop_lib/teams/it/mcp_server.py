@@ -5,7 +5,7 @@
 
 from fastmcp import FastMCP
 
-from workshop_lib.mcp_service import create_server, run
+from workshop_lib.mcp.server import create_server, run
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.it.contract import VERSION, ITService
 from workshop_lib.teams.it.workflows import IpWorkflow, JiraMetricsWorkflow

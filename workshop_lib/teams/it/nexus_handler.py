@@ -7,7 +7,6 @@ the request's id, which stays the same, so the second start finds the first run.
 from nexusrpc.handler import service_handler
 from temporalio import nexus
 
-from workshop_lib.heartbeat import TASK_TIMEOUT
 from workshop_lib.teams.it.contract import (
     IpAddress,
     IpInput,
@@ -17,6 +16,7 @@ from workshop_lib.teams.it.contract import (
 )
 from workshop_lib.teams.it.workflows import IpWorkflow, JiraMetricsWorkflow
 from workshop_lib.teams.run_ids import run_id
+from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 
 @service_handler(service=ITService)

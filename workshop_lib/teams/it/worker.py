@@ -5,12 +5,12 @@
 
 import asyncio
 
-from workshop_lib.service import serve
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.it.activities import count_issues, look_up_ip
 from workshop_lib.teams.it.nexus_handler import ITHandler
 from workshop_lib.teams.it.workflows import IpWorkflow, JiraMetricsWorkflow
-from workshop_lib.worker_spec import WorkerSpec
+from workshop_lib.temporal.service import serve
+from workshop_lib.temporal.worker import WorkerSpec
 
 
 def it() -> WorkerSpec:

@@ -7,9 +7,9 @@ from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.heartbeat import HEARTBEAT_TIMEOUT
     from workshop_lib.teams.it.activities import count_issues, look_up_ip
     from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
+    from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
 
 _OPTIONS = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),

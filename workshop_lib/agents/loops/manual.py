@@ -1,0 +1,82 @@
+"""The agent loop spelled out: plan, call tools, plan again, until the model answers in words.
+
+Every step outside the loop is an activity, so the workflow can be replayed on another worker at any point
+and goes on where it was. What may run twice after a kill is said at the activities: one model call, or one
+look-up by a tool. Neither changes anything, so the turn ends with the same reply.
+
+Left out: what a model is sent (`context_window`), how a tool is called (`toolbox`) and what a session is
+(`chat`).
+"""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.agents.chat import (
+        MAX_TOOL_ROUNDS,
+        MODEL_DOWN,
+        NOTHING_SAID,
+        TOO_MANY_ROUNDS,
+        ChatSession,
+        ChatStart,
+        Reply,
+    )
+    from workshop_lib.agents.context_window import ContextWindow
+    from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
+    from workshop_lib.agents.toolbox import Toolbox, TurnCalls
+    from workshop_lib.llm.messages import Completion, Message
+    from workshop_lib.temporal.steps import reason_of
+
+
+@workflow.defn
+class ManualChat(ChatSession):
+    """A chat whose loop is written out."""
+
+    @workflow.init
+    def __init__(self, start: ChatStart) -> None:
+        super().__init__(start)
+        self._messages: list[Message] = []
+        self._window = ContextWindow()
+
+    @workflow.run
+    async def run(self, start: ChatStart) -> int:
+        """Serve messages until the chat is ended; returns the number of turns."""
+        return await self.until_ended()
+
+    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+        """One turn. Whatever goes wrong with model or tools, it ends in words."""
+        self._messages.append(Message.user(message))
+        await self._find_answer(toolbox, reply)
+        self._messages.append(Message.assistant(reply.text))
+
+    async def _find_answer(self, toolbox: Toolbox, reply: Reply) -> None:
+        turn = TurnCalls(reply.tool_calls)
+        for _ in range(MAX_TOOL_ROUNDS):
+            try:
+                plan = await self._plan(toolbox)
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                reply.fail(f"{MODEL_DOWN} {reason_of(error)}")
+                return
+            reply.model_calls += 1
+            calls = plan.message.tool_calls
+            if not calls:
+                reply.text = plan.message.content or NOTHING_SAID
+                return
+            self._messages.append(plan.message)
+            results = await asyncio.gather(
+                *(toolbox.run(call, turn, reply.model_calls) for call in calls)
+            )
+            self._messages += map(Message.tool_result, calls, results)
+            if turn.problem:
+                reply.fail(turn.problem)
+                return
+        reply.fail(TOO_MANY_ROUNDS)
+
+    async def _plan(self, toolbox: Toolbox) -> Completion:
+        messages = self._window.select(self.instructions, self._messages)
+        request = PlanRequest(messages=messages, tools=toolbox.specs)
+        return await workflow.execute_activity(plan_next_action, request, **PLAN_OPTIONS)

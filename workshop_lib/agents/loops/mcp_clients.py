@@ -1,0 +1,259 @@
+"""How a worker reaches the teams' MCP servers: a plugin with a client for each.
+
+Each team has two clients, one a transport: over HTTP to a server that runs somewhere already, over standard
+input and output to a process that the worker starts and ends. A connection is made when a session first
+needs it and shared by all sessions of the worker; one that breaks, or whose server is elsewhere by now, is
+made anew. Left out: the session's side of it (`mcp_team`).
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx2
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.mcp import MCPPlugin
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    WorkerConfig,
+)
+
+from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
+from workshop_lib.llm.tools import readable_schema
+from workshop_lib.mcp.wire import SERVER_DOWN, SERVERS, reachable_url
+from workshop_lib.temporal.bounded import MAX_RESULT, as_text, cut, whole
+from workshop_lib.temporal.steps import heartbeating
+
+# A person waits for a listing, and the question may not need this team at all: no long patience here.
+LISTING_TRIES = 3
+MAX_TOOLS = 100  # of a server; providers take no more than some 128 in all
+MAX_DESCRIPTION = 4_000  # characters
+MAX_META = 4_000  # characters, as JSON
+_HTTP_LIMIT = 5.0  # seconds to connect, and to list the tools; a call has the limit of who makes it
+_STDIO_LIMIT = 30.0  # the same; here it takes the start of a process
+_PREFIX = "temporalio.mcp."
+_validator_loaded = threading.Event()
+
+
+def mcp_plugin() -> SimplePlugin:
+    """A new plugin with the teams' servers, for the client of one worker."""
+    clients: dict[str, Callable[[], Client]] = {}
+    for team in TEAMS:
+        clients[server_name(team, "http")] = partial(_HttpClient, team)
+        clients[server_name(team, "stdio")] = partial(_stdio_client, team)
+    return _Plugin(clients)
+
+
+class _TeamClient(Client):
+    """A client whose patience ends where a server accepts connections and does not answer.
+
+    Args:
+        server: as for `Client`.
+        limit: seconds to connect, and seconds to list the tools.
+    """
+
+    def __init__(self, server: Any, limit: float) -> None:
+        self._limit = limit
+        super().__init__(server)
+
+    async def __aenter__(self) -> Client:
+        # The connections are made one after the other: one that never comes would keep all others.
+        async with asyncio.timeout(self._limit):
+            return await super().__aenter__()
+
+    async def list_tools(self, *args: Any, **options: Any) -> Any:
+        """As `Client.list_tools`, within the limit."""
+        async with asyncio.timeout(self._limit):
+            return await super().list_tools(*args, **options)
+
+
+def _stdio_client(team: str) -> _TeamClient:
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-P", "-m", SERVERS[team], "--transport", "stdio"],
+        # By default a server gets next to nothing of the environment. This one is ours.
+        env=dict(os.environ),
+    )
+    return _TeamClient(server, _STDIO_LIMIT)
+
+
+class _ServerLeft(MCPError):
+    """The server of a connection is not where it was when the connection was made."""
+
+
+class _HttpClient(_TeamClient):
+    """A client that asks a team's server, and nobody who has taken the port of one that is gone.
+
+    All calls share a connection. Where one of them breaks it, all are made again, which their keys allow.
+    """
+
+    def __init__(self, team: str) -> None:
+        self._team, self._url = team, reachable_url(team)
+        if self._url is None:
+            raise ConnectionError(f"no MCP server of the {team} team runs here")
+        super().__init__(_local_http(self._url), _HTTP_LIMIT)
+
+    async def list_tools(self, *args: Any, **options: Any) -> Any:
+        """As `Client.list_tools`, of the team's server only."""
+        self._check_url()
+        return await super().list_tools(*args, **options)
+
+    async def call_tool(self, *args: Any, **options: Any) -> Any:
+        """As `Client.call_tool`, of the team's server only."""
+        self._check_url()
+        return await super().call_tool(*args, **options)
+
+    def _check_url(self) -> None:
+        if reachable_url(self._team) != self._url:
+            # As if it had been closed: it is not used any more, and another one is made.
+            raise _ServerLeft(CONNECTION_CLOSED, f"{self._url} is not the {self._team} team's now")
+
+
+@asynccontextmanager
+async def _local_http(url: str) -> AsyncIterator[Any]:
+    """A connection to this machine, and so not by way of a proxy that the environment may name."""
+    limits = httpx2.Timeout(None, connect=_HTTP_LIMIT)
+    async with (
+        httpx2.AsyncClient(timeout=limits, trust_env=False) as http,
+        streamable_http_client(url, http_client=http) as streams,
+    ):
+        yield streams
+
+
+class _Plugin(MCPPlugin):
+    """Temporal's plugin, with what its activities lack."""
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        config = super().configure_worker(config)
+        config["interceptors"] = [*config.get("interceptors", []), _McpActivities()]
+        return config
+
+
+class _McpActivities(Interceptor):
+    """Heartbeats, so that a dead worker is noticed within seconds, and words for a server that cannot be
+    reached."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Put around every activity; acts on those of MCP."""
+        return _McpActivity(next)
+
+
+class _McpActivity(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        kind = activity.info().activity_type
+        if not kind.startswith(_PREFIX):
+            return await super().execute_activity(input)
+        try:
+            async with heartbeating():
+                await _load_validator()
+                return _bounded(await self._with_reconnect(input))
+        except Exception as error:
+            if (
+                isinstance(error, ApplicationError) and error.non_retryable
+            ):  # the server's own answer
+                raise ApplicationError(
+                    cut(whole(error.message)), type=error.type, non_retryable=True
+                ) from None
+            name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
+            gives_up = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
+            raise ApplicationError(
+                cut(whole(_in_words(error, name))), type=SERVER_DOWN, non_retryable=gives_up
+            ) from None
+
+    async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        """By the connection that there is, or by a new one where its server has left."""
+        try:
+            return await super().execute_activity(input)
+        except ApplicationError as error:
+            if not isinstance(error.__cause__, _ServerLeft):
+                raise
+        return await super().execute_activity(input)
+
+
+def _bounded(result: dict[str, Any]) -> dict[str, Any]:
+    """What a server has answered, such that it can be recorded and sent to a model.
+
+    Of its tools those that a model can be told of; of a result of any size the beginning, as text. Pictures,
+    sounds and files are only named.
+    """
+    if isinstance(result.get("tools"), list):
+        tools = [tool for tool in result["tools"] if readable_schema(tool["input_schema"])]
+        kept = [
+            {**tool, "description": cut(tool["description"] or "", MAX_DESCRIPTION)}
+            | {"output_schema": None, "icons": None, "meta": None}
+            for tool in tools[:MAX_TOOLS]
+        ]
+        return {**result, "tools": kept, "meta": None}
+    if "content" not in result:
+        return result
+    structured = None if result["is_error"] else result["structured_content"]
+    parts = [part if part["type"] == "text" else _named(part) for part in result["content"]]
+    if len(json.dumps([structured, parts])) > MAX_RESULT:
+        text = as_text(structured) if structured else cut("\n".join(p["text"] for p in parts))
+        structured, parts = None, [{"type": "text", "text": text}]
+    meta = result["meta"] if len(json.dumps(result["meta"])) < MAX_META else None
+    return {**result, "content": parts, "structured_content": structured, "meta": meta}
+
+
+def _named(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a result that is no text, as one that says what it was."""
+    inner = part.get("resource") or part
+    if isinstance(inner.get("text"), str):
+        return {"type": "text", "text": inner["text"]}
+    kind = inner.get("mime_type") or part["type"]
+    where = f" at {inner['uri']}" if inner.get("uri") else ""
+    return {"type": "text", "text": f"({kind}{where}, which cannot be shown here)"}
+
+
+async def _load_validator() -> None:
+    """Import what checks a tool's result, off the event loop.
+
+    MCP's client imports it when the first result is there, and that may take two seconds. On the loop
+    nothing else would move meanwhile, heartbeats neither: the call would be given up and made again.
+    """
+    if not _validator_loaded.is_set():
+        await asyncio.to_thread(_import_validator)
+
+
+def _import_validator() -> None:
+    import jsonschema  # type: ignore[import-untyped]  # noqa: F401
+
+    _validator_loaded.set()
+
+
+def _in_words(error: BaseException, server: str) -> str:
+    """Why a server could not be used, for who waits for it."""
+    team, _, transport = server.rpartition("-")
+    if transport == "stdio":
+        return f"the {team} team's MCP server, started by the worker, does not answer"
+    url = reachable_url(team)
+    if url is None:
+        return f"no MCP server of the {team} team runs here (`workshop mcp serve {team}` starts it)"
+    where = f"the {team} team's MCP server at {url}"
+    for answer in _answers(error):
+        return f"{where} answers, but not as that server should: {answer}"
+    return f"{where} does not answer (`workshop mcp serve {team}` starts it)"
+
+
+def _answers(error: BaseException | None) -> Iterator[str]:
+    """What a server has answered in place of a result, by an error, its cause and its group."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _answers(inner)
+    elif isinstance(error, ApplicationError):
+        yield from _answers(error.__cause__)
+    elif isinstance(error, MCPError) and error.code not in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
+        yield error.message

@@ -1,0 +1,119 @@
+"""A team's MCP server, as an agent of the SDK has it in a workflow.
+
+Temporal's `temporal_mcp_server` makes an activity of each listing and each call, so either may run twice:
+when a worker dies before it can report, or when the server does. A listing only reads. A call carries a
+key that is the same for every try, and the team's server joins the run that the first try has started. The
+workflow makes the key, so it is in the history before the first try.
+
+What fails becomes words for the model, as with every tool. Left out: which teams can be reached, and what
+to say of the others (`mcp_loop`); how a worker connects (`mcp_clients`).
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from agents import RunContextWrapper, Tool
+from agents.exceptions import ModelBehaviorError
+from agents.mcp import MCPServer, MCPToolMetaContext, MCPUtil
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.openai_agents.workflow import temporal_mcp_server
+from temporalio.workflow import ActivityConfig
+
+from workshop_lib.agents.local_tools import ToolInputError
+from workshop_lib.agents.loops.sdk_session import Turn
+from workshop_lib.agents.toolbox import HAS_IT, MAX_ERROR
+from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.tools import free_name, problem_with
+from workshop_lib.mcp.wire import TEAM_SERVERS, CallMeta, Transport
+from workshop_lib.temporal.bounded import cut
+from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, reason_of
+
+TEAMS = TEAM_SERVERS
+GRACE = timedelta(seconds=5)  # by then the server has said what kept it; this side could not
+
+
+def server_name(team: str, transport: Transport) -> str:
+    """What a team's server is called in the plugin and, as `temporalio.mcp.<name>.…`, in histories."""
+    return f"{team}-{transport}"
+
+
+def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPServer:
+    """A team's server for `Agent(mcp_servers=…)`. Made in a workflow; it lists its tools once.
+
+    Args:
+        time_limit: how long a call may take, tries and waiting for a server that is down included.
+    """
+
+    def begin_call(context: MCPToolMetaContext) -> dict[str, Any]:
+        """The SDK asks for the `_meta` of a call once, right before it makes it."""
+        turn: Turn = context.run_context.context
+        refuse_impossible(context, turn)
+        turn.calls.made.append(context.tool_name)
+        meta = CallMeta(
+            idempotency_key=str(workflow.uuid4()), time_limit=time_limit.total_seconds()
+        )
+        return meta.model_dump()
+
+    def refuse_impossible(context: MCPToolMetaContext, turn: Turn) -> None:
+        specs = [
+            ToolSpec(name=tool.name, description="", parameters=tool.input_schema)
+            for tool in server.cached_tools or []
+        ]
+        call = ToolCall(id="", name=context.tool_name, arguments=json.dumps(context.arguments))
+        if problem := problem_with(call, specs):
+            turn.calls.corrections += 1
+            raise ToolInputError(problem)
+        if turn.calls.is_repeated(
+            f"{team}: {call.name}", context.arguments, turn.reply.model_calls
+        ):
+            raise ToolInputError(HAS_IT.removeprefix("Error: "))
+
+    server = temporal_mcp_server(
+        server_name(team, transport),
+        activity_config=ActivityConfig(
+            schedule_to_close_timeout=time_limit + GRACE,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(milliseconds=300),
+                maximum_interval=timedelta(seconds=2),
+                maximum_attempts=10_000,  # a bound; the time is over before
+            ),
+        ),
+        tool_meta_resolver=begin_call,
+        failure_error_function=explain_failure,
+        use_structured_content=True,
+    )
+    return server
+
+
+async def tools_of(servers: Sequence[MCPServer], taken: set[str]) -> list[Tool]:
+    """The servers' tools, each under a name that no other has; the second gets its team's in front.
+
+    Args:
+        taken: names of the agent's other tools.
+    """
+    tools: list[Tool] = []
+    for server in servers:
+        for tool in await server.list_tools():
+            team = server.name.rpartition("-")[0]
+            name = free_name(tool.name, team, taken | {made.name for made in tools})
+            made = MCPUtil.to_function_tool(tool, server, False, tool_name_override=name)
+            tools.append(made)
+    return tools
+
+
+def explain_failure(context: RunContextWrapper[Turn], error: Exception) -> str:
+    """What the model is told of a call that failed for good, or that could not be made at all."""
+    cause = error.__cause__  # the SDK's own exception is around it
+    if isinstance(cause, ActivityError) and not is_cancelled_exception(cause):
+        return f"Error: {cut(reason_of(cause), MAX_ERROR)}"
+    if isinstance(cause, ToolInputError):
+        return f"Error: {cut(str(cause), MAX_ERROR)}"
+    if isinstance(error, ModelBehaviorError):
+        context.context.calls.corrections += 1
+        return "Error: the arguments are not a JSON object; write the call again"
+    raise error

@@ -1,0 +1,212 @@
+"""A chat session whose turns are runs of an OpenAI Agents SDK agent.
+
+What the loops with the SDK share. A run that ends with an exception would end, or worse, hang the whole
+conversation, so each kind of failure becomes a sentence: an unknown tool goes back to the model, too many
+rounds and a model that is down go to the user. Left out: which tools an agent has, said in a subclass, and
+how its model is called (`sdk_model`).
+"""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
+from agents.exceptions import AgentsException, MaxTurnsExceeded
+from agents.items import ModelResponse, TResponseInputItem
+from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterArgs
+from agents.run_context import RunContextWrapper
+from agents.tool_context import ToolContext
+from temporalio import workflow
+from temporalio.contrib.workflow_streams import PollInput, PollResult, PublishInput, WorkflowStream
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
+from temporalio.openai_agents.workflow import AgentsWorkflowError
+
+from workshop_lib.agents.chat import (
+    AGENT_BROKEN,
+    MAX_TOOL_ROUNDS,
+    MODEL_DOWN,
+    NOTHING_SAID,
+    TOO_MANY_ROUNDS,
+    ChatSession,
+    ChatStart,
+    Reply,
+)
+from workshop_lib.agents.context_window import ContextWindow
+from workshop_lib.agents.toolbox import Toolbox, TurnCalls
+from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
+from workshop_lib.temporal.steps import reason_of
+
+
+@dataclass
+class Turn:
+    """What a run knows of its turn, besides the conversation.
+
+    Attributes:
+        opening: what the conversation began with, where the run is not given all of it.
+    """
+
+    reply: Reply
+    opening: str | None = None
+    calls: TurnCalls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calls = TurnCalls(self.reply.tool_calls)
+
+
+class _GivenUp(AgentsException):
+    """The model goes on asking for what cannot be done, or was done. The text is for the user."""
+
+
+class AgentSession(ChatSession):
+    """Base of the chat workflows that use the SDK: a subclass says in `agent` who answers."""
+
+    def __init__(self, start: ChatStart) -> None:
+        super().__init__(start)
+        # The conversation in the SDK's form: the latest of it, since a run copies what it is given again
+        # and again, and how it began.
+        self._items: list[TResponseInputItem] = []
+        self._opening: str | None = None
+        self._stream = _CountingStream() if start.stream else None
+        self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
+
+    def agent(self, tools: list[Tool]) -> Agent[Turn]:
+        """The agent for one turn, with these tools among its own."""
+        raise NotImplementedError
+
+    def stream_counts(self) -> tuple[int, int]:
+        """What the stream has cost the run."""
+        return (self._stream.polls, self._stream.batches) if self._stream else (0, 0)
+
+    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+        """One turn. Whatever goes wrong with model or tools, it ends in words."""
+        self._ask(message)
+        try:
+            if not self._tools:
+                self._tools = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
+            self._items = await self._run(self.agent(self._tools), reply)
+            return
+        except MaxTurnsExceeded:
+            reply.fail(TOO_MANY_ROUNDS)
+        except _GivenUp as error:
+            reply.fail(str(error))
+        except (AgentsException, AgentsWorkflowError, FailureError) as error:
+            if is_cancelled_exception(error):
+                raise
+            reply.fail(_reason(error))
+        self._items.append({"role": "assistant", "content": reply.text})
+
+    def _ask(self, message: str) -> None:
+        """Add the user's message to the conversation, and let go of what no model will be sent again."""
+        items: list[TResponseInputItem] = [*self._items, {"role": "user", "content": message}]
+        self._items = ContextWindow().latest_items(items)
+        if len(self._items) < len(items) and self._opening is None:
+            self._opening = str(items[0].get("content"))
+
+    async def _run(self, agent: Agent[Turn], reply: Reply) -> list[TResponseInputItem]:
+        """Run the agent to its answer; returns the conversation with what the run has added."""
+        config = RunConfig(
+            tracing_disabled=True,
+            call_model_input_filter=_select,
+            tool_not_found_behavior="return_error_to_model",
+            tool_error_formatter=_unknown_tool,
+        )
+        turns, hooks, turn = MAX_TOOL_ROUNDS, _Hooks(), Turn(reply, self._opening)
+        if self._stream is None:
+            result = await Runner.run(
+                agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
+            )
+            reply.text = str(result.final_output or NOTHING_SAID)
+            return result.to_input_list()
+        streamed = Runner.run_streamed(
+            agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
+        )
+        async for _ in streamed.stream_events():
+            pass  # whoever listens gets them from the stream
+        reply.text = str(streamed.final_output or NOTHING_SAID)
+        return streamed.to_input_list()
+
+
+def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
+    """A tool of the toolbox as one of the SDK's: the schema is sent as it is, errors come back as words."""
+
+    async def call(context: ToolContext[Turn], arguments: str) -> str:
+        call = ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
+        turn = context.context
+        return await toolbox.run(call, turn.calls, turn.reply.model_calls)
+
+    return FunctionTool(
+        name=spec.name,
+        description=spec.description,
+        params_json_schema=spec.parameters,
+        on_invoke_tool=call,
+        strict_json_schema=False,  # strict mode forbids what schemas of other teams may hold
+    )
+
+
+class _CountingStream(WorkflowStream):
+    """A stream that knows how many updates (of readers that wait) and signals (of writers) it got."""
+
+    polls = batches = 0
+
+    async def _on_poll(self, payload: PollInput) -> PollResult:
+        self.polls += 1
+        return await super()._on_poll(payload)
+
+    def _on_publish(self, payload: PublishInput) -> None:
+        self.batches += 1
+        super()._on_publish(payload)
+
+
+class _Hooks(RunHooks[Turn]):
+    """Counts model calls into the reply, also those of a run that fails later, and sets it an end."""
+
+    async def on_llm_start(
+        self,
+        context: RunContextWrapper[Turn],
+        agent: Agent[Turn],
+        system_prompt: str | None,
+        input_items: list[TResponseInputItem],
+    ) -> None:
+        if problem := context.context.calls.problem:
+            raise _GivenUp(problem)
+
+    async def on_llm_end(
+        self, context: RunContextWrapper[Turn], agent: Agent[Turn], response: ModelResponse
+    ) -> None:
+        context.context.reply.model_calls += 1
+
+
+def _select(data: CallModelData[Turn]) -> ModelInputData:
+    """What the model is sent, by the same policy as in the manual loop."""
+    sent = data.model_data
+    opening = data.context.opening if data.context else None
+    instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input, opening)
+    return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
+
+
+def _sendable(item: TResponseInputItem) -> TResponseInputItem:
+    if item.get("type") != "function_call":
+        return item
+    arguments = sendable_arguments(str(item.get("arguments", "")))
+    return cast(TResponseInputItem, {**item, "arguments": arguments})
+
+
+def _unknown_tool(error: ToolErrorFormatterArgs[Turn]) -> str | None:
+    """What the model is told of a tool that does not exist; None for the SDK's own words."""
+    if error.kind != "tool_not_found":
+        return None
+    error.run_context.context.calls.corrections += 1
+    return f"Error: there is no tool {error.tool_name!r}"
+
+
+def _reason(error: BaseException) -> str:
+    """What the user is told of a run that failed: what the model's activity said, or that we are to blame.
+
+    The SDK's own words are advice to programmers; they go to the worker's log.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ActivityError):
+            return f"{MODEL_DOWN} {reason_of(cause)}"
+        cause = cause.__cause__
+    workflow.logger.error("The agent cannot run: %s: %s", type(error).__name__, error)
+    return AGENT_BROKEN

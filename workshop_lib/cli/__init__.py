@@ -1,0 +1,1 @@
+"""The `workshop` command: `main` and a file for each group of commands."""

@@ -1,0 +1,157 @@
+"""Loops side by side, in numbers that are measured when the cell runs.
+
+The same question goes to each loop's own session. Events and milliseconds are those of one turn once the
+session is warm; lines of code are counted without blanks, comments and docstrings.
+"""
+
+import ast
+import inspect
+import io
+import time
+import tokenize
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import import_module
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import BaseModel
+from rich.table import Table
+from temporalio.client import Client
+
+from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.lab.watching.waiting import watch
+
+TURNS = 5  # that are measured, after one that is not
+_AGENTS = "workshop_lib.agents"
+# What a loop consists of. The session, the toolbox and the context window are shared by all, and how a model
+# is reached (`llm.gateway`, `sdk_model`) is counted for none. What two that are compared share is counted for
+# none of them.
+CODE = {
+    "manual": (f"{_AGENTS}.manual_loop", f"{_AGENTS}.planner"),
+    "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session"),
+    "mcp": (f"{_AGENTS}.mcp_loop", f"{_AGENTS}.mcp_team", f"{_AGENTS}.sdk_session"),
+}
+_NOT_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+
+
+class LoopFigures(BaseModel):
+    """What one turn of a loop comes to.
+
+    Attributes:
+        lines: of code that only this one of the loops uses.
+        events: in the history, for one turn.
+        milliseconds: from message to reply, median of `TURNS`.
+        bytes: of history, for one turn.
+    """
+
+    loop: str
+    lines: int
+    events: int
+    milliseconds: float
+    bytes: int
+    model_calls: int
+    tool_calls: int
+
+
+async def compare_loops(client: Client, question: str, loops: Sequence[str]) -> list[LoopFigures]:
+    """Ask each loop the same question and measure.
+
+    Args:
+        client: connected to the orchestrator's namespace, where a worker must serve the loops.
+
+    Raises:
+        WorkshopError: a reply did not come in time.
+    """
+    shared = set[str]().union(*(_shared(one, other) for one, other in combinations(loops, 2)))
+    return [await _measure(client, loop, question, shared) for loop in loops]
+
+
+def _shared(one: str, other: str) -> set[str]:
+    return {*CODE.get(one, ())} & {*CODE.get(other, ())}
+
+
+def show_comparison(figures: Sequence[LoopFigures]) -> Table:
+    """A row for each measure, a column for each loop."""
+    table = Table(title="One turn, the same question")
+    table.add_column("")
+    for one in figures:
+        table.add_column(one.loop, justify="right")
+    rows = {
+        "lines of code of its own": [str(one.lines) for one in figures],
+        "model calls": [str(one.model_calls) for one in figures],
+        "tool calls": [str(one.tool_calls) for one in figures],
+        "events in the history": [str(one.events) for one in figures],
+        "bytes of history": [f"{one.bytes:,}" for one in figures],
+        "milliseconds": [f"{one.milliseconds:.0f}" for one in figures],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def code_lines(*things: Any) -> int:
+    """Lines of code of modules, classes or functions, without blanks, comments and docstrings."""
+    return sum(_count(inspect.cleandoc(inspect.getsource(thing))) for thing in things)
+
+
+async def _measure(client: Client, loop: str, question: str, shared: set[str]) -> LoopFigures:
+    chat = ChatClient(client, loop)
+    reply = await watch(chat.send(question), chat.handle)
+    before = await _size(chat)
+    milliseconds = []
+    for _ in range(TURNS):
+        begun = time.perf_counter()
+        reply = await watch(chat.send(question), chat.handle)
+        milliseconds.append((time.perf_counter() - begun) * 1000)
+    after = await _size(chat)
+    await chat.end()
+    return LoopFigures(
+        loop=loop,
+        lines=sum(_module_lines(name) for name in CODE.get(loop, ()) if name not in shared),
+        events=round((after[0] - before[0]) / TURNS),
+        bytes=round((after[1] - before[1]) / TURNS),
+        milliseconds=median(milliseconds),
+        model_calls=reply.model_calls,
+        tool_calls=len(reply.tool_calls),
+    )
+
+
+async def _size(chat: ChatClient) -> tuple[int, int]:
+    """Events and bytes of a session's history."""
+    described = await chat.handle.describe(rpc_timeout=timedelta(seconds=10))
+    info = described.raw_description.workflow_execution_info
+    return info.history_length, info.history_size_bytes
+
+
+def _module_lines(name: str) -> int:
+    file = import_module(name).__file__
+    return _count(Path(file or "").read_text(encoding="utf-8"))
+
+
+def _count(source: str) -> int:
+    tree = ast.parse(source)
+    docstrings = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {
+        line
+        for token in tokens
+        if token.type not in _NOT_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(lines - docstrings)

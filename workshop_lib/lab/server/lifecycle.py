@@ -1,0 +1,194 @@
+"""The Temporal server of the lab: found, adopted or started.
+
+A server that the user names by environment is adopted, and must answer. Else each state folder has one
+dev server of its own, noted in `server.json`, in a session of its own so that it survives the notebook's
+Interrupt and Restart. A server of another state folder is never touched: this one then takes other ports.
+
+Left out: namespaces and endpoints (`lab.server.namespaces`) and workers (`lab.workers.threads`).
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.server import database, dev_server
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.server.namespaces import wanted_namespaces
+from workshop_lib.lab.server.process import (
+    START_TIMEOUT,
+    STOP_TIMEOUT,
+    PortLost,
+    answers,
+    end,
+    launch,
+    run_sync,
+)
+from workshop_lib.machine import ports, state_folder
+from workshop_lib.machine.records import SERVER, live_record, remove_record, write_record
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal import connect
+
+# Seconds until a living server counts as hanging: one on a busy machine only is slow.
+PATIENCE = 15.0
+STARTING = "server-starting.json"  # the record of a server that does not serve yet
+LOCK_TIMEOUT = PATIENCE + START_TIMEOUT + STOP_TIMEOUT
+
+
+def ensure_server(
+    *, in_memory: bool = False, state_dir: Path | None = None, owner_pid: int | None = None
+) -> Server:
+    """The server to work with: the user's, this state folder's, or one started now.
+
+    Args:
+        in_memory: a server started now forgets everything when it stops.
+        state_dir: in place of the settings' state folder.
+        owner_pid: a process that the server is noted to belong to.
+
+    Raises:
+        WorkshopError: the user's server does not answer, a port the user set is taken, the CLI is
+            missing, the state folder cannot be written, or the server leaves at once.
+    """
+    connect.quiet_runtime()
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if connect.address_is_users():
+        return _adopt_users(folder)
+    with _locked(folder):
+        if record := live_record(folder):
+            if answers(record["address"], timeout=PATIENCE):
+                return _own(record)
+            end(record["pid"])  # it hangs, and would hold the database
+        if left := live_record(folder, STARTING):
+            end(left["pid"])  # who started it was killed meanwhile
+        return _start(folder, in_memory=in_memory, owner_pid=owner_pid)
+
+
+def status(state_dir: Path | None = None) -> Server | None:
+    """The server that `ensure_server` would adopt, or None when it would have to start one."""
+    connect.quiet_runtime()
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if connect.address_is_users():
+        try:
+            return _adopt_users(folder, timeout=3)
+        except WorkshopError:
+            return None
+    record = live_record(folder)
+    return _own(record) if record and answers(record["address"], timeout=3) else None
+
+
+def stop(state_dir: Path | None = None) -> bool:
+    """Stop the dev server of a state folder, and no other process. True when one was running."""
+    folder = (state_dir or get_settings().state_dir).absolute()
+    if not any((folder / name).exists() for name in (SERVER, STARTING)):
+        return False
+    with _locked(folder):
+        running = [record for name in (SERVER, STARTING) if (record := live_record(folder, name))]
+        for record in running:
+            end(record["pid"])
+        for name in (SERVER, STARTING):
+            remove_record(folder / name)
+    return bool(running)
+
+
+def _adopt_users(folder: Path, timeout: float = 10) -> Server:
+    """The server that the environment names; it may be the one of this state folder all the same."""
+    address = connect.server_address()
+    record = live_record(folder)
+    run_sync(connect.connect(timeout=timeout))
+    if record and record["address"] == address:
+        return _own(record)
+    return Server(address, connect.ui_url(), None, started=False, adopted="user")
+
+
+def _own(record: dict[str, Any]) -> Server:
+    http_address = record.get("http_address")  # a server that runs since before an update has none
+    return Server(record["address"], record["ui_url"], record["pid"], False, "own", http_address)
+
+
+def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
+    """Start a dev server on the database of this folder; the lock is held."""
+    cli = dev_server.find_cli()
+    version = dev_server.server_version(cli)
+    path = None if in_memory else folder / database.DATABASE
+    if path and not database.check_version(folder, version):
+        database.check_layout(path, _fresh_layout(cli, folder), version)
+    wal = path is not None and database.supports_wal(folder)
+    for attempt in range(5):
+        port, http_port, ui_port, note = dev_server.choose_ports(folder)
+        arguments = dev_server.command(
+            cli,
+            port=port,
+            http_port=http_port,
+            ui_port=ui_port,
+            database=path,
+            wal=wal,
+            namespaces=wanted_namespaces(),
+        )
+        try:
+            process = launch(arguments, folder, folder / STARTING)
+            break
+        except PortLost:  # between the look and the start another program took it
+            if attempt == 4:
+                raise
+    address = f"{ports.LOCALHOST}:{port}"
+    http_address = f"{ports.LOCALHOST}:{http_port}"
+    ui_url = f"http://localhost:{ui_port}" if ui_port else None
+    write_record(
+        folder,
+        SERVER,
+        process.pid,
+        address=address,
+        http_address=http_address,
+        ui_url=ui_url,
+        version=version,
+        in_memory=in_memory,
+        owner_pid=owner_pid,
+    )
+    remove_record(folder / STARTING)
+    if path and version:
+        _write(folder / database.VERSION_FILE, version)
+    return Server(address, ui_url, process.pid, True, None, http_address, note)
+
+
+def _fresh_layout(cli: str, folder: Path) -> database.Layout:
+    """How this version lays out a database: it makes one, once after each update."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="layout-") as name:
+        probe = Path(name)
+        path = probe / database.DATABASE
+        port, http_port = ports.any_free(), ports.any_free()
+        arguments = dev_server.command(
+            cli, port=port, http_port=http_port, ui_port=None, database=path, wal=False
+        )
+        end(launch(arguments, probe, folder / STARTING).pid)
+        return database.layout(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the state folder: two notebooks that start the server at once start one."""
+    try:
+        state_folder.made(folder)
+        with FileLock(folder / "server.lock", timeout=LOCK_TIMEOUT):
+            yield
+    except Timeout:
+        raise WorkshopError(
+            f"Another process has been starting the server of {folder} for too long.",
+            fix="wait a moment and try again; `workshop status` shows what runs.",
+        ) from None
+    except OSError as error:
+        raise WorkshopError(
+            f"The state folder {folder} cannot be written: {error.strerror}.",
+            expected="a folder on a local disk that belongs to you.",
+            fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole: a reader sees the old one or the new one."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

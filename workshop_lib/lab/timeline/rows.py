@@ -1,0 +1,303 @@
+"""A `Run` drawn as rows of HTML for the notebook, and written as text.
+
+A row a step above a time axis: who, what, a bar, how it went. A dashed box waits for a worker, a filled one
+is at work, a hatched one went wrong, and a word says which. Stretches in which nothing works are drawn
+shorter than they were. The browser measures the text and lays it out (`timeline.css`). Colours follow
+JupyterLab's theme, and nothing is told by colour alone. Left out: any script. Details appear as tooltips.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from workshop_lib.lab.history import COMPLETED, RETRYING, RUNNING, UNFINISHED, WAITING
+from workshop_lib.lab.timeline.labels import duration
+from workshop_lib.lab.timeline.run import (
+    BAD_STATES,
+    LANES,
+    MODEL,
+    NEXUS,
+    PEOPLE,
+    TEAM,
+    TIMERS,
+    TOOLS,
+    WORKFLOW,
+    Bar,
+    Gap,
+    Mark,
+    Run,
+)
+
+# Each stands out on both a light and a dark page (WCAG AA for graphics).
+COLOURS = {
+    PEOPLE: "#9a63b5",
+    MODEL: "#3b7fca",
+    TOOLS: "#35905f",
+    NEXUS: "#bf6a24",
+    TEAM: "#93731f",
+    TIMERS: "#7a8490",
+    WORKFLOW: "#7a8490",
+}
+_STYLE = Path(__file__).with_name("timeline.css").read_text(encoding="utf-8")
+
+
+def html_page(run: Run, links: Sequence[tuple[str, str]]) -> str:
+    """The picture, the same as text in a fold-out, and links into the Web UI: words and address."""
+    anchors = "".join(
+        f'<div><a href="{escape(url)}" target="_blank" rel="noopener">{escape(words)}</a></div>'
+        for words, url in links
+    )
+    return (
+        f'<div class="wt" role="figure" aria-label="{escape(summary(run))}"><style>{_STYLE}</style>'
+        f'<div class="wt-head">{escape(headline(run))}</div>'
+        f'<div class="wt-grid">{"".join(_grid(run))}</div>'
+        '<div class="wt-note">dashed: waiting · filled: at work · hatched: went wrong · thin line: workflow'
+        " task · … : idle time, drawn shorter</div>"
+        "<details><summary>This timeline as text</summary>"
+        f"<pre>{escape(text_form(run))}</pre></details>{anchors}</div>"
+    )
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def summary(run: Run) -> str:
+    """What the picture shows, counted."""
+    counts = [(lane, sum(bar.lane == lane for bar in run.bars)) for lane in LANES[:-1]]
+    parts = [f"{lane}: {count}" for lane, count in counts if count]
+    parts += [f"{gap_text(gap)} at {duration(gap.start)}" for gap in run.gaps]
+    if retried := sum(bar.attempt > 1 for bar in run.bars):
+        parts.append(f"{retried} with more than one attempt")
+    return f"Timeline of {headline(run)}. {'; '.join(parts)}."
+
+
+def headline(run: Run) -> str:
+    """What run this is and how it stands, in one line."""
+    line = f"{run.workflow_type} · {run.workflow_id} · {run.status} · {duration(run.end)}"
+    return f"{line} · {run.cut}" if run.cut else line
+
+
+def gap_text(gap: Gap) -> str:
+    """What is written into a gap."""
+    return f"nobody at work for {duration(gap.end - gap.start)}{' so far' if gap.open else ''}"
+
+
+_OPEN = {
+    RUNNING: "still running",
+    WAITING: "waiting for a worker",
+    RETRYING: "waiting to be tried again",
+    UNFINISHED: "left unfinished",
+}
+
+
+def outcome(bar: Bar, end: float) -> str:
+    """How a bar went, in words; `end` is the run's."""
+    since = bar.scheduled if bar.started is None else bar.started
+    took = duration((end if bar.ended is None else bar.ended) - since)
+    if bar.lane == WORKFLOW:
+        why = f" ({bar.note})" if bar.note else ""
+        if bar.state == COMPLETED:
+            return f"failed{why}, went well on attempt {bar.attempt} after {took}"
+        return f"keeps failing{why}, attempt {bar.attempt}"
+    before = f" (attempt {bar.attempt - 1}: {bar.note})" if bar.note else ""
+    tries = f" on attempt {bar.attempt}" if bar.attempt > 1 else ""
+    waited = since - bar.scheduled
+    late = f", {duration(waited)} after it was due" if waited >= 0.1 else ""
+    if bar.state == COMPLETED:
+        verb = {PEOPLE: "accepted, answered", TIMERS: "fired"}.get(bar.lane, "completed")
+        return f"{verb} in {took}{tries}{late}{before if bar.attempt > 1 else ''}"
+    if bar.state in _OPEN:
+        asked = bar.lane == PEOPLE and bar.state == RUNNING
+        verb = "accepted, no answer yet" if asked else _OPEN[bar.state]
+        return f"{verb} after {took}{tries}{before}"
+    return f"{bar.state} after {took}{tries}{late}{f': {bar.note}' if bar.note else ''}"
+
+
+def text_form(run: Run) -> str:
+    """The timeline as lines: when, who, what and how it went."""
+    lines = [(bar.scheduled, bar.lane, f"{bar.label} {outcome(bar, run.end)}") for bar in run.bars]
+    lines += [(mark.time, mark.lane, mark.name) for mark in run.marks if mark.name]
+    lines += [(mark.time, "worker", mark.name) for mark in run.newcomers]
+    lines += [(gap.start, "worker", gap_text(gap)) for gap in run.gaps]
+    lines.sort(key=lambda line: line[0])
+    rows = (f"{time:9.2f} s  {lane:<10}  {what}" for time, lane, what in lines)
+    return "\n".join([headline(run), *rows])
+
+
+def _verdict(bar: Bar, end: float) -> str:
+    """The same in a few words, for the end of a row."""
+    since = bar.scheduled if bar.started is None else bar.started
+    words = [duration((end if bar.ended is None else bar.ended) - since)]
+    if bar.attempt > 1:
+        words.append(f"attempt {bar.attempt}")
+    if bar.lane == WORKFLOW and bar.state == RETRYING:
+        words.append("keeps failing")
+    elif bar.state != COMPLETED:
+        words.append("still running" if bar.state == RUNNING else bar.state)
+    return " · ".join(words)
+
+
+# --- the time axis ----------------------------------------------------------------------------------
+
+
+class _Axis:
+    """Seconds → per cent of the width. Where nothing works, time is drawn shorter."""
+
+    def __init__(self, run: Run) -> None:
+        start, end = run.since, max(run.end, run.since + 0.01)
+        work = [
+            (start if bar.started is None else max(bar.started, start), bar.ended or end)
+            for bar in run.bars
+            if bar.lane in (MODEL, TOOLS, NEXUS, TEAM) and bar.started is not None
+        ]
+        times = sorted({start, end, *(time for stretch in work for time in stretch)})
+        self.pieces = [
+            (low, high, any(a <= (low + high) / 2 <= b for a, b in work))
+            for low, high in itertools.pairwise(times)
+        ]
+        busy = sum(high - low for low, high, works in self.pieces if works)
+        widths = [
+            high - low if works or not busy else _shortened(high - low, busy)
+            for low, high, works in self.pieces
+        ]
+        self.places = [0.0]
+        for width in widths:
+            self.places.append(self.places[-1] + 100 * width / sum(widths))
+
+    def at(self, time: float) -> float:
+        """The place of a time."""
+        for index, (low, high, _) in enumerate(self.pieces):
+            if time <= high:
+                share = max(0.0, time - low) / (high - low)
+                return self.places[index] + share * (self.places[index + 1] - self.places[index])
+        return 100.0
+
+    def labels(self) -> Iterator[tuple[float, str]]:
+        """Where to write what below the axis, far enough apart."""
+        start, end = self.pieces[0][0], self.pieces[-1][1]
+        free = 9.0  # per cent that a label takes
+        yield 0.0, duration(start) if start else "0 s"
+        last = 0.0
+        for index, (low, high, works) in enumerate(self.pieces):
+            place = (
+                self.places[index] if works else (self.places[index] + self.places[index + 1]) / 2
+            )
+            if last + free <= place <= 100 - 2 * free:
+                yield place, duration(low) if works else f"… {duration(high - low)}"
+                last = place
+        yield 100.0, duration(end)
+
+
+def _shortened(idle: float, busy: float) -> float:
+    """Grows with the logarithm, so that longer stays longer and the work is still seen."""
+    return min(idle, busy * (0.12 + 0.16 * math.log10(1 + idle / busy)))
+
+
+# --- the rows ---------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class _Row:
+    time: float
+    lane: str
+    colour: str
+    what: str
+    track: str  # HTML
+    verdict: str = ""
+    tooltip: str = ""
+
+    def html(self, number: int) -> str:
+        tip = escape(f"{self.what} {self.tooltip or self.verdict}".strip())
+        at = f'title="{tip}" style="grid-row:{number};--c:{COLOURS[self.colour]}'
+        return (
+            f'<span class="wt-lane" {at}">{escape(self.lane)}</span>'
+            f'<span {at}">{escape(self.what)}</span>'
+            f'<div class="wt-track" aria-hidden="true" {at};grid-column:3">{self.track}</div>'
+            f'<span class="wt-end" {at};grid-column:4">{escape(self.verdict)}</span>'
+        )
+
+
+def _grid(run: Run) -> Iterator[str]:
+    axis = _Axis(run)
+    flags = [_gap_row(axis, gap) for gap in run.gaps]
+    flags += [_newcomer_row(axis, mark) for mark in run.newcomers]
+    rows = [_bar_row(axis, bar, run.end) for bar in run.bars]
+    rows += [_signal_row(axis, mark) for mark in run.marks if mark.lane == PEOPLE]
+    for some in (flags, rows):
+        some.sort(key=lambda row: row.time)
+    rows = [*flags, *rows, _workflow_row(axis, run)]
+    bands = "".join(_bands(axis, run))
+    last = len(rows) + 1
+    yield f'<div class="wt-bands" aria-hidden="true" style="grid-area:1/3/{last}/4">{bands}</div>'
+    for number, row in enumerate(rows, start=1):
+        yield row.html(number)
+    labels = "".join(_label(place, words) for place, words in axis.labels())
+    yield f'<div class="wt-track wt-axis" style="grid-area:{last}/3">{labels}</div>'
+
+
+def _bands(axis: _Axis, run: Run) -> Iterator[str]:
+    """What goes through all rows: stretches without a worker, and new workers."""
+    for gap in run.gaps:
+        left = axis.at(gap.start)
+        yield f'<i class="gap" style="left:{left:.2f}%;width:{axis.at(gap.end) - left:.2f}%"></i>'
+    for mark in run.newcomers:
+        yield f'<i class="new" style="left:{axis.at(mark.time):.2f}%"></i>'
+
+
+def _label(place: float, words: str) -> str:
+    side = f"right:{100 - place:.2f}%" if place > 60 else f"left:{place:.2f}%"
+    return f'<b style="{side}">{escape(words)}</b>'
+
+
+def _gap_row(axis: _Axis, gap: Gap) -> _Row:
+    left, right, words = axis.at(gap.start), axis.at(gap.end), gap_text(gap)
+    track = _label(left if left < 60 else right, words)
+    return _Row(time=gap.start, lane="worker", colour=WORKFLOW, what="", track=track, tooltip=words)
+
+
+def _newcomer_row(axis: _Axis, mark: Mark) -> _Row:
+    track = _label(axis.at(mark.time), mark.name)
+    lane = "worker"
+    return _Row(time=mark.time, lane=lane, colour=WORKFLOW, what="", track=track, tooltip=mark.name)
+
+
+def _signal_row(axis: _Axis, mark: Mark) -> _Row:
+    track = f'<i class="mark" style="left:{axis.at(mark.time):.2f}%"></i>'
+    return _Row(time=mark.time, lane=PEOPLE, colour=PEOPLE, what=mark.name, track=track)
+
+
+def _workflow_row(axis: _Axis, run: Run) -> _Row:
+    marks = [mark for mark in run.marks if mark.lane == WORKFLOW]
+    track = "".join(
+        f'<i class="{"mark" if mark.name else "tick"}{" bad" * mark.bad}" title="{escape(mark.name)}" '
+        f'style="left:{axis.at(mark.time):.2f}%"></i>'
+        for mark in marks
+    )
+    words = "; ".join(dict.fromkeys(mark.name for mark in marks if mark.name))
+    lane = WORKFLOW
+    return _Row(time=run.end, lane=lane, colour=lane, what="tasks", track=track, verdict=words)
+
+
+def _bar_row(axis: _Axis, bar: Bar, end: float) -> _Row:
+    left, right = axis.at(bar.scheduled), axis.at(end if bar.ended is None else bar.ended)
+    begun = right if bar.started is None else axis.at(bar.started)
+    bad = bar.state in BAD_STATES or bar.lane == WORKFLOW
+    track = ""
+    if begun - left > 0.2:
+        track += f'<i class="wait" style="left:{left:.2f}%;width:{begun - left:.2f}%"></i>'
+    if bar.started is not None or bad:
+        start = left if bar.started is None else begun
+        look = "bad" * bad + " open" * (bar.ended is None)
+        track += f'<i class="{look}" style="left:{start:.2f}%;width:{right - start:.2f}%"></i>'
+    return _Row(
+        time=bar.scheduled,
+        lane=bar.lane,
+        colour=bar.lane,
+        what=bar.label,
+        track=track,
+        verdict=_verdict(bar, end),
+        tooltip=outcome(bar, end),
+    )

@@ -1,0 +1,238 @@
+"""Waiting for a workflow without ever hanging a cell.
+
+The server retries for ever what can still succeed: a workflow task whose code has a bug, an activity that
+keeps failing, a task in a queue that nobody polls. So while a cell waits, this module looks at the run once
+a second and says what is wrong, with the line of the cell. Giving up loses nothing: the run goes on.
+
+Left out: what is looked at (`lab.watching.pending`) and what the advice is (`lab.watching.explaining`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
+
+from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.watching.cell_files import locate_in_stack
+from workshop_lib.lab.watching.explaining import advice, failed_for_good, plain
+from workshop_lib.lab.watching.pending import Situation, look
+from workshop_lib.lab.watching.task_failures import TaskFailure
+
+T = TypeVar("T")
+_watched: ContextVar[bool] = ContextVar("watched", default=False)
+
+# A running cell is interrupted only when its loop wakes: five times a second makes the stop button work.
+TICK = 0.2
+LOOK_EVERY = 1.0  # seconds
+GOES_ON = "The run goes on meanwhile, and nothing is lost."
+
+
+class StuckWorkflow(WorkshopError):
+    """A workflow task fails again and again: the workflow's code has a bug."""
+
+
+class NobodyPolls(WorkshopError):
+    """A task lies in a queue, and no worker is there to take it."""
+
+
+class KeepsFailing(WorkshopError):
+    """An activity or an operation fails each time it is tried."""
+
+
+class NoAnswer(WorkshopError):
+    """It did not come in time. The run goes on."""
+
+
+class WorkflowFailed(WorkshopError):
+    """The workflow, or an update of it, ended with a failure. `__cause__` is Temporal's own error."""
+
+
+async def result(handle: WorkflowHandle[Any, T], *, timeout: float = 60, patient: bool = True) -> T:
+    """The result of a workflow, or what keeps it from having one.
+
+    Args:
+        handle: of the run.
+        timeout: seconds to wait at most; the run goes on after that.
+        patient: as for `watch`.
+
+    Raises:
+        WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
+        NoAnswer: there is no result within `timeout`; it says what is pending.
+    """
+    return await watch(
+        handle.result(), handle, timeout=timeout, patient=patient, anew=handle.result
+    )
+
+
+async def watch(
+    awaitable: Awaitable[T],
+    handle: WorkflowHandle[Any, Any],
+    *,
+    timeout: float = 60,
+    expect_no_worker: bool = False,
+    quiet: bool = False,
+    patient: bool = True,
+    anew: Callable[[], Awaitable[T]] | None = None,
+) -> T:
+    """Await something that a workflow has to do: an update, a query, a result.
+
+    Args:
+        awaitable: what is awaited; it is cancelled when this gives up.
+        handle: of the run that has to do it.
+        timeout: seconds to wait at most.
+        expect_no_worker: a lesson has killed the worker; that nobody polls is said and not raised.
+        quiet: what keeps failing is not said before the end: it has just been mended.
+        patient: False where nothing that keeps failing will be mended meanwhile, as in a check.
+        anew: asks the same again. Used where the run has ended and the answer has not come: now and then
+            a dev server does not tell those who wait, and knows it when it is asked.
+
+    Raises:
+        WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
+        NoAnswer: none within `timeout`; it says what is pending.
+    """
+    token = _watched.set(True)
+    awaited = asyncio.ensure_future(awaitable)
+    _watched.reset(token)
+    looking: asyncio.Task[Situation] | None = None
+    now = asyncio.get_running_loop().time
+    end, next_look = now() + timeout, now() + LOOK_EVERY / 2
+    said: set[str] = set()
+    latest = Situation()
+    try:
+        while not awaited.done():
+            if now() >= end:
+                raise _no_answer(handle, timeout, latest)
+            # There is no event for "it is stuck": the server is asked, once a second.
+            if looking is None and now() >= next_look:
+                looking = asyncio.create_task(
+                    look(handle._client, handle.id, handle.run_id or "", doors=True)
+                )
+                next_look = now() + LOOK_EVERY
+            waited: set[asyncio.Future[Any]] = {awaited, *([looking] if looking else [])}
+            await asyncio.wait(waited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+            if looking and looking.done() and not awaited.done():
+                latest = _seen(looking, said)
+                looking = None
+                if latest.failing and not patient:
+                    raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
+                seen = replace(latest, troubles={}) if quiet else latest
+                _judge(handle, seen, expect_no_worker, said)
+                if latest.ended and anew:
+                    awaited.cancel()
+                    awaited = asyncio.ensure_future(anew())
+        return awaited.result()
+    except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
+        title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
+        raise WorkflowFailed(f"Workflow {handle.id} {title}: {failed_for_good(error)}") from error
+    finally:
+        _abandon(awaited)
+        if looking:
+            looking.cancel()
+
+
+async def within(
+    awaitable: Awaitable[T], timeout: float, what: str, fix: str = "run `workshop doctor`."
+) -> T:
+    """Await anything for at most `timeout` seconds.
+
+    Args:
+        what: what did not come: "the model's answer".
+        fix: what to do about that.
+
+    Raises:
+        WorkshopError: it did not come in time.
+    """
+    awaited = asyncio.ensure_future(awaitable)
+    now = asyncio.get_running_loop().time
+    end = now() + timeout
+    try:
+        while not awaited.done() and now() < end:
+            await asyncio.wait({awaited}, timeout=min(TICK, max(0.0, end - now())))
+        if awaited.done():
+            return awaited.result()
+    finally:
+        _abandon(awaited)
+    raise WorkshopError(f"{what} did not come within {timeout:g} s.", fix=fix)
+
+
+def _abandon(awaited: "asyncio.Future[Any]") -> None:
+    """Wait no longer. What it raises at its end is nobody's business; unlooked at, asyncio would complain."""
+    awaited.cancel()
+    awaited.add_done_callback(lambda over: over.cancelled() or over.exception())
+
+
+def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:
+    """What a look has found. A server that is away for a moment is said once, and waited for."""
+    try:
+        return looking.result()
+    except RPCError as error:
+        say_once(f"the server does not answer: {error.message}", "server", said)
+        return Situation(waits_for=["the server, which does not answer"])
+
+
+def watched() -> bool:
+    """True in what `watch` awaits: nobody else needs to say what it waits for."""
+    return _watched.get()
+
+
+def needs_a_person(handle: WorkflowHandle[Any, Any], found: Situation) -> WorkshopError | None:
+    """What is wrong with a run that will not mend itself."""
+    if found.stuck:
+        return _stuck(handle, found.stuck)
+    if found.unserved:
+        return NobodyPolls(
+            f"{_nobody_polls(found)} Workflow {handle.id} waits there, and nothing is lost.",
+            fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
+            "then wait again.",
+        )
+    return None
+
+
+def _judge(
+    handle: WorkflowHandle[Any, Any], found: Situation, expect_no_worker: bool, said: set[str]
+) -> None:
+    """Raise what needs a person; print, once each, what may mend itself."""
+    for key, text in found.troubles.items():
+        say_once(text, key, said)
+    error = needs_a_person(handle, found)
+    if isinstance(error, NobodyPolls) and expect_no_worker:
+        say_once(f"{_nobody_polls(found)} The run waits on the server.", "unserved", said)
+    elif error:
+        raise error from None
+
+
+def _nobody_polls(found: Situation) -> str:
+    return "Nobody polls task queue {1} in namespace {0}.".format(*(found.unserved or ("", "")))
+
+
+def _stuck(handle: WorkflowHandle[Any, Any], failure: TaskFailure) -> StuckWorkflow:
+    line = locate_in_stack(failure.stack)
+    kind = f"{failure.kind}: " if failure.kind else ""
+    what = f"Workflow {handle.id} is stuck, not failed: {kind}{plain(failure.message)}"
+    return StuckWorkflow(
+        f"{what}\nIn {line}" if line else what, fix=advice(failure.kind, failure.message)
+    )
+
+
+def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation) -> NoAnswer:
+    pending = "; ".join(latest.waits_for) or "a signal, an update or a timer"
+    troubles = "".join(f"\n{text}" for text in latest.troubles.values())
+    return NoAnswer(
+        f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
+        fix=(
+            f"mend what fails: waiting longer will not help. {GOES_ON}"
+            if troubles
+            else "run the cell again to wait longer: the run goes on on the server, and nothing is lost."
+        ),
+    )
+
+
+def say_once(text: str, key: str, said: set[str], say: Callable[[str], object] = print) -> None:
+    """Say what has not been said under this key."""
+    if key not in said:
+        said.add(key)
+        say(text)

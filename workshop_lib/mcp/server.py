@@ -1,0 +1,286 @@
+"""Runs one MCP server, over HTTP or over standard input and output: what every server of ours shares.
+
+A server is a FastMCP object made by `create_server`. Its tools find a connection to Temporal in the
+lifespan. Whatever a tool raises that is not a `ToolError` is masked, for a model, and who reads what it
+writes, should not see the inside of a program. Left out: the tools (`teams.mcp_tools`).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from fastmcp import Context, FastMCP
+from fastmcp.exceptions import ToolError
+from fastmcp.tools import Tool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from workshop_lib.edge import log_to_stderr
+from workshop_lib.errors import WorkshopError
+from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
+from workshop_lib.machine.records import remove_record
+from workshop_lib.mcp.wire import Transport, url_of, users_port, write_record
+from workshop_lib.settings import DEFAULT_MCP_PORTS
+from workshop_lib.temporal.connect import connect, server_address
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """A client of one namespace: made at the first need, kept, and made anew when its server is gone."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def client(self) -> Client:
+        """The client.
+
+        Raises:
+            ToolError: there is no Temporal server to connect to.
+        """
+        async with self._connecting:
+            if self._client is None:
+                try:
+                    self._client = await connect(self.namespace)
+                except WorkshopError as error:
+                    raise ToolError(f"Error: {' '.join(error.lines)}") from None
+            return self._client
+
+    def lost(self) -> None:
+        """The server does not answer: it may be elsewhere by now."""
+        self._client = None
+
+    async def reachable(self) -> bool:
+        """True where the Temporal server answers."""
+        try:
+            client = await self.client()
+            return await client.service_client.check_health(timeout=timedelta(seconds=2))
+        except (ToolError, RPCError):
+            self.lost()
+            return False
+
+
+def create_server(
+    name: str, *, instructions: str, version: str, namespace: str, tools: Sequence[Tool]
+) -> FastMCP:
+    """A server with these tools, a health route and a connection to a namespace.
+
+    Args:
+        name: a key of `DEFAULT_MCP_PORTS`.
+        instructions: what a client may tell its model of the server.
+        version: of what it offers.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastMCP) -> AsyncIterator[dict[str, Any]]:
+        yield {"temporal": connection}
+
+    connection = Connection(namespace)
+    server: FastMCP = FastMCP(
+        name,
+        instructions=instructions,
+        version=version,
+        lifespan=lifespan,
+        tools=tools,
+        mask_error_details=True,
+    )
+
+    @server.custom_route("/health", methods=["GET"])
+    async def health(_: Request) -> JSONResponse:
+        """200 where calls can be served, 503 where Temporal is out of reach."""
+        reachable = await connection.reachable()
+        said = {
+            "status": "ok" if reachable else "no Temporal server",
+            "server": name,
+            "namespace": namespace,
+            "temporal": server_address() if reachable else None,
+        }
+        return JSONResponse(said, status_code=200 if reachable else 503)
+
+    return server
+
+
+class _OwnPagesOnly:
+    """Refuses what a web page sends that does not come from the server itself, whose pages are none.
+
+    FastMCP's guard has looked at the host by now, and lets pages of every other program of this machine
+    through: what a notebook, a development server or another user shows is not to approve repairs.
+    Browsers say with every POST whose page it is; other programs say nothing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            own = f"http://{headers.get('host')}"
+            if any(origin != own for origin in headers.getlist("origin")):
+                answer = PlainTextResponse("Forbidden Origin", status_code=403)
+        await answer(scope, receive, send)
+
+
+# How everybody serves over HTTP, in a process or a notebook's kernel. What is said here no FASTMCP_…
+# variable can say otherwise; and without the guard any web page could call tools by way of a name of its
+# own that leads to this machine.
+HTTP_OPTIONS: dict[str, Any] = {
+    "path": "/mcp",
+    # A request says all that is needed to answer it, so one that is sent again after a restart is
+    # answered like any other.
+    "stateless_http": True,
+    "host_origin_protection": True,
+    "allowed_hosts": [],
+    "allowed_origins": [],
+    "middleware": [Middleware(_OwnPagesOnly)],
+}
+
+
+def connection_of(context: Context) -> Connection:
+    """The connection that the server of a call has."""
+    connection = context.lifespan_context["temporal"]
+    assert isinstance(connection, Connection)
+    return connection
+
+
+def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> None:
+    """What `python -m …mcp_server` does: serve until told to stop.
+
+    Args:
+        make: makes the server.
+        arguments: those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(description="Serves a team's tools by MCP.")
+    parser.add_argument("--transport", choices=["stdio", "http"], default="http")
+    parser.add_argument("--port", type=int, help="for http; this one or none")
+    parser.add_argument("--preferred-port", type=int, help="for http; this one if it is free")
+    parser.add_argument(
+        "--while-stdin-open", action="store_true", help="for http; leave when the input ends"
+    )
+    asked = parser.parse_args(arguments)
+    serve(
+        make(),
+        asked.transport,
+        asked.port,
+        preferred=asked.preferred_port,
+        while_stdin_open=asked.while_stdin_open,
+    )
+
+
+def serve(
+    server: FastMCP,
+    transport: Transport,
+    port: int | None = None,
+    *,
+    preferred: int | None = None,
+    while_stdin_open: bool = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, or, over standard input and output, until the input ends.
+
+    Over HTTP the first and only line on stdout is the server's address, once it listens.
+
+    Args:
+        port: for HTTP; the one of the settings when left out.
+        preferred: for HTTP; where to listen if that is free and the user has asked for none.
+        while_stdin_open: over HTTP too, end with the standard input, and so with the process at its
+            other end.
+
+    Raises:
+        WorkshopError: the port that the user asked for is taken.
+    """
+    log_to_stderr(logging.WARNING)  # over stdio, stdout is the protocol's
+    logging.getLogger("fastmcp").setLevel(logging.WARNING)
+    with contextlib.suppress(KeyboardInterrupt):
+        if transport == "stdio":
+            asyncio.run(server.run_stdio_async(show_banner=False))
+        else:
+            _serve_http(server, listen(server.name, port, preferred), while_stdin_open)
+
+
+def _serve_http(server: FastMCP, listening: socket.socket, while_stdin_open: bool) -> None:
+    # Whenever it comes: the record is to be removed. The web server passes the signal on when it is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if while_stdin_open:
+        threading.Thread(target=_leave_with_stdin, daemon=True).start()
+    port = listening.getsockname()[1]
+    record = write_record(server.name, url_of(port), stays=not while_stdin_open)
+    try:
+        print(url_of(port), flush=True)
+        asyncio.run(
+            server.run_http_async(
+                show_banner=False,
+                host=LOCALHOST,
+                port=port,
+                sockets=[listening],
+                uvicorn_config={"log_config": None, "access_log": False},
+                **HTTP_OPTIONS,
+            )
+        )
+    finally:
+        remove_record(record)
+
+
+def listen(name: str, port: int | None = None, preferred: int | None = None) -> socket.socket:
+    """A socket that listens, on the port of a server.
+
+    Args:
+        port: asked for by the user. Left out, it is the settings' one, or else the server's default
+            port, and where that is taken the next one that is free.
+        preferred: in place of the default port.
+
+    Raises:
+        WorkshopError: the port that the user asked for is taken; it names who has it.
+    """
+    users = port or users_port(name)
+    wanted = users or preferred or DEFAULT_MCP_PORTS[name]
+    while True:
+        chosen = wanted if users else next_free(wanted)
+        if users and not is_free(users):
+            raise WorkshopError(
+                f"Port {users} of the {name} MCP server is taken by {holder(users)}.",
+                expected="a free port, or none set.",
+                fix=f"stop that program, or unset {name.upper()}_MCP_PORT (or --port).",
+            )
+        # The last argument matters: without it answers wait for 40 ms.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        if sys.platform != "win32":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((LOCALHOST, chosen))
+            listening.listen(2048)
+        except OSError:  # somebody was quicker: look again
+            listening.close()
+            continue
+        if chosen != wanted:
+            logger.warning(
+                "port %s is taken by %s; the %s MCP server takes %s",
+                wanted,
+                holder(wanted),
+                name,
+                chosen,
+            )
+        return listening
+
+
+def _leave_with_stdin() -> None:
+    """End this process when its standard input ends."""
+    # Not by way of `sys.stdin`, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,198 @@
+"""Runs workers: until told to stop, on the state folder's server, whichever process that is by now.
+
+`serve` is what `python -m workshop_lib.….worker` calls. While a worker polls, a record in the state folder
+says so, with what whoever wants to use it has to know: which model it calls, which faults, which code it
+runs. Left out: threads and processes of a classroom (`lab.workers.threads`, `lab.workers.process`).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from workshop_lib.edge import log_to_stderr
+from workshop_lib.errors import WorkshopError
+from workshop_lib.machine.records import record_service, remove_record
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.own_server import NoServer, wait_for_server
+from workshop_lib.temporal.worker import WorkerSpec, identity
+
+logger = logging.getLogger(__name__)
+
+SETTLES = 15.0  # seconds that a server which has come back may take until a worker can poll
+# What makes one worker answer otherwise than another, besides model, faults and code.
+_ALSO = {
+    "llm_api_base",
+    "llm_timeout",
+    "offline_latency_ms",
+    "model_journal",
+    "orders_database_url",
+    "today",
+    "it_endpoint",
+    "finance_endpoint",
+}
+
+
+async def serve(spec: WorkerSpec) -> None:
+    """Serve as a service until SIGTERM, then end the process. Waits for a server that is not there.
+
+    Raises:
+        WorkshopError: a server that the user names does not answer, or refuses the credentials.
+    """
+    log_to_stderr(logging.INFO)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def make() -> Worker:
+        return spec.build(await client_for(spec))
+
+    # First: while a library loads, the process is too busy to notice in time that its server has ended.
+    for warm_up in spec.warm_ups:
+        await warm_up()
+
+    def polls() -> None:
+        logger.info(spec.banner())
+
+    await serve_until(stop, spec, make, polls, kind="service")
+    # Threads of the SDK may still hold on to the interpreter; all is done.
+    logging.shutdown()
+    os._exit(0)
+
+
+async def client_for(spec: WorkerSpec) -> Client:
+    """A client for a spec's worker, under the name that pollers are known by."""
+    plugins = [make() for make in spec.client_plugins]
+    return await connect(spec.namespace, plugins=plugins, identity=identity(spec.name))
+
+
+async def serve_until(
+    stop: asyncio.Event,
+    spec: WorkerSpec,
+    make: Callable[[], Awaitable[Worker]],
+    polls: Callable[[], None],
+    *,
+    kind: str = "worker",
+) -> None:
+    """Run workers of a spec, one after the other where a server ends and another begins, until `stop`.
+
+    Args:
+        make: connects and builds one.
+        polls: called each time when one polls.
+        kind: "service" for one that waits for a server that is not there yet, and that `workshop down` ends;
+            "command" for one that ends with a command.
+
+    Raises:
+        WorkshopError: the first one cannot be made; what ends a worker otherwise is raised too.
+    """
+    now = asyncio.get_running_loop().time
+    waits, settled = kind == "service", 0.0
+    record = announce(spec, kind) if waits else None
+
+    def begun() -> None:
+        nonlocal waits, record
+        waits, record = True, announce(spec, kind)
+        polls()
+
+    try:
+        while not stop.is_set():
+            try:
+                await run_until(await make(), stop, begun)
+                return
+            except NoServer as gone:
+                if not waits:
+                    raise
+                logger.warning("worker %s: %s It waits.", spec.name, gone.what)
+            except (RuntimeError, WorkshopError):  # parts of a server that is just up are missing
+                if now() > settled:
+                    raise
+            await wait_for_server(get_settings().state_dir, stop)
+            settled = now() + SETTLES
+    finally:
+        if record:
+            remove_record(record)
+
+
+@contextlib.asynccontextmanager
+async def polling(spec: WorkerSpec) -> AsyncIterator[None]:
+    """A worker in this process that polls while the block runs, for a command."""
+    stop, polls = asyncio.Event(), asyncio.Event()
+
+    async def make() -> Worker:
+        return spec.build(await client_for(spec))
+
+    serving = asyncio.create_task(serve_until(stop, spec, make, polls.set, kind="command"))
+    begun = asyncio.create_task(polls.wait())
+    await asyncio.wait({serving, begun}, return_when=asyncio.FIRST_COMPLETED)
+    begun.cancel()
+    try:
+        if not serving.done():
+            yield
+    finally:
+        stop.set()
+        await serving
+
+
+async def run_until(worker: Worker, stop: asyncio.Event, polls: Callable[[], object]) -> None:
+    """Run a worker until `stop` is set. Calls `polls` once it polls; raises what ends it otherwise."""
+    running = asyncio.create_task(worker.run())
+    asked = asyncio.create_task(stop.wait())
+    # The worker has no event for "it polls"; it validates its namespace first, in a few milliseconds.
+    while not worker.is_running and not running.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+    if not running.done():
+        polls()
+    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not running.done():
+        await worker.shutdown()
+    await running
+
+
+def announce(spec: WorkerSpec, kind: str) -> Path:
+    """Record that a worker of this process polls, and what it answers with."""
+    return record_service(
+        get_settings().state_dir,
+        spec.name,
+        kind=kind,
+        identity=identity(spec.name),
+        answers_with=answers_with(),
+        namespace=spec.namespace,
+        queue=spec.task_queue,
+    )
+
+
+def answers_with() -> dict[str, str]:
+    """What decides how a worker of this environment answers; workers that say the same can stand in for each
+    other. No key is in it."""
+    settings = get_settings()
+    try:
+        model = settings.model.name
+    except WorkshopError:  # a worker that calls none does not mind
+        model = "none that can be used"
+    also = settings.model_dump_json(include=_ALSO)
+    return {
+        "model": model,
+        "faults": settings.offline_faults,
+        "other settings": hashlib.sha256(also.encode()).hexdigest()[:12],
+        "code": _code(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """A hash of the library's code, as it is when this process asks for the first time."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent.parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

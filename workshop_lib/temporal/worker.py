@@ -1,0 +1,172 @@
+"""What a worker serves, as a value.
+
+A `WorkerSpec` names a namespace, a task queue and the code behind them, and holds nothing that lives
+(no client, no thread). So the same spec runs in a notebook's background thread, in a process of its own
+that a lesson kills, and in a service that has never heard of notebooks.
+
+Left out: how the worker runs. `lab.workers.threads` does that in a classroom, `temporal.service` in
+production.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from nexusrpc import get_service_definition
+from temporalio import activity, workflow
+from temporalio.client import Client, Plugin
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from workshop_lib.temporal.bounded import Bounded
+from workshop_lib.temporal.steps import HEARTBEAT_INTERVAL
+
+# What workflow code may do. Where FastMCP's client was imported, beartype looks at every import of the
+# process, also at those that the sandbox makes for each run: let through, it is not loaded anew each time,
+# which would take most of a second.
+RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("beartype")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """One worker: where it polls and what it runs.
+
+    Attributes:
+        name: what people call it ("orchestrator"); a classroom runs one worker a name.
+        workflows, activities, nexus_handlers: importable classes and functions, so that another process
+            can be told about them by name. Nexus handlers are classes, made anew for each worker.
+        client_plugins: factories of the plugins its client is connected with.
+        warm_ups: run in the background when the worker starts, such as the import of a large library
+            that its first activity would otherwise wait for.
+    """
+
+    name: str
+    namespace: str
+    task_queue: str
+    workflows: Sequence[type] = ()
+    activities: Sequence[Callable[..., Any]] = ()
+    nexus_handlers: Sequence[type] = ()
+    client_plugins: Sequence[Callable[[], Plugin]] = ()
+    warm_ups: Sequence[Callable[[], Awaitable[None]]] = ()
+
+    def with_queue(self, task_queue: str) -> "WorkerSpec":
+        """The same worker on another task queue."""
+        return replace(self, task_queue=task_queue)
+
+    @property
+    def workflow_names(self) -> list[str]:
+        """Workflow types as they appear in histories."""
+        return [_definition_name(cls, "__temporal_workflow_definition") for cls in self.workflows]
+
+    @property
+    def activity_names(self) -> list[str]:
+        """Activity types as they appear in histories."""
+        return [_definition_name(fn, "__temporal_activity_definition") for fn in self.activities]
+
+    @property
+    def plugin_activity_names(self) -> list[str]:
+        """Activity types that its plugins add, such as the Agents SDK's model call."""
+        added: list[Callable[..., Any]] = []
+        for make in self.client_plugins:
+            activities = getattr(make(), "activities", None)
+            added += activities([]) if callable(activities) else activities or []
+        return [_definition_name(fn, "__temporal_activity_definition") for fn in added]
+
+    @property
+    def operation_names(self) -> list[str]:
+        """Nexus operations as they appear in histories."""
+        services = [get_service_definition(handler) for handler in self.nexus_handlers]
+        return sorted(
+            name for service in services if service for name in service.operation_definitions
+        )
+
+    def banner(self) -> str:
+        """What this worker serves, in one line, for the log and the notebook."""
+        served = [
+            f"{title}: {', '.join(names)}"
+            for title, names in (
+                ("workflows", self.workflow_names),
+                ("activities", self.activity_names),
+                ("operations", self.operation_names),
+            )
+            if names
+        ]
+        return f"worker {self.name} · {self.namespace}/{self.task_queue} · {' · '.join(served)}"
+
+    def build(
+        self,
+        client: Client,
+        *,
+        interceptors: Sequence[Interceptor] = (),
+        workflow_runner: WorkflowRunner | None = None,
+        **options: Any,
+    ) -> Worker:
+        """A `temporalio.worker.Worker` for this spec on a client of its namespace.
+
+        Args:
+            client: connected to `self.namespace`.
+            interceptors: put around workflows and activities, in addition to the client's.
+            workflow_runner: replaces the sandboxed runner, for a lab that hooks into workflow tasks.
+            options: further options of `Worker`, which win over the ones chosen here.
+        """
+        chosen: dict[str, Any] = {
+            "workflow_runner": workflow_runner
+            or SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
+            # A worker that is killed must not hold its workflows back: after one second the server
+            # gives their tasks to another worker (the default waits ten).
+            "sticky_queue_schedule_to_start_timeout": timedelta(seconds=1),
+            "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
+            # Above the number of chats alive at once; below it every turn replays its history.
+            "max_cached_workflows": 2000,
+            "workflow_task_poller_behavior": PollerBehaviorAutoscaling(),
+            "activity_task_poller_behavior": PollerBehaviorAutoscaling(),
+        }
+        if self.warm_ups:
+            options["plugins"] = [
+                *options.get("plugins", ()),
+                SimplePlugin("warm-up", run_context=self._warming_up),
+            ]
+        return Worker(
+            client,
+            task_queue=self.task_queue,
+            workflows=list(self.workflows),
+            activities=list(self.activities),
+            nexus_service_handlers=[handler() for handler in self.nexus_handlers],
+            interceptors=[Bounded(), *interceptors],
+            **(chosen | options),
+        )
+
+    @contextlib.asynccontextmanager
+    async def _warming_up(self) -> AsyncIterator[None]:
+        """Run the warm-ups beside the worker; one that fails is the first activity's business."""
+        tasks = [asyncio.ensure_future(warm_up()) for warm_up in self.warm_ups]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def identity(name: str) -> str:
+    """How a worker of this process is called on the server: "name@pid@host"."""
+    return f"{name}@{os.getpid()}@{socket.gethostname()}"
+
+
+def _definition_name(definition: Any, attribute: str) -> str:
+    """A workflow's or activity's type name, which its decorator may have changed."""
+    kind = (
+        workflow._Definition
+        if attribute.startswith("__temporal_workflow")
+        else activity._Definition
+    )
+    found = getattr(definition, attribute, None)
+    if not isinstance(found, kind):
+        raise TypeError(f"{definition!r} lacks its @workflow.defn or @activity.defn decorator")
+    return found.name or definition.__name__
