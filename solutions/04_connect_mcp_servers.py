@@ -93,7 +93,7 @@ unknown["isError"], unknown["content"][0]["text"]
 # %% [markdown]
 # ## An agent with MCP servers
 #
-# `mcp_loop` is the SDK's loop of 02. Temporal's plugin makes activities of the listing and of the calls. The first start
+# `loops.mcp` is the SDK's loop of 02. Temporal's plugin makes activities of the listing and of the calls. The first start
 # takes some seconds.
 
 # %%

@@ -322,7 +322,7 @@ class Badges:
 # from temporalio import activity, workflow
 #
 # with workflow.unsafe.imports_passed_through():
-#     from workshop_lib.lab import shelf
+#     from workshop_lib.lab.lessons import shelf
 #
 #
 # @activity.defn

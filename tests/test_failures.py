@@ -352,7 +352,7 @@ PLAIN = {
 SETUP = """\
 from IPython import get_ipython
 from workshop_lib.temporal.connect import DATA_CONVERTER
-from workshop_lib.lab import forgotten
+from workshop_lib.lab.watching import forgotten
 
 forgotten.register(get_ipython())
 forgotten.register(get_ipython())

@@ -290,7 +290,7 @@ async def test_a_server_that_hangs_is_given_up_and_the_other_still_answers(
 STRANGER = """
 import sys
 from fastmcp import FastMCP
-from workshop_lib import mcp_service
+from workshop_lib.mcp import server as mcp_server
 
 stranger = FastMCP("finance")
 
@@ -299,7 +299,7 @@ def stock_price(ticker: str) -> str:
     "Get the stock price of a company by its ticker symbol."
     return f"{ticker} is for strangers"
 
-mcp_service.serve(stranger, "http", int(sys.argv[1]), while_stdin_open=True)
+mcp_server.serve(stranger, "http", int(sys.argv[1]), while_stdin_open=True)
 """
 
 
@@ -405,7 +405,7 @@ async def test_a_kill_of_the_agents_worker_costs_no_second_run(
 
 WITH_DIVIDEND = """
 import sys
-from workshop_lib import mcp_service
+from workshop_lib.mcp import server as mcp_server
 from workshop_lib.teams.finance.mcp_server import server
 
 gained = server()
@@ -415,7 +415,7 @@ def dividend_yield(ticker: str) -> str:
     "Get the dividend yield of a company by its ticker symbol."
     return f"{ticker} yields 4.2 percent"
 
-mcp_service.serve(gained, "http", int(sys.argv[1]), while_stdin_open=True)
+mcp_server.serve(gained, "http", int(sys.argv[1]), while_stdin_open=True)
 """
 
 

@@ -223,7 +223,7 @@ async def test_what_is_served_is_not_looked_at(client: Client, told: Told) -> No
 
 def test_the_task_of_the_cell_is_in_front() -> None:
     cells = [
-        "import asyncio; from workshop_lib.lab import cells; cells.register(get_ipython())",
+        "import asyncio; from workshop_lib.lab.workers import cells; cells.register(get_ipython())",
         "async def ask(): return cells.in_front()",
         "await ask(), await asyncio.create_task(ask()), await ask()",
     ]

@@ -159,7 +159,7 @@ def test_one_that_is_not_made_yet_is_killed_as_soon_as_it_is(start: Start) -> No
 
 
 def test_the_server_leaves_with_the_one_who_asked() -> None:
-    code = "from workshop_lib.lab import processes as p; s = p._get_server(); print(s._process.pid)"
+    code = "from workshop_lib.lab.workers import forking as p; s = p._get_server(); print(s._process.pid)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     server = int(said.stdout)
     with contextlib.suppress(psutil.NoSuchProcess):

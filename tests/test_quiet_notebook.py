@@ -8,11 +8,11 @@ from workshop_lib.lab.jupyter.quiet import INTERRUPTED
 SHELL = """
 import gc, sys
 from IPython.core.interactiveshell import InteractiveShell
-from workshop_lib.lab import quiet_notebook
+from workshop_lib.lab.jupyter import quiet
 
 shell = InteractiveShell.instance(colors="NoColor")
-quiet_notebook.register(shell)
-quiet_notebook.register(shell)  # as when the first cell is run again
+quiet.register(shell)
+quiet.register(shell)  # as when the first cell is run again
 """
 HALF_DONE = """
 class Once:

@@ -59,7 +59,7 @@ def test_a_result_that_is_too_large_leaves_json_alone(
 
 NOISE = """
 import os, sys
-from workshop_lib import cli, cli_support
+from workshop_lib.cli import main as cli
 import workshop_lib.lab.doctor as doctor
 examine = doctor.examine
 async def noisy(**options):

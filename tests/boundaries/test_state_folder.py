@@ -20,7 +20,9 @@ from workshop_lib.settings import PROJECT_ROOT
 
 # What a lesson leaves in the state folder, without the seconds that a server takes.
 LESSON = """
-from workshop_lib.lab import cells, progress, shelf
+from workshop_lib.lab.jupyter import progress
+from workshop_lib.lab.lessons import shelf
+from workshop_lib.lab.workers import cells
 from workshop_lib.lab.checks import framework
 from workshop_lib.llm.offline import faults
 from workshop_lib.repair import notify, reports, states, store
@@ -220,7 +222,7 @@ def test_what_cannot_be_deleted_is_said(workshop: Workshop, tmp_path: Path) -> N
     code = """
 import os, sys
 from pathlib import Path
-from workshop_lib import state_folder
+from workshop_lib.machine import state_folder
 if os.geteuid() == 0:
     os.setuid(65534)
 print(*state_folder.delete(Path(sys.argv[1])), sep=chr(10))

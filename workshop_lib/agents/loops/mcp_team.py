@@ -6,7 +6,7 @@ key that is the same for every try, and the team's server joins the run that the
 workflow makes the key, so it is in the history before the first try.
 
 What fails becomes words for the model, as with every tool. Left out: which teams can be reached, and what
-to say of the others (`mcp_loop`); how a worker connects (`mcp_clients`).
+to say of the others (`mcp`); how a worker connects (`mcp_clients`).
 """
 
 import json

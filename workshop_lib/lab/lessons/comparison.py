@@ -25,14 +25,14 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.lab.watching.waiting import watch
 
 TURNS = 5  # that are measured, after one that is not
-_AGENTS = "workshop_lib.agents"
+_LOOPS = "workshop_lib.agents.loops"
 # What a loop consists of. The session, the toolbox and the context window are shared by all, and how a model
 # is reached (`llm.gateway`, `sdk_model`) is counted for none. What two that are compared share is counted for
 # none of them.
 CODE = {
-    "manual": (f"{_AGENTS}.manual_loop", f"{_AGENTS}.planner"),
-    "sdk": (f"{_AGENTS}.sdk_loop", f"{_AGENTS}.sdk_session"),
-    "mcp": (f"{_AGENTS}.mcp_loop", f"{_AGENTS}.mcp_team", f"{_AGENTS}.sdk_session"),
+    "manual": (f"{_LOOPS}.manual", "workshop_lib.agents.planner"),
+    "sdk": (f"{_LOOPS}.sdk", f"{_LOOPS}.sdk_session"),
+    "mcp": (f"{_LOOPS}.mcp", f"{_LOOPS}.mcp_team", f"{_LOOPS}.sdk_session"),
 }
 _NOT_CODE = {
     tokenize.COMMENT,

@@ -5,7 +5,7 @@ Nexus operations and timers; attempts, failures, and the stretches in which no w
 operation has started a workflow in another team's namespace, that side is drawn too. The same as text stands
 below the picture, for terminals, with a link into the Web UI.
 
-Left out: how a history is read (`history`), how a picture is laid out (`timeline_rows`), and following a run
+Left out: how a history is read (`history`), how a picture is laid out (`rows`), and following a run
 live: run the cell again to see more of it.
 """
 

@@ -1,6 +1,6 @@
 """A history as the timeline shows it: bars in lanes, marks, and the stretches in which nobody was at work.
 
-Pure: a `History` in, a `Run` out. Left out: words and picture (`timeline_rows`).
+Pure: a `History` in, a `Run` out. Left out: words and picture (`rows`).
 """
 
 import itertools

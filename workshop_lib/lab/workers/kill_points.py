@@ -3,7 +3,7 @@
 The history alone cannot be watched for these places, since events are written in batches: by the time an
 event is visible, the worker has moved on. So the hooks are in the worker itself: around each workflow task
 (a wrapper of the workflow runner), around each activity and around each start of a Nexus operation (an
-interceptor). Left out: starting the process that dies (`worker_process`), and an operation's cancellation.
+interceptor). Left out: starting the process that dies (`process`), and an operation's cancellation.
 """
 
 import asyncio
