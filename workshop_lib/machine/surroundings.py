@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from workshop_lib.errors import WorkshopError
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 # What the workshop, and the libraries that it stands on, take their settings from.
 _READ = re.compile(
