@@ -11,10 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
+from workshop_lib.agents.local_tools import LOCAL_TOOLS
 from workshop_lib.lab.lessons.naked import run_tool
 from workshop_lib.llm.gateway import complete
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
+from workshop_lib.llm.tools import ToolInputError
 
 HERE = Path(__file__).parent
 FORTY = json.loads((HERE / "heldout_questions.json").read_text(encoding="utf-8"))

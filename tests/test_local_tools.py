@@ -11,12 +11,11 @@ from temporalio.testing import ActivityEnvironment
 from workshop_lib.agents.local_tools import (
     LOCAL_TOOLS,
     MAX_EXPRESSION,
-    ToolInputError,
     ToolRequest,
     execute_tool,
 )
 from workshop_lib.llm.messages import ToolCall
-from workshop_lib.llm.tools import arguments_of, problem_with
+from workshop_lib.llm.tools import ToolInputError, arguments_for, arguments_of
 
 SPECS = [tool.spec for tool in LOCAL_TOOLS.values()]
 
@@ -238,12 +237,16 @@ def test_arguments_that_are_no_usable_json_object_are_a_problem_not_a_crash(
     arguments: str,
 ) -> None:
     assert arguments_of(call("weather", arguments)) is None
-    assert "not a JSON object" in (problem_with(call("weather", arguments), SPECS) or "")
+    with pytest.raises(ToolInputError, match="not a JSON object"):
+        arguments_for(call("weather", arguments), SPECS)
 
 
 def test_problems_of_a_tool_call_are_named() -> None:
-    assert problem_with(call("weather", '{"city": "Paris"}'), SPECS) is None
-    assert "calculator, weather" in (problem_with(call("look_it_up", "{}"), SPECS) or "")
-    assert "there are none" in (problem_with(call("weather", "{}"), []) or "")
+    assert arguments_for(call("weather", '{"city": "Paris"}'), SPECS) == {"city": "Paris"}
+    with pytest.raises(ToolInputError, match="calculator, weather"):
+        arguments_for(call("look_it_up", "{}"), SPECS)
+    with pytest.raises(ToolInputError, match="there are none"):
+        arguments_for(call("weather", "{}"), [])
     for nothing in ("", "{}", '{"town": "Paris"}'):
-        assert problem_with(call("weather", nothing), SPECS) == "missing arguments: city"
+        with pytest.raises(ToolInputError, match=r"^missing arguments: city$"):
+            arguments_for(call("weather", nothing), SPECS)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.llm.messages import ToolSpec
-from workshop_lib.llm.tools import explain_validation, flat_schema
+from workshop_lib.llm.tools import ToolInputError, checked, spec_of
 from workshop_lib.settings import PROJECT_ROOT
 from workshop_lib.temporal.bounded import as_text
 from workshop_lib.temporal.steps import heartbeating
@@ -26,10 +26,6 @@ from workshop_lib.temporal.steps import heartbeating
 MAX_EXPRESSION = 200  # characters
 MAX_EXPONENT = 1_000
 MAX_DIGITS = 300  # of a number on the way to the result; 9**9**9 would have 369 million
-
-
-class ToolInputError(ValueError):
-    """The arguments cannot be used. The text says why, for the model to correct itself."""
 
 
 class CalculatorInput(BaseModel):
@@ -100,9 +96,7 @@ class LocalTool:
     @property
     def spec(self) -> ToolSpec:
         """What the model is told."""
-        description = " ".join((self._function.__doc__ or "").split())
-        parameters = flat_schema(self._arguments)
-        return ToolSpec(name=self.name, description=description, parameters=parameters)
+        return spec_of(self.name, self._arguments, self._function.__doc__)
 
     def run(self, arguments: dict[str, Any]) -> str:
         """Check the arguments and run the function.
@@ -110,11 +104,7 @@ class LocalTool:
         Raises:
             ToolInputError: the arguments do not fit the schema, or mean nothing to the tool.
         """
-        try:
-            checked = self._arguments.model_validate(arguments)
-        except ValidationError as error:
-            raise ToolInputError(explain_validation(error)) from None
-        return self._function(checked)
+        return self._function(checked(self._arguments, arguments))
 
 
 LOCAL_TOOLS = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import nexusrpc
 from nexusrpc import HandlerError, get_service_definition
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
 from temporalio.exceptions import NexusOperationError
@@ -22,9 +22,8 @@ from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.local_tools import ToolInputError
 from workshop_lib.llm.messages import ToolSpec
-from workshop_lib.llm.tools import explain_validation, flat_schema
+from workshop_lib.llm.tools import ToolInputError, checked, spec_of
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
 from workshop_lib.teams.it.contract import ITService
@@ -146,10 +145,7 @@ class NexusTool:
             TeamOutOfReach: nobody answered in time, or nobody could take the call.
             NexusOperationError: the team's own workflow failed, or the call was cancelled.
         """
-        try:
-            request = self._operation.input_type.model_validate(arguments)
-        except ValidationError as error:
-            raise ToolInputError(explain_validation(error)) from None
+        request = checked(self._operation.input_type, arguments)
         if not self._endpoint.exists:
             # It may have been made since; a call to one that is missing would stop the workflow.
             [self._endpoint] = await _discover([self._endpoint.team])
@@ -206,12 +202,7 @@ def operations_of(service: type) -> list[nexusrpc.OperationDefinition[Any, Any]]
 
 def operation_spec(operation: nexusrpc.OperationDefinition[Any, Any]) -> ToolSpec:
     """What a model is told of an operation."""
-    arguments = operation.input_type
-    return ToolSpec(
-        name=operation.name,
-        description=" ".join((arguments.__doc__ or "").split()),
-        parameters=flat_schema(arguments),
-    )
+    return spec_of(operation.name, operation.input_type)
 
 
 async def _discover(teams: list[str]) -> list[TeamEndpoint]:

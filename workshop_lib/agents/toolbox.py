@@ -19,14 +19,13 @@ from temporalio.workflow import ActivityConfig
 from workshop_lib.agents.local_tools import (
     LOCAL_TOOLS,
     LocalTool,
-    ToolInputError,
     ToolRequest,
     execute_tool,
 )
 from workshop_lib.agents.planner import TOOL_OPTIONS
 from workshop_lib.agents.team_tools import TeamOutOfReach, open_team_tools
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tools import arguments_of, free_name, problem_with, readable_schema
+from workshop_lib.llm.tools import ToolInputError, arguments_for, free_name, readable_schema
 from workshop_lib.temporal.bounded import as_text, cut
 from workshop_lib.temporal.steps import reason_of
 
@@ -138,14 +137,11 @@ class Toolbox:
             turn: learns of the call.
             answer: the number of the model's answer that asks for it.
         """
-        if problem := problem_with(call, self.specs):
-            turn.corrections += 1
-            return f"Error: {cut(problem, MAX_ERROR)}"
-        arguments = arguments_of(call) or {}
-        if turn.is_repeated(call.name, arguments, answer):
-            return HAS_IT
-        turn.made.append(call.name)
         try:
+            arguments = arguments_for(call, self.specs)
+            if turn.is_repeated(call.name, arguments, answer):
+                return HAS_IT
+            turn.made.append(call.name)
             return as_text(await self._tools[call.name].call(arguments))
         except ToolInputError as error:
             turn.corrections += 1

@@ -6,7 +6,8 @@ use it. Left out: the tools, and doing a call.
 
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,22 +15,54 @@ from workshop_lib.llm.messages import ToolCall, ToolSpec
 
 MAX_SCHEMA = 20_000  # bytes, as JSON
 
+Arguments = TypeVar("Arguments", bound=BaseModel)
 
-def problem_with(call: ToolCall, tools: list[ToolSpec]) -> str | None:
-    """What makes a tool call impossible, in words for the model, or None.
 
-    Pure, so that workflow code may call it. Types and values of arguments are left to the tool.
+class ToolInputError(ValueError):
+    """A call that cannot be made as it stands. The text says why, for the model to correct itself."""
+
+
+def spec_of(name: str, arguments: type[BaseModel], description: str | None = None) -> ToolSpec:
+    """A pydantic model as a tool: its fields are what the tool takes.
+
+    Args:
+        description: what the tool is for; by default the first paragraph of the model's docstring.
+    """
+    schema = _untitled(arguments.model_json_schema())
+    schema.pop("description", None)
+    text = (arguments.__doc__ or "").split("\n\n")[0] if description is None else description
+    return ToolSpec(name=name, description=" ".join(text.split()), parameters=schema)
+
+
+def arguments_for(call: ToolCall, tools: Sequence[ToolSpec]) -> dict[str, Any]:
+    """A call's arguments. Their types and values are left to the tool.
+
+    Raises:
+        ToolInputError: no such tool, no JSON object, or a required argument is missing.
     """
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
-        return f"there is no tool {call.name!r}; there are {', '.join(t.name for t in tools) or 'none'}"
+        names = ", ".join(tool.name for tool in tools) or "none"
+        raise ToolInputError(f"there is no tool {call.name!r}; there are {names}")
     arguments = arguments_of(call)
     if arguments is None:
-        return "the arguments are not a JSON object; write the call again"
+        raise ToolInputError("the arguments are not a JSON object; write the call again")
     missing = [name for name in tool.parameters.get("required", []) if name not in arguments]
     if missing:
-        return f"missing arguments: {', '.join(missing)}"
-    return None
+        raise ToolInputError(f"missing arguments: {', '.join(missing)}")
+    return arguments
+
+
+def checked(model: type[Arguments], arguments: dict[str, Any]) -> Arguments:
+    """Arguments as the tool's own type.
+
+    Raises:
+        ToolInputError: they do not fit.
+    """
+    try:
+        return model.model_validate(arguments)
+    except ValidationError as error:
+        raise ToolInputError(explain_validation(error)) from None
 
 
 def free_name(name: str, owner: str, taken: set[str]) -> str:
@@ -75,16 +108,6 @@ def arguments_of(call: ToolCall) -> dict[str, Any] | None:
     return arguments if isinstance(arguments, dict) else None
 
 
-def flat_schema(arguments: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a tool's arguments, without the titles that tell a model nothing."""
-    schema = arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    for prop in schema.get("properties", {}).values():
-        prop.pop("title", None)
-    return schema
-
-
 def integer(value: Any) -> Any:
     """An argument before it is read as an integer: JSON Schema calls 5.0 one too, and Python does not."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -105,3 +128,18 @@ def explain_validation(error: ValidationError) -> str:
     )
     # The names are the model's: they may hold line breaks.
     return " ".join(f"wrong arguments: {'; '.join(parts)}".split())
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that pydantic makes up: fewer tokens, same meaning."""
+    if isinstance(schema, list):
+        return [_untitled(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _untitled(part) for name, part in value.items()}
+        if key in ("properties", "$defs")
+        else _untitled(value)
+        for key, value in schema.items()
+        if key != "title"
+    }

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tools import arguments_of, problem_with
+from workshop_lib.llm.tools import ToolInputError, arguments_for, spec_of
 from workshop_lib.repair.models import ARGUMENTS, Confidence, Detection, Id, Problem
 from workshop_lib.repair.plan_rules import in_words
 
@@ -95,14 +95,7 @@ class Unacceptable(ValueError):
 
 def specs(forms: dict[str, type[BaseModel]]) -> list[ToolSpec]:
     """The forms as tools for a model."""
-    return [
-        ToolSpec(
-            name=name,
-            description=" ".join((form.__doc__ or "").split("\n\n")[0].split()),
-            parameters=_plain(form.model_json_schema()),
-        )
-        for name, form in forms.items()
-    ]
+    return [spec_of(name, form) for name, form in forms.items()]
 
 
 def read_call(call: ToolCall, forms: dict[str, type[BaseModel]]) -> BaseModel:
@@ -111,10 +104,10 @@ def read_call(call: ToolCall, forms: dict[str, type[BaseModel]]) -> BaseModel:
     Raises:
         Unreadable, Unacceptable: with the reason, for the model.
     """
-    problem = problem_with(call, specs(forms))
-    if problem is not None:
-        raise Unreadable(problem)
-    arguments = arguments_of(call) or {}
+    try:
+        arguments = arguments_for(call, specs(forms))
+    except ToolInputError as error:
+        raise Unreadable(str(error)) from None
     try:
         return forms[call.name].model_validate(arguments)
     except ValidationError as error:
@@ -146,16 +139,3 @@ def to_detection(form: DetectionForm) -> Detection:
 def to_problems(form: AnalysisForm) -> list[Problem]:
     """The problems of a filled-in form."""
     return [Problem(**problem.model_dump()) for problem in form.problems]
-
-
-def _plain(schema: Any) -> Any:
-    """A schema without the titles that pydantic makes up: fewer tokens, same meaning."""
-    if isinstance(schema, dict):
-        return {
-            key: {name: _plain(part) for name, part in value.items()}
-            if key in ("properties", "$defs")
-            else _plain(value)
-            for key, value in schema.items()
-            if key != "title"
-        }
-    return [_plain(part) for part in schema] if isinstance(schema, list) else schema

@@ -35,7 +35,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from workshop_lib.llm.tools import explain_validation, flat_schema
+from workshop_lib.llm.tools import ToolInputError, checked, explain_validation, spec_of
 from workshop_lib.mcp.server import connection_of
 from workshop_lib.mcp.wire import CallMeta
 from workshop_lib.teams.run_ids import run_id
@@ -82,9 +82,9 @@ class WorkflowTool(Tool):
         """
         context = get_context()
         try:
-            request: BaseModel = self._operation.input_type.model_validate(arguments)
-        except ValidationError as error:
-            raise refused(explain_validation(error)) from None
+            request: BaseModel = checked(self._operation.input_type, arguments)
+        except ToolInputError as error:
+            raise refused(str(error)) from None
         meta = call_meta(context)
         workflow_id = run_id(self.name, self._subject(request), _request_id(meta, request))
         seconds = min(TIME_LIMIT.total_seconds(), meta.time_limit or TIME_LIMIT.total_seconds())
@@ -178,9 +178,7 @@ def workflow_tool(
     assert definition, f"{team.service.__name__} lacks @nexusrpc.service"
     found = definition.operation_definitions[operation]
     tool = WorkflowTool(
-        name=found.name,
-        description=" ".join((found.input_type.__doc__ or "").split()),
-        parameters=flat_schema(found.input_type),
+        **spec_of(found.name, found.input_type).model_dump(),
         output_schema=found.output_type.model_json_schema(mode="serialization"),
         annotations=annotations,
     )

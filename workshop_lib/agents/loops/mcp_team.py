@@ -23,11 +23,10 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.local_tools import ToolInputError
 from workshop_lib.agents.loops.sdk_session import Turn
 from workshop_lib.agents.toolbox import HAS_IT, MAX_ERROR
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tools import free_name, problem_with
+from workshop_lib.llm.tools import ToolInputError, arguments_for, free_name
 from workshop_lib.mcp.wire import TEAM_SERVERS, CallMeta, Transport
 from workshop_lib.temporal.bounded import cut
 from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, reason_of
@@ -64,9 +63,11 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
             for tool in server.cached_tools or []
         ]
         call = ToolCall(id="", name=context.tool_name, arguments=json.dumps(context.arguments))
-        if problem := problem_with(call, specs):
+        try:
+            arguments_for(call, specs)
+        except ToolInputError:
             turn.calls.corrections += 1
-            raise ToolInputError(problem)
+            raise
         if turn.calls.is_repeated(
             f"{team}: {call.name}", context.arguments, turn.reply.model_calls
         ):

@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel
 
 from workshop_lib.agents.chat import INSTRUCTIONS, MAX_TOOL_ROUNDS
-from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolInputError
+from workshop_lib.agents.local_tools import LOCAL_TOOLS
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.workers import forking as processes
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Message, ToolCall
-from workshop_lib.llm.tools import arguments_of, problem_with
+from workshop_lib.llm.tools import ToolInputError, arguments_for
 
 
 class NakedRun(BaseModel):
@@ -62,11 +62,9 @@ async def converse(messages: Sequence[str], note: Callable[[str, str], None]) ->
 
 def run_tool(call: ToolCall) -> str:
     """A local tool's answer, or what is wrong with the call."""
-    problem = problem_with(call, [tool.spec for tool in LOCAL_TOOLS.values()])
-    if problem:
-        return f"Error: {problem}"
     try:
-        return LOCAL_TOOLS[call.name].run(arguments_of(call) or {})
+        arguments = arguments_for(call, [tool.spec for tool in LOCAL_TOOLS.values()])
+        return LOCAL_TOOLS[call.name].run(arguments)
     except ToolInputError as error:
         return f"Error: {error}"
 
