@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import psutil
@@ -25,7 +26,9 @@ import pytest
 from lab_environment import free_port
 from nbformat import NotebookNode
 from notebook_runner import isolated_state, processes_of, runs
-from playwright.sync_api import Page, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 START_SECONDS = 60.0
 RUN_SECONDS = 120.0
@@ -144,20 +147,32 @@ def _users_jupyter(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def browser_page() -> Iterator[Page]:
-    """A page in the system's own Chromium. Without one the test is skipped."""
+def browser(*arguments: str) -> Iterator["Browser"]:
+    """The system's own Chromium, with arguments of its command line. Without one the test is skipped."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed; on Debian: apt-get install chromium.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: uv sync --group ci."
+    )
+    with playwright.sync_playwright() as started:
+        chrome = started.chromium.launch(
+            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *arguments]
+        )
         try:
-            yield browser.new_page(viewport={"width": 1280, "height": 900})
+            yield chrome
         finally:
-            browser.close()
+            chrome.close()
 
 
-def open_notebook(page: Page, address: str) -> None:
+@contextmanager
+def browser_page() -> Iterator["Page"]:
+    """A page in it, of the size of a laptop's screen."""
+    with browser() as chrome:
+        yield chrome.new_page(viewport={"width": 1280, "height": 900})
+
+
+def open_notebook(page: "Page", address: str) -> None:
     """Open a notebook and wait until its kernel is connected and idle."""
     page.goto(address)
     page.wait_for_function("() => window.jupyterapp", timeout=START_SECONDS * 1000)
@@ -172,7 +187,7 @@ def open_notebook(page: Page, address: str) -> None:
     )
 
 
-def run_all_cells(page: Page) -> NotebookNode:
+def run_all_cells(page: "Page") -> NotebookNode:
     """*Run All Cells*, as from the menu. Returns the notebook as it is when execution has stopped."""
     page.evaluate(
         """() => {

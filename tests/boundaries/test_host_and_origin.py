@@ -7,7 +7,6 @@ this one, with requests written byte by byte, and by a page in a real browser.
 
 import asyncio
 import json
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from fastmcp import FastMCP
-from jupyter_browser import CHROMIUM_ARGUMENTS
+from jupyter_browser import browser
 from lab_environment import free_port, lab, set_env
-from playwright.sync_api import sync_playwright
 
 from workshop_lib.lab import registry
 from workshop_lib.lab.services.mcp_here import serve_mcp
@@ -198,26 +196,16 @@ PAGE = """async ([address, body]) => {
 @pytest.mark.browser
 @every_server
 def test_a_page_whose_name_leads_here_gets_nothing(addresses: dict[str, str], name: str) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium.")
     port = urlsplit(addresses[name]).port
     rebound = f"http://evil.example:{port}"
-    mapped = "--host-resolver-rules=MAP evil.example 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, mapped]
-        )
-        try:
-            page = browser.new_page()
-            # To the browser a page of that site, on this machine: nothing of its own keeps it from the port.
-            answer = page.goto(f"{rebound}/page")
-            assert answer and answer.status == 421
-            for target in (rebound, f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
-                tried = page.evaluate(PAGE, [target, LIST])
-                for what, (status, text) in tried.items():
-                    # 0: the browser shows nothing of an answer that does not allow it.
-                    assert status in ((421,) if target == rebound else (0,)), (target, what, status)
-                    assert "tools" not in text and "namespace" not in text, (target, what, text)
-        finally:
-            browser.close()
+    with browser("--host-resolver-rules=MAP evil.example 127.0.0.1") as chrome:
+        page = chrome.new_page()
+        # To the browser a page of that site, on this machine: nothing of its own keeps it from the port.
+        answer = page.goto(f"{rebound}/page")
+        assert answer and answer.status == 421
+        for target in (rebound, f"http://127.0.0.1:{port}", f"http://localhost:{port}"):
+            tried = page.evaluate(PAGE, [target, LIST])
+            for what, (status, text) in tried.items():
+                # 0: the browser shows nothing of an answer that does not allow it.
+                assert status in ((421,) if target == rebound else (0,)), (target, what, status)
+                assert "tools" not in text and "namespace" not in text, (target, what, text)
