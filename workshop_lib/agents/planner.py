@@ -10,31 +10,16 @@ own way:
   them and the loop hands the reason back to the model.
 """
 
-from datetime import timedelta
-
 from pydantic import BaseModel
 from temporalio import activity
-from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.llm.activity import ask_model
 from workshop_lib.llm.messages import Completion, Message, ToolSpec
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN
+from workshop_lib.temporal.steps import step_options
 
-PLAN_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=90),
-    schedule_to_close_timeout=timedelta(minutes=3),  # then the user is told, and can ask again
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
-    ),
-)
-TOOL_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=20),
-    schedule_to_close_timeout=timedelta(minutes=5),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=SOON_AGAIN,
-)
+# After three minutes the user is told, and can ask again.
+PLAN_OPTIONS = step_options(attempt=90, total=180, longest_pause=20)
+TOOL_OPTIONS = step_options(attempt=20, total=300, longest_pause=2)
 
 
 class PlanRequest(BaseModel):

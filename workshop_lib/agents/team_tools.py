@@ -20,23 +20,17 @@ from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
 from temporalio.exceptions import NexusOperationError
 from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.llm.tools import ToolInputError, checked, spec_of
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
 from workshop_lib.teams.it.contract import ITService
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
+from workshop_lib.temporal.steps import heartbeating, step_options
 
 CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
 
-DISCOVERY_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=10),
-    schedule_to_close_timeout=timedelta(minutes=3),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=SOON_AGAIN,
-)
+DISCOVERY_OPTIONS = step_options(attempt=10, total=180, longest_pause=2)
 
 
 class TeamOutOfReach(Exception):

@@ -11,14 +11,11 @@ before a kill are made again. Left out: the order of the analysts, and every rep
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from temporalio import activity
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.llm.activity import ask_model
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
@@ -53,20 +50,14 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.plan_rules import check_plan
 from workshop_lib.repair.report_text import plain_report, problem_with_report
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
+from workshop_lib.temporal.steps import step_options
 
 MAX_CORRECTIONS = 3  # an activity; then the model is not up to the task, and asking on only costs
 MAX_QUOTE = 500  # characters of a model's own words in a summary
 MAX_REFUSED_CHARS = 4000  # of a refused call, as JSON, that are kept
 
-ANALYST_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(minutes=5),  # up to four model calls of a minute each
-    schedule_to_close_timeout=timedelta(minutes=15),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
-    ),
-)
+# Up to four model calls of a minute each.
+ANALYST_OPTIONS = step_options(attempt=300, total=900, longest_pause=20)
 
 Answer = TypeVar("Answer")
 

@@ -5,32 +5,25 @@ Left out: sending it. A workshop has no mail server; whoever has one sends what 
 
 import asyncio
 import logging
-from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib import harmless
 from workshop_lib.machine import state_folder
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, SOON_AGAIN, heartbeating
+from workshop_lib.temporal.steps import heartbeating, step_options
 
 logger = logging.getLogger(__name__)
 
 RECIPIENT = "order-repairs@diagonalley.co.uk"
 SENDER = "repair-agent@diagonalley.co.uk"
-NOTIFY_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=20),
-    schedule_to_close_timeout=timedelta(minutes=2),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=SOON_AGAIN,
-)
+NOTIFY_OPTIONS = step_options(attempt=20, total=120, longest_pause=2)
 
 
 class Notification(BaseModel):

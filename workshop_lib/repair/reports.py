@@ -13,28 +13,18 @@ import os
 import re
 import tempfile
 import unicodedata
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.temporal.steps import heartbeating, step_options
 
-REPORT_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=60),
-    schedule_to_close_timeout=timedelta(minutes=5),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
-    ),
-)
+REPORT_OPTIONS = step_options(attempt=60, total=300, longest_pause=20)
 
 # What models like to write and the PDF's font lacks.
 _NEAREST = str.maketrans(

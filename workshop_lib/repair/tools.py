@@ -8,14 +8,12 @@ repairs are right (`plan_rules`), and what makes one happen once (`store`).
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.models import (
@@ -29,19 +27,12 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.pages import page_of
 from workshop_lib.repair.store import StoreUnavailable, open_store
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, heartbeating
+from workshop_lib.temporal.steps import heartbeating, step_options
 
 logger = logging.getLogger(__name__)
 
-STORE_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=45),
-    # A database that is being restarted is waited for; after that people are told.
-    schedule_to_close_timeout=timedelta(minutes=10),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20)
-    ),
-)
+# A database that is being restarted is waited for; after that people are told.
+STORE_OPTIONS = step_options(attempt=45, total=600, longest_pause=20)
 
 T = TypeVar("T")
 

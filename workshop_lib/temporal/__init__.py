@@ -1,6 +1,7 @@
 """What every service here stands on: a client, a worker, and the steps of a workflow.
 
-`connect` and `own_server` reach a server and keep a client at its own. `worker` and `service`
-run code, `failures` and `bounded` keep what is recorded small, `asking` sends queries and updates again where
-they got lost, `names` says what a workflow may be called. Left out: models and agents.
+`connect` and `own_server` reach a server, and keep a client at the one that is its own. `worker` and
+`service` run code, `steps` has the limits of activities, `failures` and `bounded` keep small what is
+recorded, `asking` sends queries and updates again where they got lost, `names` says what a workflow may be
+called. Left out: models and agents.
 """

@@ -1,7 +1,7 @@
 """What the steps of our workflows have in common: limits, heartbeats, and why one has failed for good.
 
 Without heartbeats and short limits a killed worker is noticed only when an activity's whole time is over, or
-after the ten seconds that a workflow task may take by default. Left out: how many tries a step gets, which
+after the ten seconds that a workflow task may take by default. Left out: how much time a step gets, which
 stands where it is called.
 """
 
@@ -13,21 +13,47 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ActivityConfig
 
 # The server waits this long for a sign of life before it gives the activity to another worker. Short, so
 # that a killed agent goes on at once; long enough for a worker whose two cores are busy.
 HEARTBEAT_TIMEOUT = timedelta(seconds=1.5)
-# A worker that is very busy misses one all the same. Such a step must not run out of time for it: it is tried
-# again soon, and for minutes.
-SOON_AGAIN = RetryPolicy(
-    initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=2)
-)
 # How often a worker passes an activity's heartbeats on to the server. The SDK's own choice, four fifths of
 # the timeout, leaves 0.3 s for a late one, and an activity given up is a model call paid for twice.
 HEARTBEAT_INTERVAL = HEARTBEAT_TIMEOUT / 2
 # How long a worker may hold a workflow task before another gets it. Ours take milliseconds, and one that is
 # lost with its worker should not keep a person waiting.
 TASK_TIMEOUT = timedelta(seconds=4)
+
+
+def step_options(
+    *,
+    attempt: float | None = None,
+    total: float,
+    first_pause: float = 0.5,
+    longest_pause: float,
+) -> ActivityConfig:
+    """The limits and retries of an activity that heartbeats, as keyword arguments of its call.
+
+    A worker that is very busy misses a heartbeat all the same. A step must not fail for it: there is no bound
+    to its attempts but `total`, which should be minutes where the pauses are short.
+
+    Args:
+        attempt: seconds that one attempt may take; as long as `total` when left out.
+        total: seconds until the step has failed, all attempts and waiting for a worker included.
+        first_pause, longest_pause: seconds before the second attempt, and at most before a later one.
+    """
+    options = ActivityConfig(
+        schedule_to_close_timeout=timedelta(seconds=total),
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(seconds=first_pause),
+            maximum_interval=timedelta(seconds=longest_pause),
+        ),
+    )
+    if attempt is not None:
+        options["start_to_close_timeout"] = timedelta(seconds=attempt)
+    return options
 
 
 @contextlib.asynccontextmanager

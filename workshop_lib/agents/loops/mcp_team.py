@@ -18,10 +18,8 @@ from agents import RunContextWrapper, Tool
 from agents.exceptions import ModelBehaviorError
 from agents.mcp import MCPServer, MCPToolMetaContext, MCPUtil
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.loops.sdk_session import Turn
 from workshop_lib.agents.toolbox import HAS_IT, MAX_ERROR
@@ -29,7 +27,7 @@ from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, arguments_for, free_name
 from workshop_lib.mcp.wire import TEAM_SERVERS, CallMeta, Transport
 from workshop_lib.temporal.bounded import cut
-from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT, reason_of
+from workshop_lib.temporal.steps import reason_of, step_options
 
 TEAMS = TEAM_SERVERS
 GRACE = timedelta(seconds=5)  # by then the server has said what kept it; this side could not
@@ -75,14 +73,8 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
 
     server = temporal_mcp_server(
         server_name(team, transport),
-        activity_config=ActivityConfig(
-            schedule_to_close_timeout=time_limit + GRACE,
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            retry_policy=RetryPolicy(
-                initial_interval=timedelta(milliseconds=300),
-                maximum_interval=timedelta(seconds=2),
-                maximum_attempts=10_000,  # a bound; the time is over before
-            ),
+        activity_config=step_options(
+            total=(time_limit + GRACE).total_seconds(), first_pause=0.3, longest_pause=2
         ),
         tool_meta_resolver=begin_call,
         failure_error_function=explain_failure,

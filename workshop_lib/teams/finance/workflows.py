@@ -5,25 +5,14 @@ durable: it has a history of its own, it is retried on the team's side of the fe
 by a caller whose first request got lost.
 """
 
-from datetime import timedelta
-
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.teams.finance.activities import compute_roi, look_up_price
     from workshop_lib.teams.finance.contract import Roi, RoiInput, StockPrice, StockPriceInput
-    from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
+    from workshop_lib.temporal.steps import step_options
 
-_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=10),
-    schedule_to_close_timeout=timedelta(minutes=5),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=5)
-    ),
-)
+_OPTIONS = step_options(attempt=10, total=300, longest_pause=5)
 
 
 @workflow.defn

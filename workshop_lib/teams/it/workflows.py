@@ -1,24 +1,13 @@
 """The IT team's workflows: one for each operation of its contract, each around one activity."""
 
-from datetime import timedelta
-
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.teams.it.activities import count_issues, look_up_ip
     from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
-    from workshop_lib.temporal.steps import HEARTBEAT_TIMEOUT
+    from workshop_lib.temporal.steps import step_options
 
-_OPTIONS = ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=10),
-    schedule_to_close_timeout=timedelta(minutes=5),
-    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=5)
-    ),
-)
+_OPTIONS = step_options(attempt=10, total=300, longest_pause=5)
 
 
 @workflow.defn
