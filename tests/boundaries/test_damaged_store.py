@@ -116,9 +116,10 @@ def test_a_row_that_is_none_is_named(path: Path, statement: str, named: str) -> 
     store = OrderStore(f"sqlite:///{path}")
     store.apply("key-1", "order_inventory", BADGE)
     changed(f"UPDATE {statement} '{named}'")(path)
-    with pytest.raises(StoreDamaged, match=named):
+    with pytest.raises(StoreDamaged, match=named) as kept:  # and with it what it was raised from
         store.snapshot(TODAY)
     store.reset()
+    assert kept.value
     assert len(store.snapshot(TODAY).orders) == 6
 
 

@@ -4,6 +4,7 @@ Left out: what is kept there (`tables`, `store`).
 """
 
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import make_url
@@ -56,10 +57,26 @@ def engine_of(url: URL) -> Engine:
             ) from None
     assert url.database
     require_python()
+    import sqlite3
+
+    class ClosesCursors(sqlite3.Connection):
+        """Its cursors end with it. One that was not read to its end holds its lock on the file otherwise,
+        for as long as somebody has the traceback, as a notebook does."""
+
+        def cursor(self, *factory: Any) -> Any:
+            made = super().cursor(*factory)
+            self.__dict__.setdefault("cursors", WeakSet()).add(made)
+            return made
+
+        def close(self) -> None:
+            for cursor in self.__dict__.get("cursors", ()):
+                cursor.close()
+            super().close()
+
     engine = create_engine(
         url,
         poolclass=NullPool,  # the file may be removed and come back while this process lives
-        connect_args={"timeout": WAIT_SECONDS},
+        connect_args={"timeout": WAIT_SECONDS, "factory": ClosesCursors},
         hide_parameters=True,
     )
 
