@@ -12,9 +12,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.lab.checks.framework import NotYet, check
-from workshop_lib.lab.checks.runs import AskPrice
 from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.history import LinkedRun, history_of
+from workshop_lib.lab.lessons.check_runs import AskPrice
 from workshop_lib.lab.other_side import linked_runs
 from workshop_lib.lab.server.namespaces import find_endpoint, target_of
 from workshop_lib.lab.watching.handler_failures import first_failure

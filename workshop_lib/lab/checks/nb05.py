@@ -6,9 +6,9 @@ from typing import Any
 from temporalio.client import Client
 
 from workshop_lib.lab.checks.framework import NotYet, check, plain
-from workshop_lib.lab.checks.runs import Twice
 from workshop_lib.lab.checks.trial import activities_beside, trial
 from workshop_lib.lab.history import history_of
+from workshop_lib.lab.lessons.check_runs import Twice
 from workshop_lib.lab.lessons.shelf import FIRST, keys_seen, reset_shelf, shelf_stock
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import Proposal, Snapshot

@@ -1,6 +1,7 @@
 """Workflows that checks run: one does a learner's step twice, one sends a request under a given id.
 
-Left out: what is made of their histories, which is the checks' own.
+Not among the checks, whose package loads what the workflow sandbox does not take. Left out: what is made of
+their histories, which is the checks' own.
 """
 
 import sys
