@@ -20,13 +20,13 @@ from temporalio.api.operatorservice.v1 import (
 )
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
-from workshop_lib.lab.server.namespaces import find_endpoint
 from workshop_lib.lab.workers.kill_points import KillPoint
 from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.teams.it.worker import it
 from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.lookup import find_endpoint
 from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = 60  # seconds for each thing that is waited for

@@ -19,9 +19,10 @@ from workshop_lib.lab import doctor, doctor_machine, doctor_server, sandbox_prob
 from workshop_lib.lab.finding import Finding
 from workshop_lib.lab.server import dev_server, namespaces
 from workshop_lib.lab.server import lifecycle as server
-from workshop_lib.lab.services.survey import look_at
+from workshop_lib.lab.watching.queues import look_at
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 from workshop_lib.temporal import connect
+from workshop_lib.temporal.lookup import find_endpoint
 
 KEY = "sk-proj-4fG7hJ2kL9mN3pQ6rS8tU1vW"
 ANTHROPIC = "sk-ant-api03-4fG7hJ2kL9mN3pQ6rS8tU1vW"
@@ -310,7 +311,7 @@ async def test_a_wrong_endpoint_and_its_repair(patch: pytest.MonkeyPatch) -> Non
     found = server.ensure_server()
     await server.ensure_namespaces(found)
     client = await namespaces.client_of(found)
-    endpoint = await namespaces.find_endpoint(client, "it-nexus-endpoint")
+    endpoint = await find_endpoint(client, "it-nexus-endpoint")
     assert endpoint
     endpoint.spec.target.worker.task_queue = "elsewhere"
     await client.operator_service.update_nexus_endpoint(
@@ -343,7 +344,7 @@ async def sees(client: Client, identity: str) -> None:
     async with asyncio.timeout(20):
         while True:
             (queue,) = await look_at(client, ("default", "orchestrator-task-queue"))
-            if any(poller.identity == identity for poller in queue.pollers):
+            if identity in queue.pollers:
                 return
             await asyncio.sleep(0.1)
 
@@ -375,7 +376,7 @@ async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> No
     assert f"old@{gone.pid}@{here} is gone" in missed.text
     await waiting.terminate()
 
-    mine = f"new@{os.getpid()}@{here}"
+    mine = f"{os.getpid()}@{here}"
     async with polling(client, mine):
         (fine,) = await workers_line(lambda found: found[0].status == "OK")
         assert mine in fine.text  # one that lives makes the dead one harmless

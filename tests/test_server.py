@@ -31,6 +31,7 @@ from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.machine.records import write_record
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import connect
+from workshop_lib.temporal.lookup import find_endpoint
 
 
 @pytest.fixture
@@ -378,7 +379,7 @@ async def test_a_namespace_made_on_a_running_server_is_usable(
 async def bend(found: Server, name: str) -> None:
     """Point an endpoint at another queue."""
     client = await namespaces.client_of(found)
-    endpoint = await namespaces.find_endpoint(client, name)
+    endpoint = await find_endpoint(client, name)
     assert endpoint
     endpoint.spec.target.worker.task_queue = "elsewhere"
     await client.operator_service.update_nexus_endpoint(
@@ -387,7 +388,7 @@ async def bend(found: Server, name: str) -> None:
 
 
 async def queue_of(found: Server, name: str) -> str:
-    endpoint = await namespaces.find_endpoint(await namespaces.client_of(found), name)
+    endpoint = await find_endpoint(await namespaces.client_of(found), name)
     assert endpoint
     return endpoint.spec.target.worker.task_queue
 

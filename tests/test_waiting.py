@@ -1,9 +1,12 @@
 """Awaiting a workflow never hangs a cell: each way of being stuck is explained, and nothing is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +24,7 @@ from temporalio.client import (
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.registry import identity_alive
+from workshop_lib.lab.registry import identity, identity_alive
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.watching.pending import waits_for
@@ -36,11 +39,13 @@ from workshop_lib.lab.watching.waiting import (
 from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker
+from workshop_lib.machine.records import remove_record
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance import contract
 from workshop_lib.teams.finance.dispatcher import finance_the_simple_way
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.service import announce
 from workshop_lib.temporal.worker import WorkerSpec
 
 SOON = 20.0  # seconds within which a cell is told what is wrong; a second or two where nothing else runs
@@ -513,3 +518,25 @@ async def test_within_names_what_did_not_come() -> None:
 def test_identities_of_others_count_as_alive() -> None:
     assert identity_alive("lab@1@another-host.example")
     assert identity_alive("4711@some-host")
+    assert identity_alive("a name of its own")
+
+
+def test_those_of_this_machine_count_as_long_as_they_live() -> None:
+    here = socket.gethostname()
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert identity_alive(f"{other.pid}@{here}") and identity_alive(f"lab@{other.pid}@{here}")
+        other.kill()
+    assert not identity_alive(f"{other.pid}@{here}")  # a command's worker
+    assert not identity_alive(f"lab@{other.pid}@{here}")
+
+
+def test_a_commands_own_worker_counts_while_it_polls(
+    settings_env: Callable[..., None], tmp_path: Path
+) -> None:
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    spec = WorkerSpec(name="own", namespace="default", task_queue="own-queue")
+    assert not identity_alive(identity("own"))
+    record = announce(spec, "command")
+    assert identity_alive(identity("own"))
+    remove_record(record)
+    assert not identity_alive(identity("own"))

@@ -25,7 +25,7 @@ from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server.namespaces import ensure_namespaces, wanted_namespaces
 from workshop_lib.lab.server.process import end, launch
 from workshop_lib.lab.services import background as services
-from workshop_lib.lab.services.survey import look_at, places
+from workshop_lib.lab.watching.queues import look_at, places
 from workshop_lib.lab.workers.threads import start_worker, stop_all
 from workshop_lib.machine.records import live_record
 from workshop_lib.settings import PROJECT_ROOT, get_settings
@@ -97,7 +97,7 @@ async def their_work(client: Client) -> list[WorkflowHandle[object, object]]:
 async def nothing_of_ours(client: Client, theirs: list[WorkflowHandle[object, object]]) -> None:
     """Nobody of ours has polled there, taken anything or started anything."""
     for queue in await look_at(client, *places().values()):
-        assert queue.pollers == [], queue
+        assert queue.pollers == (), queue
     for handle in theirs:
         history = await handle.fetch_history()
         assert {event.event_type for event in history.events} <= NOTHING_DONE
@@ -186,7 +186,7 @@ async def test_a_worker_of_a_notebook_waits_and_goes_on(
     async with their_server(tmp_path / "theirs", port_of(own)) as foreign:
         await asyncio.sleep(1)
         (queue,) = await look_at(foreign, places()["it"])
-        assert queue.pollers == []
+        assert queue.pollers == ()
         assert worker.alive
         with pytest.raises(NoServer):
             await start_worker(spec.with_queue("other"), announce=False)
@@ -195,7 +195,7 @@ async def test_a_worker_of_a_notebook_waits_and_goes_on(
     async with asyncio.timeout(30):
         while True:  # the server tells nobody
             (queue,) = await look_at(client, places()["it"])
-            if queue.is_polled_by(worker.identity):
+            if worker.identity in queue.living:
                 break
             await asyncio.sleep(0.1)
     begun = time.monotonic()

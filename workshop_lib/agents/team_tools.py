@@ -16,7 +16,6 @@ import nexusrpc
 from nexusrpc import HandlerError, get_service_definition
 from pydantic import BaseModel
 from temporalio import activity, workflow
-from temporalio.api.operatorservice.v1 import ListNexusEndpointsRequest
 from temporalio.exceptions import NexusOperationError
 from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
@@ -26,6 +25,7 @@ from workshop_lib.llm.tools import ToolInputError, checked, spec_of
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
 from workshop_lib.teams.it.contract import ITService
+from workshop_lib.temporal.lookup import find_endpoint
 from workshop_lib.temporal.steps import heartbeating, step_options
 
 CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
@@ -87,17 +87,14 @@ async def discover_teams(request: TeamRequest) -> list[TeamEndpoint]:
 async def _look_up(configured: TeamEndpoint) -> TeamEndpoint:
     """The endpoint as the server has it."""
     try:
-        response = await activity.client().operator_service.list_nexus_endpoints(
-            ListNexusEndpointsRequest(name=configured.endpoint, page_size=1),
-            timeout=timedelta(seconds=5),
-        )
+        endpoint = await find_endpoint(activity.client(), configured.endpoint)
     except RPCError as error:
         if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):
             return configured  # as on Temporal Cloud, where a worker may call and not look
         raise
-    if not response.endpoints:
+    if endpoint is None:
         return configured.model_copy(update={"exists": False})
-    target = response.endpoints[0].spec.target.worker
+    target = endpoint.spec.target.worker
     return configured.model_copy(
         update={"namespace": target.namespace, "task_queue": target.task_queue}
     )

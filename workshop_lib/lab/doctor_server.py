@@ -3,22 +3,25 @@
 Left out: what needs no server (`doctor_machine`).
 """
 
+import psutil
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
+from workshop_lib.lab.registry import local_process
 from workshop_lib.lab.server import database, dev_server, namespaces
 from workshop_lib.lab.server import lifecycle as lab_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.services.background import at_work, lost_services, running_services
-from workshop_lib.lab.services.survey import Queue, look_at, places
+from workshop_lib.lab.watching.queues import Queue, look_at, places
 from workshop_lib.machine import ports
 from workshop_lib.machine.records import live_record
 from workshop_lib.mcp.wire import listening_url, users_port
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 from workshop_lib.temporal import connect
+from workshop_lib.temporal.lookup import find_endpoint
 
 FIX = "workshop doctor --fix"
 AGAIN = "workshop up"
@@ -122,7 +125,7 @@ async def _endpoints(client: Client) -> list[Finding]:
     for wanted in namespaces.wanted_endpoints():
         target = namespaces.target_of(wanted)
         try:
-            found = await namespaces.find_endpoint(client, wanted.name)
+            found = await find_endpoint(client, wanted.name)
         except RPCError as error:
             return [_refused("endpoints", error)]
         if found is None:
@@ -162,7 +165,7 @@ async def _workers(client: Client) -> list[Finding]:
             found.append(fail("workers", text, "`workshop down`, then `workshop up`"))
     names: set[str] = set()
     for queue in await look_at(client, *places().values()):
-        names |= {poller.identity for poller in queue.living}
+        names |= set(queue.living)
         found += _judge(queue)
     return found or [ok("workers", ", ".join(sorted(names)) or "none runs at the moment")]
 
@@ -173,16 +176,17 @@ def _judge(queue: Queue) -> list[Finding]:
     findings = []
     # That a worker has left is no fault where nothing waits for it.
     if queue.waiting and not queue.living:
-        gone = ", ".join(poller.identity for poller in queue.pollers)
+        gone = ", ".join(queue.pollers)
         text = f"{queue.name}: {queue.waiting} tasks wait and nobody serves them"
         findings.append(warn("workers", text + (f"; {gone} is gone" if gone else ""), AGAIN))
     changed = newest_code()
-    for poller in queue.living:
-        if (process := poller.process) and process.create_time() < changed:
-            text = f"{queue.name}: {poller.identity} was started before the code was last changed"
+    processes = {poller: (local_process(poller) or ("", poller))[1] for poller in queue.living}
+    for poller, pid in processes.items():
+        if isinstance(pid, int) and psutil.Process(pid).create_time() < changed:
+            text = f"{queue.name}: {poller} was started before the code was last changed"
             findings.append(warn("workers", text, again))
-    if len({poller.local_pid or poller.identity for poller in queue.living}) > 1:
-        both = ", ".join(poller.identity for poller in queue.living)
+    if len({*processes.values()}) > 1:
+        both = ", ".join(queue.living)
         text = f"{queue.name}: several processes serve it, and either may answer: {both}"
         findings.append(warn("workers", text, "stop all but one of them"))
     return findings

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import psutil
 
+from workshop_lib.machine import records
+from workshop_lib.settings import get_settings
 from workshop_lib.temporal.worker import WorkerSpec
 from workshop_lib.temporal.worker import identity as identity
 
@@ -123,28 +125,38 @@ def unregister(name: str, worker: StartedWorker) -> None:
             del _registry[name]
 
 
+def local_process(worker_identity: str) -> tuple[str, int] | None:
+    """Name and process id of a worker of this machine; None of others, and where it does not say.
+
+    Ours are called "name@pid@host"; the SDK calls a client that has no name of its own "pid@host".
+    """
+    name, pid, host = ["", "", *worker_identity.rsplit("@", 2)][-3:]
+    return (name, int(pid)) if host == socket.gethostname() and pid.isdigit() else None
+
+
 def identity_alive(
     worker_identity: str, *, since: float | None = None, place: tuple[str, str] | None = None
 ) -> bool:
-    """Whether a worker "name@pid@host" may still be there.
+    """Whether a worker may still be at work: one that is held (stopped) is not.
 
     Args:
         since: Unix seconds; a worker of this process that was started later counts as another one.
         place: namespace and queue; a worker that this process has started elsewhere does not count.
 
-    Identities of another form, and of other hosts, count as alive: nothing is known of them.
+    Those of other machines, and those that do not say where they are, may.
     """
-    name, _, rest = worker_identity.partition("@")
-    pid, _, host = rest.partition("@")
-    if host != socket.gethostname() or not pid.isdigit():
+    if (local := local_process(worker_identity)) is None:
         return True
+    name, pid = local
     worker = registered().get(name)
-    if worker and worker.pid == int(pid):
+    if worker and worker.pid == pid:
         elsewhere = place is not None and worker.place != place
         return not elsewhere and (since is None or worker.started_at <= since)
-    if int(pid) == os.getpid():
-        return False
+    if pid == os.getpid():  # a command's own; one that was stopped has no record any more
+        recorded = records.services(get_settings().state_dir)
+        return not name or worker_identity in [record.get("identity") for record in recorded]
     try:
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+        status = psutil.Process(pid).status()
     except psutil.Error:
         return False
+    return status not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)

@@ -2,7 +2,7 @@
 
 `server.json` is the dev server's. Below `services/` every worker, MCP server and JupyterLab has one of its
 own, `<name>-<pid>.json`, so that nobody takes another's away. Left out: whether what lives also works
-(`lab.services.survey` asks the server who polls).
+(`lab.watching.queues` asks the server who polls).
 """
 
 import contextlib

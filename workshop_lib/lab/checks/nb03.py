@@ -16,12 +16,13 @@ from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.history import LinkedRun, history_of
 from workshop_lib.lab.lessons.check_runs import AskPrice
 from workshop_lib.lab.other_side import linked_runs
-from workshop_lib.lab.server.namespaces import find_endpoint, target_of
+from workshop_lib.lab.server.namespaces import target_of
 from workshop_lib.lab.watching.handler_failures import first_failure
 from workshop_lib.lab.watching.waiting import result, watch
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
+from workshop_lib.temporal.lookup import find_endpoint
 from workshop_lib.temporal.worker import WorkerSpec
 
 PRICE = "FinanceService.stock_price"

@@ -11,25 +11,19 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.nexus.v1 import Endpoint, EndpointSpec, EndpointTarget
+from temporalio.api.nexus.v1 import EndpointSpec, EndpointTarget
 from temporalio.api.operatorservice.v1 import (
     CreateNexusEndpointRequest,
-    ListNexusEndpointsRequest,
     UpdateNexusEndpointRequest,
 )
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import (
-    DescribeNamespaceRequest,
-    DescribeTaskQueueRequest,
-    RegisterNamespaceRequest,
-)
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import connect
+from workshop_lib.temporal.lookup import CALL, WORKFLOW, describe_queue, find_endpoint
 
 if TYPE_CHECKING:
     from workshop_lib.lab.server.dev_server import Server
@@ -37,7 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETENTION = timedelta(days=7)  # how long a finished workflow can be looked at
-CALL = timedelta(seconds=5)
 # What a server that is just up, or has just heard of a namespace, may answer for a moment.
 _PASSING = {
     RPCStatusCode.NOT_FOUND,
@@ -144,14 +137,6 @@ async def namespace_exists(client: Client, namespace: str) -> bool:
     return True
 
 
-async def find_endpoint(client: Client, name: str) -> Endpoint | None:
-    """The endpoint of this name, or None."""
-    response = await client.operator_service.list_nexus_endpoints(
-        ListNexusEndpointsRequest(name=name, page_size=1), timeout=CALL
-    )
-    return response.endpoints[0] if response.endpoints else None
-
-
 async def point_endpoint(client: Client, name: str, namespace: str, task_queue: str) -> str:
     """Let an existing endpoint lead somewhere else. Returns a line that says from where to where.
 
@@ -207,19 +192,10 @@ async def _ensure_namespace(client: Client, namespace: str) -> list[str]:
         made = False  # another notebook was quicker
     # Known is not yet usable: parts of the server hear of it a moment later. A question to the part
     # that hands out tasks tells.
-    await _patiently(lambda: _touch_queue(client, namespace), retry=_PASSING)
-    return [f"created namespace {namespace}"] if made else []
-
-
-async def _touch_queue(client: Client, namespace: str) -> None:
-    await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=namespace,
-            task_queue=TaskQueue(name="workshop-probe"),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        ),
-        timeout=CALL,
+    await _patiently(
+        lambda: describe_queue(client, namespace, "workshop-probe", WORKFLOW), retry=_PASSING
     )
+    return [f"created namespace {namespace}"] if made else []
 
 
 async def _ensure_endpoint(client: Client, wanted: EndpointSpec, repair: bool) -> list[str]:

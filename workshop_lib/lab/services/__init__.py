@@ -1,1 +1,1 @@
-"""What runs beside notebooks, in processes of its own: workers and MCP servers, and who works (`survey`)."""
+"""What runs beside notebooks, in processes of its own: workers and MCP servers."""

@@ -20,7 +20,7 @@ from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.services.mcp_servers import START_LIMIT, answers, spawn
-from workshop_lib.lab.services.survey import look_at
+from workshop_lib.lab.watching.queues import look_at
 from workshop_lib.machine import records, state_folder
 from workshop_lib.machine.records import Record, record_service
 from workshop_lib.mcp.wire import MCP_PREFIX, SERVERS
@@ -152,7 +152,7 @@ async def at_work(client: Client | None, services: Sequence[Service]) -> list[bo
     polling = {
         service.pid
         for service, queue in zip(names, looked, strict=False)
-        if queue.is_polled_by(service.record.get("identity", ""))
+        if service.record.get("identity") in queue.living
     }
     healthy = await asyncio.gather(
         *(asyncio.to_thread(answers, s.mcp_server, s.url) for s in services if s.mcp_server)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from temporalio.client import Client
 
-from workshop_lib.lab.services.survey import Queue, look_at, places
+from workshop_lib.lab.registry import local_process
+from workshop_lib.lab.watching.queues import Queue, look_at, places
 from workshop_lib.machine import records
 from workshop_lib.machine.records import Record
 from workshop_lib.settings import get_settings, reload_settings
@@ -83,9 +84,9 @@ def _others(queue: Queue) -> list[tuple[Record, list[str]]]:
     recorded = records.services(get_settings().state_dir)
     known = {r["identity"]: r for r in recorded if r.get("queue") == queue.name}
     found = [
-        known.get(poller.identity, {"name": poller.identity, "kind": "unknown"})
+        known.get(poller, {"name": poller, "kind": "unknown"})
         for poller in queue.living
-        if poller.identity in known or poller.local_pid is None
+        if poller in known or local_process(poller) is None
     ]
     return [(record, differences(record)) for record in found]
 

@@ -16,12 +16,9 @@ from temporalio.api.enums.v1 import (
     PendingActivityState,
     PendingNexusOperationState,
     PendingWorkflowTaskState,
-    TaskQueueType,
 )
-from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo, PendingNexusOperationInfo
 from temporalio.api.workflowservice.v1 import (
-    DescribeTaskQueueRequest,
     DescribeWorkflowExecutionRequest,
     DescribeWorkflowExecutionResponse,
 )
@@ -30,9 +27,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import identity_alive
-from workshop_lib.lab.server.namespaces import find_endpoint
 from workshop_lib.lab.watching.explaining import root_failure
+from workshop_lib.lab.watching.queues import look_at_queue
 from workshop_lib.lab.watching.task_failures import TaskFailure, last_task_failure
+from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WORKFLOW, Kind, find_endpoint
 
 UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it
 SETTLED = 0.5  # seconds after which an attempt that began has failed rather than not yet succeeded
@@ -92,12 +90,9 @@ async def look(
     situation = Situation(ended=described.workflow_execution_info.HasField("close_time"))
     now = _clock_of(described)
     await _look_at_workflow_task(client, described, situation, now)
-    queue, kind = (
-        described.workflow_execution_info.task_queue,
-        TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
-    if asks and not situation.ended and not await _served(client, queue, kind):
-        situation.unserved = client.namespace, queue
+    queue = described.workflow_execution_info.task_queue
+    if asks and not situation.ended:
+        situation.unserved = await _unserved(client, client.namespace, queue, WORKFLOW)
     for activity in described.pending_activities:
         await _look_at_activity(client, activity, situation, now)
     for operation in described.pending_nexus_operations:
@@ -166,16 +161,8 @@ async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> s
                 fix="`await lab.start()` makes the workshop's own.",
             )
         target = found.spec.target.worker
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=target.namespace,
-                task_queue=TaskQueue(name=target.task_queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_NEXUS,
-            )
-        )
-    place = target.namespace, target.task_queue
-    served = [p.identity for p in answer.pollers if identity_alive(p.identity, place=place)]
-    who = f"polled by {', '.join(served)}" if served else "nobody polls there"
+        queue = await look_at_queue(client, target.namespace, target.task_queue, NEXUS)
+    who = f"polled by {', '.join(queue.living)}" if queue.living else "nobody polls there"
     return f"{name} → {target.namespace} / {target.task_queue} · {who}"
 
 
@@ -189,9 +176,8 @@ async def _look_at_workflow_task(
     info = described.workflow_execution_info
     started = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
     if not started and _age(task.scheduled_time, now) > UNSERVED_AFTER:
-        kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-        if not await _served(client, info.task_queue, kind):
-            situation.unserved = client.namespace, info.task_queue
+        place = client.namespace, info.task_queue
+        situation.unserved = await _unserved(client, *place, WORKFLOW)
     if task.attempt > 1 and started and _age(task.started_time, now) > SETTLED:
         failure = await last_task_failure(client, info.execution.workflow_id, info.execution.run_id)
         situation.stuck = failure
@@ -217,9 +203,8 @@ async def _look_at_activity(
             "server gives it to another one when its timeout is over"
         )
     if queue and (lost or (not started and _age(activity.scheduled_time, now) > UNSERVED_AFTER)):
-        kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
-        if not await _served(client, queue, kind):
-            situation.unserved = client.namespace, queue
+        unserved = await _unserved(client, client.namespace, queue, ACTIVITY)
+        situation.unserved = unserved or situation.unserved
     keeps_failing = activity.attempt >= MANY_ATTEMPTS or next_in > LONG_PAUSE
     if activity.HasField("last_failure") and activity.attempt > 1 and keeps_failing:
         kind_of_error, message, line = root_failure(activity.last_failure)
@@ -270,22 +255,16 @@ async def _nobody_behind(
         return None
     # What has begun is a workflow; what has not waits for a handler.
     begun = operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED
-    kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW if begun else TaskQueueType.TASK_QUEUE_TYPE_NEXUS
-    place = target.namespace, target.task_queue
-    return None if await _served(client, target.task_queue, kind, target.namespace) else place
+    kind = WORKFLOW if begun else NEXUS
+    return await _unserved(client, target.namespace, target.task_queue, kind)
 
 
-async def _served(
-    client: Client, queue: str, kind: TaskQueueType.ValueType, namespace: str | None = None
-) -> bool:
-    """Whether a living worker polls a queue. The server remembers pollers for minutes after their end."""
-    place = namespace or client.namespace, queue
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=place[0], task_queue=TaskQueue(name=queue), task_queue_type=kind
-        )
-    )
-    return any(identity_alive(poller.identity, place=place) for poller in answer.pollers)
+async def _unserved(
+    client: Client, namespace: str, queue: str, kind: Kind
+) -> tuple[str, str] | None:
+    """A queue's namespace and name, where no living worker polls it."""
+    looked = await look_at_queue(client, namespace, queue, kind)
+    return None if looked.living else (namespace, queue)
 
 
 def _clock_of(described: DescribeWorkflowExecutionResponse) -> float:
