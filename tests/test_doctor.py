@@ -309,7 +309,7 @@ async def test_missing_namespaces_and_endpoints(patch: pytest.MonkeyPatch, tmp_p
 
 async def test_a_wrong_endpoint_and_its_repair(patch: pytest.MonkeyPatch) -> None:
     found = server.ensure_server()
-    await server.ensure_namespaces(found)
+    await namespaces.ensure_namespaces(found)
     client = await namespaces.client_of(found)
     endpoint = await find_endpoint(client, "it-nexus-endpoint")
     assert endpoint
@@ -359,7 +359,7 @@ async def workers_line(ready: Callable[[list[Finding]], bool]) -> list[Finding]:
 
 
 async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> None:
-    await server.ensure_namespaces(server.ensure_server())
+    await namespaces.ensure_namespaces(server.ensure_server())
     patch.setattr(doctor_server, "newest_code", lambda: 0.0)
     assert the(await examined(), "workers").text == "none runs at the moment"
 
