@@ -289,15 +289,6 @@ async def test_a_users_server_that_does_not_answer(patch: pytest.MonkeyPatch) ->
     assert "TEMPORAL_ADDRESS" in str(the(findings, "server").repair)
 
 
-async def test_a_database_of_a_newer_server(patch: pytest.MonkeyPatch) -> None:
-    server.ensure_server()
-    server.stop()
-    (get_settings().state_dir / "temporal.db.version").write_text("999.0.0")
-    found = the(await examined(), "server")
-    assert found.status == "FAIL"
-    assert "999.0.0" in found.text
-
-
 async def test_missing_namespaces_and_endpoints(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server.ensure_server()
     set_env(patch, TEMPORAL_NAMESPACE="not-yet")
@@ -310,7 +301,7 @@ async def test_missing_namespaces_and_endpoints(patch: pytest.MonkeyPatch, tmp_p
 async def test_a_wrong_endpoint_and_its_repair(patch: pytest.MonkeyPatch) -> None:
     found = server.ensure_server()
     await namespaces.ensure_namespaces(found)
-    client = await namespaces.client_of(found)
+    client = await connect.connect()
     endpoint = await find_endpoint(client, "it-nexus-endpoint")
     assert endpoint
     endpoint.spec.target.worker.task_queue = "elsewhere"

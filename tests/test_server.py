@@ -4,12 +4,10 @@ import asyncio
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -19,10 +17,11 @@ from temporalio import workflow
 from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import WorkflowUpdateStage
+from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.server import database, dev_server, namespaces
+from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server import process as server_process
 from workshop_lib.lab.server.dev_server import Server
@@ -43,6 +42,13 @@ def patch(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture
 def state(patch: pytest.MonkeyPatch) -> Path:
     return get_settings().state_dir
+
+
+def database(version: str | None = None) -> Path:
+    """The database of a version of the server; of today's when left out."""
+    version = version or dev_server.server_version(dev_server.find_cli())
+    assert version
+    return get_settings().state_dir / f"temporal-{version}.db"
 
 
 def port_of(found: Server) -> int:
@@ -70,9 +76,7 @@ def test_started_once_and_adopted_after(state: Path) -> None:
     assert port_of(first) == get_settings().temporal_port
     second, third = ensure_server(), ensure_server(in_memory=True)
     assert (
-        second
-        == third
-        == Server(first.address, first.ui_url, first.pid, False, "own", first.http_address)
+        second == third == Server(first.address, first.ui_url, first.pid, "own", first.http_address)
     )
     assert status() == second
     assert connect.server_address() == first.address
@@ -84,7 +88,7 @@ def test_stop_ends_that_process_and_leaves_the_data(state: Path) -> None:
     assert stop()
     assert not living(pid)
     assert not (state / "server.json").exists()
-    assert (state / "temporal.db").exists()
+    assert database().exists()
     assert status() is None
     assert not stop()
 
@@ -102,7 +106,7 @@ def test_stop_spares_a_process_that_has_got_the_pid(state: Path) -> None:
 
 def test_in_memory_leaves_no_database(state: Path) -> None:
     ensure_server(in_memory=True)
-    assert not (state / "temporal.db").exists()
+    assert not database().exists()
 
 
 def test_it_has_a_session_of_its_own(state: Path) -> None:
@@ -117,7 +121,7 @@ async def test_it_can_be_started_from_a_notebook_cell(state: Path) -> None:
 
 def test_it_writes_ahead(state: Path) -> None:
     ensure_server()
-    assert (state / "temporal.db-wal").exists()
+    assert database().with_name(f"{database().name}-wal").exists()
 
 
 def test_another_state_folder_is_left_alone(tmp_path: Path, state: Path) -> None:
@@ -172,7 +176,7 @@ def test_the_users_server_is_adopted_and_never_stopped(tmp_path: Path, state: Pa
     mine = ensure_server()
     with lab(tmp_path / "other") as patch:
         set_env(patch, TEMPORAL_ADDRESS=mine.address)
-        assert ensure_server() == Server(mine.address, None, None, False, "user")
+        assert ensure_server() == Server(mine.address, None, None, "user")
         assert status() == ensure_server()
         assert not stop()
     assert living(mine.pid)
@@ -268,63 +272,41 @@ def test_a_state_folder_that_cannot_be_written(tmp_path: Path, patch: pytest.Mon
     assert "WORKSHOP_STATE_DIR" in str(caught.value.fix)
 
 
-def test_a_database_of_a_newer_server(state: Path) -> None:
-    ensure_server()
-    stop()
-    version = (state / "temporal.db.version").read_text()
-    (state / "temporal.db.version").write_text("999.0.1")
-    with pytest.raises(WorkshopError, match=r"999\.0\.1, and this one is") as caught:
+async def test_another_version_begins_anew_and_the_old_database_stays(
+    patch: pytest.MonkeyPatch, state: Path
+) -> None:
+    for other in (
+        database("999.0.1"),
+        state / "temporal.db",
+    ):  # a newer one; an older one, without a version
+        today = ensure_server()
+        assert today.note is None
+        client = await connect.connect()
+        await client.start_workflow("Waiting", id=other.name, task_queue="nobody")
+        stop()
+        database().rename(other)
+        content = other.read_bytes()
+        anew = ensure_server()
+        assert f"begins with an empty database; what was before stays in {other}" in str(anew.note)
+        client = await connect.connect()
+        with pytest.raises(RPCError):
+            await client.get_workflow_handle(other.name).describe()
+        stop()
+        assert other.read_bytes() == content
+        other.rename(database())  # as after an update that was taken back
         ensure_server()
-    assert "workshop clean" in str(caught.value.fix)
-    (state / "temporal.db.version").write_text("1.9.12")  # older, though it sorts after as text
-    assert ensure_server().started
-    assert (state / "temporal.db.version").read_text() == version
+        client = await connect.connect()
+        assert (await client.get_workflow_handle(other.name).describe()).workflow_type == "Waiting"
+        stop()
 
 
-async def test_a_database_of_an_older_server_goes_on_or_says_what_to_do(state: Path) -> None:
-    ensure_server()
-    client = await connect.connect()
-    await client.start_workflow("Waiting", id="kept", task_queue="nobody")
-    stop()
-    (state / "temporal.db.version").write_text("1.0.0")  # laid out as today's
-    ensure_server()
-    client = await connect.connect()
-    assert (await client.get_workflow_handle("kept").describe()).workflow_type == "Waiting"
-    stop()
-    (state / "temporal.db.version").unlink()
-    with closing(sqlite3.connect(state / "temporal.db")) as connection:
-        connection.execute("DROP TABLE chasm_node_maps")
-    with pytest.raises(WorkshopError, match="chasm_node_maps is missing") as caught:
-        ensure_server()
-    assert "workshop clean" in str(caught.value.fix)
-    assert not any(name.startswith("layout-") for name in os.listdir(state))  # noqa: PTH208
-
-
-def test_a_file_that_is_no_database(state: Path) -> None:
+@pytest.mark.parametrize("content", [b"never a database", b"SQLite format 3\0" + b"nothing" * 99])
+def test_a_server_that_leaves_at_once_says_why(state: Path, content: bytes) -> None:
     state.mkdir()
-    (state / "temporal.db").write_text("this was never a database")
-    with pytest.raises(WorkshopError, match="is not a database"):
+    database().write_bytes(content)
+    with pytest.raises(WorkshopError, match=r"did not start: .*is not a database") as caught:
         ensure_server()
-
-
-DAMAGED = b"SQLite format 3\0" + b"and then nothing of the kind" * 99
-
-
-def test_a_damaged_database_is_said_to_be_so(state: Path) -> None:
-    state.mkdir()
-    (state / "temporal.db").write_bytes(DAMAGED)
-    with pytest.raises(WorkshopError, match="is damaged"):
-        ensure_server()
-
-
-def test_a_server_that_leaves_at_once_says_why(state: Path) -> None:
-    state.mkdir()
-    (state / "temporal.db").write_bytes(DAMAGED)
-    version = dev_server.server_version(dev_server.find_cli())
-    (state / "temporal.db.version").write_text(str(version))
-    with pytest.raises(WorkshopError, match="did not start: failed starting server") as caught:
-        ensure_server()
-    assert "server.log" in str(caught.value.fix)
+    assert "server.log" in str(caught.value.fix) and "workshop clean" in str(caught.value.fix)
     assert not (state / "server.json").exists()
 
 
@@ -378,7 +360,7 @@ async def test_a_namespace_made_on_a_running_server_is_usable(
 
 async def bend(found: Server, name: str) -> None:
     """Point an endpoint at another queue."""
-    client = await namespaces.client_of(found)
+    client = await connect.connect()
     endpoint = await find_endpoint(client, name)
     assert endpoint
     endpoint.spec.target.worker.task_queue = "elsewhere"
@@ -388,7 +370,7 @@ async def bend(found: Server, name: str) -> None:
 
 
 async def queue_of(found: Server, name: str) -> str:
-    endpoint = await find_endpoint(await namespaces.client_of(found), name)
+    endpoint = await find_endpoint(await connect.connect(), name)
     assert endpoint
     return endpoint.spec.target.worker.task_queue
 
@@ -421,7 +403,7 @@ async def test_on_a_users_server_only_on_request(
 async def test_a_server_that_is_gone(state: Path) -> None:
     found = ensure_server()
     stop()
-    with pytest.raises(WorkshopError, match="does not answer any more"):
+    with pytest.raises(WorkshopError, match="dev server does not run"):
         await ensure_namespaces(found)
 
 
@@ -479,8 +461,8 @@ def test_every_flag_says_why_and_the_server_knows_it() -> None:
 
 
 def test_a_folder_without_write_ahead_logging(tmp_path: Path) -> None:
-    assert database.supports_wal(tmp_path)
-    assert not database.supports_wal(tmp_path / "missing")
+    assert dev_server.supports_wal(tmp_path)
+    assert not dev_server.supports_wal(tmp_path / "missing")
     here = dev_server.command(
         "temporal", port=1, http_port=2, ui_port=3, database=tmp_path / "t.db", wal=False
     )

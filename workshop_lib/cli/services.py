@@ -20,9 +20,9 @@ def up() -> None:
     from workshop_lib.lab.services.background import all_at_work, one_at_a_time, start_services
 
     async def see_them_work(server: "Server") -> "list[tuple[Service, bool]]":
-        from workshop_lib.lab.server.namespaces import client_of
+        from workshop_lib.temporal.connect import connect
 
-        return await all_at_work(await client_of(server))
+        return await all_at_work(await connect())
 
     with one_at_a_time(say):
         server = start_server()
@@ -55,9 +55,9 @@ def status(as_json: Json = False) -> None:
     server, services = server_status(), running_services()
 
     async def look() -> list[bool]:
-        from workshop_lib.lab.server.namespaces import client_of
+        from workshop_lib.temporal.connect import connect
 
-        return await at_work(await client_of(server) if server else None, services)
+        return await at_work(await connect() if server else None, services)
 
     found = list(zip(services, run(look()), strict=True))
     if as_json:

@@ -29,7 +29,7 @@ from workshop_lib import settings as environment
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.sandbox_probe import SandboxProbe
-from workshop_lib.lab.server import database, dev_server
+from workshop_lib.lab.server import dev_server
 from workshop_lib.machine.state_folder import made
 from workshop_lib.machine.surroundings import lacking, left_out
 from workshop_lib.temporal.worker import RESTRICTIONS
@@ -190,7 +190,7 @@ def state_folder(*, fix: bool = False) -> list[Finding]:
         return [fail("state folder", f"{folder} cannot be written: {error.strerror}", elsewhere)]
     if shutil.disk_usage(there).free < ROOM:
         return [warn("state folder", f"{folder}: less than 500 MB free", "workshop clean")]
-    if not database.supports_wal(there):
+    if not dev_server.supports_wal(there):
         return [
             warn(
                 "state folder",

@@ -11,7 +11,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.doctor_machine import newest_code
 from workshop_lib.lab.finding import Finding, fail, ok, warn
 from workshop_lib.lab.registry import local_process
-from workshop_lib.lab.server import database, dev_server, namespaces
+from workshop_lib.lab.server import dev_server, namespaces
 from workshop_lib.lab.server import lifecycle as lab_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.services.background import at_work, lost_services, running_services
@@ -75,9 +75,6 @@ def find_server(*, fix: bool = False) -> tuple[Server | None, Finding]:
     """The server that runs, and what to say about it. With `fix` it is started where it may be."""
     folder = get_settings().state_dir.absolute()
     try:
-        if not connect.address_is_users() and not live_record(folder):
-            cli = dev_server.find_cli()
-            database.check_version(folder, dev_server.server_version(cli))
         if fix or connect.address_is_users():
             server: Server | None = lab_server.ensure_server()
         else:
@@ -101,7 +98,7 @@ async def on_server(server: Server, *, fix: bool = False) -> list[Finding]:
     try:
         if fix:
             mended = await namespaces.ensure_namespaces(server, repair=True, timeout=15)
-        client = await namespaces.client_of(server)
+        client = await connect.connect()
         findings = await _namespaces(client) + await _endpoints(client)
         findings = [ok("mended", line) for line in mended] + findings
         return findings + await _workers(client)

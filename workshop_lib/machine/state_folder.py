@@ -20,7 +20,7 @@ from workshop_lib.machine import surroundings
 MARKER = "workshop-state.json"
 
 _DATABASE = r"(-wal|-shm|-journal)?"
-_SERVER = rf"logs/server\.log(\.1)?|temporal\.db(\.version(\.new)?|{_DATABASE})"
+_SERVER = rf"logs/server\.log(\.1)?|temporal(-[\d.]+)?\.db{_DATABASE}|temporal\.db\.version(\.new)?"
 # Everything that the workshop writes there, by its path. What is added to the library is added here: else
 # `workshop clean` says that it stays.
 _FILES = re.compile(

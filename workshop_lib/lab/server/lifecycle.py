@@ -7,7 +7,6 @@ Interrupt and Restart. A server of another state folder is never touched: this o
 Left out: namespaces and endpoints (`lab.server.namespaces`) and workers (`lab.workers.threads`).
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.server import database, dev_server
+from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.namespaces import wanted_namespaces
 from workshop_lib.lab.server.process import (
@@ -39,15 +38,12 @@ STARTING = "server-starting.json"  # the record of a server that does not serve 
 LOCK_TIMEOUT = PATIENCE + START_TIMEOUT + STOP_TIMEOUT
 
 
-def ensure_server(
-    *, in_memory: bool = False, state_dir: Path | None = None, owner_pid: int | None = None
-) -> Server:
+def ensure_server(*, in_memory: bool = False, state_dir: Path | None = None) -> Server:
     """The server to work with: the user's, this state folder's, or one started now.
 
     Args:
         in_memory: a server started now forgets everything when it stops.
         state_dir: in place of the settings' state folder.
-        owner_pid: a process that the server is noted to belong to.
 
     Raises:
         WorkshopError: the user's server does not answer, a port the user set is taken, the CLI is
@@ -64,7 +60,7 @@ def ensure_server(
             end(record["pid"])  # it hangs, and would hold the database
         if left := live_record(folder, STARTING):
             end(left["pid"])  # who started it was killed meanwhile
-        return _start(folder, in_memory=in_memory, owner_pid=owner_pid)
+        return _start(folder, in_memory=in_memory)
 
 
 def status(state_dir: Path | None = None) -> Server | None:
@@ -85,13 +81,14 @@ def stop(state_dir: Path | None = None) -> bool:
     folder = (state_dir or get_settings().state_dir).absolute()
     if not any((folder / name).exists() for name in (SERVER, STARTING)):
         return False
+    running = False
     with _locked(folder):
-        running = [record for name in (SERVER, STARTING) if (record := live_record(folder, name))]
-        for record in running:
-            end(record["pid"])
         for name in (SERVER, STARTING):
+            if record := live_record(folder, name):
+                running = True
+                end(record["pid"])
             remove_record(folder / name)
-    return bool(running)
+    return running
 
 
 def _adopt_users(folder: Path, timeout: float = 10) -> Server:
@@ -101,29 +98,28 @@ def _adopt_users(folder: Path, timeout: float = 10) -> Server:
     run_sync(connect.connect(timeout=timeout))
     if record and record["address"] == address:
         return _own(record)
-    return Server(address, connect.ui_url(), None, started=False, adopted="user")
+    return Server(address, connect.ui_url(), None, "user")
 
 
 def _own(record: dict[str, Any]) -> Server:
     http_address = record.get("http_address")  # a server that runs since before an update has none
-    return Server(record["address"], record["ui_url"], record["pid"], False, "own", http_address)
+    return Server(record["address"], record["ui_url"], record["pid"], "own", http_address)
 
 
-def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
+def _start(folder: Path, *, in_memory: bool) -> Server:
     """Start a dev server on the database of this folder; the lock is held."""
     cli = dev_server.find_cli()
-    version = dev_server.server_version(cli)
-    path = None if in_memory else folder / database.DATABASE
-    if path and not database.check_version(folder, version):
-        database.check_layout(path, _fresh_layout(cli, folder), version)
-    wal = path is not None and database.supports_wal(folder)
+    path, begins_anew = None, ""
+    if not in_memory:
+        path, begins_anew = dev_server.database_of(folder, dev_server.server_version(cli))
+    wal = path is not None and dev_server.supports_wal(folder)
     for attempt in range(5):
-        port, http_port, ui_port, note = dev_server.choose_ports(folder)
+        (port, http_port, *ui_ports), taken = dev_server.choose_ports(folder)
         arguments = dev_server.command(
             cli,
             port=port,
             http_port=http_port,
-            ui_port=ui_port,
+            ui_port=ui_ports[0] if ui_ports else None,
             database=path,
             wal=wal,
             namespaces=wanted_namespaces(),
@@ -134,37 +130,18 @@ def _start(folder: Path, *, in_memory: bool, owner_pid: int | None) -> Server:
         except PortLost:  # between the look and the start another program took it
             if attempt == 4:
                 raise
-    address = f"{ports.LOCALHOST}:{port}"
-    http_address = f"{ports.LOCALHOST}:{http_port}"
-    ui_url = f"http://localhost:{ui_port}" if ui_port else None
-    write_record(
-        folder,
-        SERVER,
+    server = Server(
+        f"{ports.LOCALHOST}:{port}",
+        f"http://localhost:{ui_ports[0]}" if ui_ports else None,
         process.pid,
-        address=address,
-        http_address=http_address,
-        ui_url=ui_url,
-        version=version,
-        in_memory=in_memory,
-        owner_pid=owner_pid,
+        adopted=None,
+        http_address=f"{ports.LOCALHOST}:{http_port}",
+        note="; ".join(filter(None, [begins_anew, taken])) or None,
     )
+    places = {name: getattr(server, name) for name in ("address", "http_address", "ui_url")}
+    write_record(folder, SERVER, process.pid, **places)
     remove_record(folder / STARTING)
-    if path and version:
-        _write(folder / database.VERSION_FILE, version)
-    return Server(address, ui_url, process.pid, True, None, http_address, note)
-
-
-def _fresh_layout(cli: str, folder: Path) -> database.Layout:
-    """How this version lays out a database: it makes one, once after each update."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix="layout-") as name:
-        probe = Path(name)
-        path = probe / database.DATABASE
-        port, http_port = ports.any_free(), ports.any_free()
-        arguments = dev_server.command(
-            cli, port=port, http_port=http_port, ui_port=None, database=path, wal=False
-        )
-        end(launch(arguments, probe, folder / STARTING).pid)
-        return database.layout(path)
+    return server
 
 
 @contextmanager
@@ -185,10 +162,3 @@ def _locked(folder: Path) -> Iterator[None]:
             expected="a folder on a local disk that belongs to you.",
             fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
         ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file whole: a reader sees the old one or the new one."""
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

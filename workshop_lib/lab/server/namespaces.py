@@ -9,9 +9,10 @@ Left out: on Temporal Cloud an administrator makes both, since a client may not.
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TypeVar
 
-from temporalio.api.nexus.v1 import EndpointSpec, EndpointTarget
+from temporalio.api.nexus.v1 import Endpoint, EndpointSpec
 from temporalio.api.operatorservice.v1 import (
     CreateNexusEndpointRequest,
     UpdateNexusEndpointRequest,
@@ -21,17 +22,16 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal import connect
+from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.lookup import CALL, WORKFLOW, describe_queue, find_endpoint
-
-if TYPE_CHECKING:
-    from workshop_lib.lab.server.dev_server import Server
 
 T = TypeVar("T")
 
 RETENTION = timedelta(days=7)  # how long a finished workflow can be looked at
-# What a server that is just up, or has just heard of a namespace, may answer for a moment.
+# What a server that is just up, or has just heard of a namespace, may answer for a moment; the last where
+# another notebook does the same at the same time.
 _PASSING = {
     RPCStatusCode.NOT_FOUND,
     RPCStatusCode.FAILED_PRECONDITION,
@@ -39,6 +39,7 @@ _PASSING = {
     RPCStatusCode.DEADLINE_EXCEEDED,
     RPCStatusCode.ABORTED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ALREADY_EXISTS,
 }
 _NOT_ALLOWED = {
     RPCStatusCode.PERMISSION_DENIED,
@@ -48,7 +49,7 @@ _NOT_ALLOWED = {
 
 
 async def ensure_namespaces(
-    server: "Server", *, repair: bool | None = None, timeout: float = 20
+    server: Server, *, repair: bool | None = None, timeout: float = 20
 ) -> list[str]:
     """The three namespaces and two Nexus endpoints, ready for use.
 
@@ -60,18 +61,17 @@ async def ensure_namespaces(
         One line for each thing made, mended or found wrong; empty when all was right.
 
     Raises:
-        WorkshopError: the server does not let us make them, or takes longer than `timeout`.
+        WorkshopError: the server does not answer, does not let us make them, or takes longer than `timeout`.
     """
-    ours = server.adopted != "user"
-    messages: list[str] = []
+    mend = server.adopted != "user" if repair is None else repair
     try:
         async with asyncio.timeout(timeout):
-            client = await client_of(server)
+            client = await connect()
             # At once, because each new one takes the server a second to make known.
             made = [_ensure_namespace(client, namespace) for namespace in wanted_namespaces()]
-            messages = [line for lines in await asyncio.gather(*made) for line in lines]
+            messages = [line for line in await asyncio.gather(*made) if line]
             for spec in wanted_endpoints():
-                messages += await _ensure_endpoint(client, spec, ours if repair is None else repair)
+                messages += await _patiently(partial(_ensure_endpoint, client, spec, mend))
     except TimeoutError:
         raise WorkshopError(
             f"Namespaces and endpoints were not ready on {server.address} within {timeout:g} s.",
@@ -87,19 +87,6 @@ async def ensure_namespaces(
     return messages
 
 
-async def client_of(server: "Server") -> Client:
-    """A client for questions about the server itself."""
-    try:
-        return await connect.connect()
-    except WorkshopError:
-        if server.adopted == "user":
-            raise
-        raise WorkshopError(
-            f"The dev server at {server.address} does not answer any more.",
-            fix="run the set-up cell again, or `workshop up`.",
-        ) from None
-
-
 def wanted_namespaces() -> list[str]:
     """The orchestrator's, IT's and Finance's namespaces, in this order, each once."""
     settings = get_settings()
@@ -109,32 +96,37 @@ def wanted_namespaces() -> list[str]:
 
 def wanted_endpoints() -> list[EndpointSpec]:
     """The two teams' endpoints with their targets."""
-    settings = get_settings()
+    of = get_settings()
     return [
-        EndpointSpec(
-            name=name,
-            target=EndpointTarget(
-                worker=EndpointTarget.Worker(namespace=namespace, task_queue=task_queue)
-            ),
-        )
-        for name, namespace, task_queue in (
-            (settings.it_endpoint, settings.it_namespace, settings.it_queue),
-            (settings.finance_endpoint, settings.finance_namespace, settings.finance_queue),
-        )
+        _spec(of.it_endpoint, of.it_namespace, of.it_queue),
+        _spec(of.finance_endpoint, of.finance_namespace, of.finance_queue),
     ]
 
 
 async def namespace_exists(client: Client, namespace: str) -> bool:
     """Whether the server knows a namespace."""
+    request = DescribeNamespaceRequest(namespace=namespace)
     try:
-        await client.workflow_service.describe_namespace(
-            DescribeNamespaceRequest(namespace=namespace), timeout=CALL
-        )
+        await client.workflow_service.describe_namespace(request, timeout=CALL)
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             return False
         raise
     return True
+
+
+async def known_endpoint(client: Client, name: str) -> Endpoint:
+    """The endpoint of this name.
+
+    Raises:
+        WorkshopError: there is none.
+    """
+    endpoint = await find_endpoint(client, name)
+    if endpoint is None:
+        raise WorkshopError(
+            f"There is no endpoint {name!r}.", fix="`await lab.start()` makes the workshop's own."
+        )
+    return endpoint
 
 
 async def point_endpoint(client: Client, name: str, namespace: str, task_queue: str) -> str:
@@ -143,27 +135,13 @@ async def point_endpoint(client: Client, name: str, namespace: str, task_queue: 
     Raises:
         WorkshopError: there is no such endpoint, or it cannot be changed with these credentials.
     """
-    target = EndpointTarget(
-        worker=EndpointTarget.Worker(namespace=namespace, task_queue=task_queue)
-    )
-    wanted = EndpointSpec(name=name, target=target)
     try:
-        found = await find_endpoint(client, name)
-        if found is None:
-            raise WorkshopError(
-                f"There is no endpoint {name!r}.",
-                fix="`await lab.start()` makes the workshop's own.",
-            )
-        await client.operator_service.update_nexus_endpoint(
-            UpdateNexusEndpointRequest(id=found.id, version=found.version, spec=wanted),
-            timeout=CALL,
-        )
+        return await _point(client, await known_endpoint(client, name), namespace, task_queue)
     except RPCError as error:
         raise WorkshopError(
             f"The endpoint {name!r} could not be changed: {error.message.rstrip('.')}.",
             fix="check namespace and task queue, then run the cell again.",
         ) from None
-    return f"{name}: {target_of(wanted)} instead of {target_of(found.spec)}"
 
 
 def target_of(spec: EndpointSpec) -> str:
@@ -172,10 +150,25 @@ def target_of(spec: EndpointSpec) -> str:
     return f"{worker.namespace}/{worker.task_queue}" if worker.namespace else "an external address"
 
 
-async def _ensure_namespace(client: Client, namespace: str) -> list[str]:
+def _spec(name: str, namespace: str, task_queue: str) -> EndpointSpec:
+    spec = EndpointSpec(name=name)
+    spec.target.worker.namespace, spec.target.worker.task_queue = namespace, task_queue
+    return spec
+
+
+async def _point(client: Client, endpoint: Endpoint, namespace: str, task_queue: str) -> str:
+    wanted = _spec(endpoint.spec.name, namespace, task_queue)
+    await client.operator_service.update_nexus_endpoint(
+        UpdateNexusEndpointRequest(id=endpoint.id, version=endpoint.version, spec=wanted),
+        timeout=CALL,
+    )
+    return f"{wanted.name}: {target_of(wanted)} instead of {target_of(endpoint.spec)}"
+
+
+async def _ensure_namespace(client: Client, namespace: str) -> str | None:
     if await _patiently(lambda: namespace_exists(client, namespace)):
-        return []
-    made = True
+        return None
+    made: str | None = f"created namespace {namespace}"
     request = RegisterNamespaceRequest(namespace=namespace)
     request.workflow_execution_retention_period.FromTimedelta(RETENTION)
     try:
@@ -189,60 +182,42 @@ async def _ensure_namespace(client: Client, namespace: str) -> list[str]:
             ) from None
         if error.status != RPCStatusCode.ALREADY_EXISTS:
             raise
-        made = False  # another notebook was quicker
+        made = None  # another notebook was quicker
     # Known is not yet usable: parts of the server hear of it a moment later. A question to the part
     # that hands out tasks tells.
-    await _patiently(
-        lambda: describe_queue(client, namespace, "workshop-probe", WORKFLOW), retry=_PASSING
-    )
-    return [f"created namespace {namespace}"] if made else []
+    await _patiently(lambda: describe_queue(client, namespace, "workshop-probe", WORKFLOW))
+    return made
 
 
-async def _ensure_endpoint(client: Client, wanted: EndpointSpec, repair: bool) -> list[str]:
-    # Another notebook may do the same at the same moment: then we look again.
-    while True:
-        try:
-            found = await _patiently(lambda: find_endpoint(client, wanted.name))
-        except RPCError as error:
-            if error.status in _NOT_ALLOWED:
-                return [f"endpoint {wanted.name} cannot be looked at with these credentials"]
-            raise
-        try:
-            if found is None:
-                await client.operator_service.create_nexus_endpoint(
-                    CreateNexusEndpointRequest(spec=wanted), timeout=CALL
-                )
-                return [f"created endpoint {wanted.name} → {target_of(wanted)}"]
-            if found.spec.target == wanted.target:
-                return []
-            if not repair:
-                return [
-                    f"endpoint {wanted.name} points to {target_of(found.spec)} instead of "
-                    f"{target_of(wanted)}; `workshop doctor --fix` mends it"
-                ]
-            await client.operator_service.update_nexus_endpoint(
-                UpdateNexusEndpointRequest(id=found.id, version=found.version, spec=wanted),
-                timeout=CALL,
-            )
-        except RPCError as error:
-            if error.status not in _PASSING | {RPCStatusCode.ALREADY_EXISTS}:
-                raise
-            await asyncio.sleep(0.05)
-            continue
+async def _ensure_endpoint(client: Client, wanted: EndpointSpec, mend: bool) -> list[str]:
+    try:
+        endpoint = await find_endpoint(client, wanted.name)
+    except RPCError as error:
+        if error.status in _NOT_ALLOWED:
+            return [f"endpoint {wanted.name} cannot be looked at with these credentials"]
+        raise
+    if endpoint is None:
+        request = CreateNexusEndpointRequest(spec=wanted)
+        await client.operator_service.create_nexus_endpoint(request, timeout=CALL)
+        return [f"created endpoint {wanted.name} → {target_of(wanted)}"]
+    if endpoint.spec.target == wanted.target:
+        return []
+    if not mend:
         return [
-            f"mended endpoint {wanted.name}: {target_of(wanted)} instead of {target_of(found.spec)}"
+            f"endpoint {wanted.name} points to {target_of(endpoint.spec)} instead of "
+            f"{target_of(wanted)}; `workshop doctor --fix` mends it"
         ]
+    target = wanted.target.worker
+    mended = await _point(client, endpoint, target.namespace, target.task_queue)
+    return [f"mended endpoint {mended}"]
 
 
-async def _patiently(
-    call: Callable[[], Awaitable[T]],
-    retry: set[RPCStatusCode] = _PASSING - {RPCStatusCode.NOT_FOUND},
-) -> T:
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
     """A call, tried again while the server says what a server says that is just starting."""
     while True:
         try:
             return await call()
         except RPCError as error:
-            if error.status not in retry:
+            if error.status not in _PASSING:
                 raise
         await asyncio.sleep(0.05)

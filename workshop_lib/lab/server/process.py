@@ -6,9 +6,9 @@ Left out: which process that is, and the lock that keeps two callers apart (`ser
 import asyncio
 import contextlib
 import subprocess
-import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,9 +82,10 @@ def _wait_until_serving(process: subprocess.Popen[bytes], port: int, log: Path) 
             # Some of those that lose their port panic; that another answers there now tells them, too.
             lost = "address already in use" in reason or ports.is_listening(port)
             kind = PortLost if lost else WorkshopError
+            anew = "`workshop clean` begins with an empty database; " * ("SQLite" in reason)
             raise kind(
                 f"The Temporal server did not start: {reason}",
-                fix=f"read {log}; `workshop doctor` looks for the usual causes.",
+                fix=f"read {log}; {anew}`workshop doctor` looks for the usual causes.",
             )
         # Another server that came first answers there too, until ours finds that it has lost the port.
         if ports.is_held_by(process.pid, port) and answers(f"{ports.LOCALHOST}:{port}"):
@@ -98,15 +99,15 @@ def _wait_until_serving(process: subprocess.Popen[bytes], port: int, log: Path) 
 
 def answers(address: str, timeout: float = 5) -> bool:
     """True when a Temporal server serves at an address, within so many seconds."""
-    return run_sync(_answers(address, timeout))
+    limit = timedelta(seconds=timeout)
 
-
-async def _answers(address: str, timeout: float) -> bool:
-    """True when a Temporal server serves at an address: connecting already asks it what it is."""
-    try:
+    async def ask() -> bool:
         async with asyncio.timeout(timeout):
-            client = await Client.connect(address, connect_timeout=timedelta(seconds=timeout))
-            return await client.service_client.check_health(timeout=timedelta(seconds=timeout))
+            client = await Client.connect(address, connect_timeout=limit)
+            return await client.service_client.check_health(timeout=limit)
+
+    try:
+        return run_sync(ask())
     except (TimeoutError, RuntimeError, RPCError):
         return False
 
@@ -127,18 +128,8 @@ def end(pid: int) -> None:
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, also where the caller's thread already runs a loop (a notebook)."""
-    outcome: list[T] = []
-    error: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(coroutine))
-        except BaseException as raised:
-            error.append(raised)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if error:
-        raise error[0]
-    return outcome[0]
+    thread = ThreadPoolExecutor(1)
+    try:
+        return thread.submit(asyncio.run, coroutine).result()
+    finally:
+        thread.shutdown(wait=False)  # who is interrupted does not wait for it
