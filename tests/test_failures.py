@@ -20,7 +20,7 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk_model import agents_plugin
-from workshop_lib.lab.watching.explaining import root_failure
+from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.waiting import KeepsFailing, StuckWorkflow, WorkflowFailed, result
 from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.process import start_process

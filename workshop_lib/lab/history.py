@@ -21,6 +21,7 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowHandle
 
 from workshop_lib.harmless import line
+from workshop_lib.temporal.failures import chain_of
 
 ACTIVITY, OPERATION, TIMER, UPDATE = "activity", "operation", "timer", "update"
 SIGNAL, TASK = "signal", "workflow task"
@@ -382,8 +383,7 @@ def decode(payload: Payload) -> Any:
 
 def failure_text(failure: Failure) -> str:
     """A failure in words: its innermost message, which is the one that says what happened."""
-    while failure.HasField("cause"):
-        failure = failure.cause
+    failure = chain_of(failure)[-1]
     text = failure.message
     if failure.HasField("timeout_failure_info") and "timeout" not in text.lower():
         return f"timeout {text}"

@@ -6,7 +6,7 @@ causes, so that a long path is enough. Here a failure keeps its first causes and
 traces a few lines of code that somebody here can change. Of a group of exceptions it is the leaf that says
 what happened. A forgotten `await` is named.
 
-Left out: what a person is told about a failure (`lab.watching.explaining`).
+Left out: what a person is told about a failure (`lab.watching.failures`).
 """
 
 import inspect
@@ -43,7 +43,7 @@ _PACKAGES = re.compile(r"[\\/](site|dist)-packages[\\/]|^<(?!ipython-input)")
 _CELL = re.compile(
     r"[\\/](cells|ipykernel_\d+)[\\/]|^<ipython-input"
 )  # a learner's, whatever called it
-_FRAME = re.compile(
+FRAME = re.compile(
     r'File "(?P<file>.+?)", line (?P<line>\d+)(, in (?P<name>.*))?(\n {4}(?P<source>\S.*))?'
 )
 
@@ -57,8 +57,12 @@ class Link(NamedTuple):
     stack: str
 
 
-def chain(error: BaseException) -> list[Link]:
-    """An exception and what it was caused by, outermost first; in the place of a group its leaf."""
+def chain(error: BaseException, *, implicit: bool = False) -> list[Link]:
+    """An exception and what it was caused by, outermost first; in the place of a group its leaf.
+
+    Args:
+        implicit: where nothing is named as its cause, what was being handled when it was raised.
+    """
     links: list[Link] = []
     seen: set[int] = set()
     following: BaseException | None = error
@@ -67,8 +71,17 @@ def chain(error: BaseException) -> list[Link]:
         links.append(_link(following))
         inner = links[-1].error
         following = inner.__cause__
-        if following is None and isinstance(inner, FailureError) and not inner.__suppress_context__:
+        meant = isinstance(inner, FailureError) and not inner.__suppress_context__
+        if following is None and (implicit or meant):
             following = inner.__context__
+    return links
+
+
+def chain_of(failure: Failure) -> list[Failure]:
+    """A failure as the server keeps it, and what it was caused by, outermost first."""
+    links = [failure]
+    while links[-1].HasField("cause"):
+        links.append(links[-1].cause)
     return links
 
 
@@ -121,7 +134,7 @@ def small_stack(stack: str, limit: int = STACKS) -> str:
     Args:
         limit: bytes.
     """
-    ours = [found for found in _FRAME.finditer(stack) if not _is_foreign(found["file"])]
+    ours = [found for found in FRAME.finditer(stack) if not _is_foreign(found["file"])]
     kept = ours[-FRAMES:]
     cells = [found for found in ours if _CELL.search(found["file"])]
     theirs = cells or [found for found in ours if not found["file"].startswith(_OWN)]
@@ -212,14 +225,11 @@ def _protos(link: Link, payload_converter: PayloadConverter) -> Iterator[Failure
         made = _Alone().convert(plain, payload_converter)
     if not (isinstance(error, FailureError) and error.failure):
         made.stack_trace = link.stack.encode("utf-8", "replace").decode()
-    whole: Failure | None = made
-    while whole is not None:
-        cause = whole.cause if whole.HasField("cause") else None
+    for whole in chain_of(made):
         alone = Failure()
         alone.CopyFrom(whole)
         alone.ClearField("cause")
         yield alone
-        whole = cause
 
 
 def _trim(failure: Failure, limit: int) -> None:

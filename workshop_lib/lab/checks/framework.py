@@ -45,7 +45,7 @@ from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.jupyter import progress
 from workshop_lib.lab.watching.cell_files import outdated
-from workshop_lib.lab.watching.explaining import SAME_RUN, causes, kind_and_message
+from workshop_lib.lab.watching.failures import SAME_RUN, root_cause
 from workshop_lib.lab.watching.waiting import GOES_ON
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import PROJECT_ROOT, get_settings
@@ -288,7 +288,7 @@ def _seen_in_temporal(error: BaseException) -> str:
         WorkflowQueryRejectedError: "the query was rejected",
         RPCError: "the server refused",
     }.get(type(error), "a step failed")
-    return f"{what} ({kind_and_message(causes(error)[-1])})"
+    return f"{what} ({root_cause(error)})"
 
 
 def _raised_by_learner(error: Exception, check_file: str) -> bool:

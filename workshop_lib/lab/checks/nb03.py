@@ -17,7 +17,7 @@ from workshop_lib.lab.history import LinkedRun, history_of
 from workshop_lib.lab.lessons.check_runs import AskPrice
 from workshop_lib.lab.other_side import linked_runs
 from workshop_lib.lab.server.namespaces import target_of
-from workshop_lib.lab.watching.handler_failures import first_failure
+from workshop_lib.lab.watching.listening import first_handler_failure
 from workshop_lib.lab.watching.waiting import result, watch
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.settings import get_settings
@@ -124,7 +124,7 @@ async def _unless_it_fails(answer: Awaitable[Any]) -> None:
     Raises:
         NotYet: a handler of this kernel has failed.
     """
-    with first_failure() as failing:
+    with first_handler_failure() as failing:
         asking = asyncio.ensure_future(answer)
         try:
             both: set[asyncio.Future[Any]] = {asking, failing}

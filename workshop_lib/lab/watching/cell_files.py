@@ -8,17 +8,15 @@ a module (`lab.workers.cells`).
 import linecache
 import re
 import sys
-import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.failures import FRAME, chain
 
 # Two underscores, so that a name with an underscore of its own cannot be mistaken for another's.
 _FILE = re.compile(r"(?P<name>[A-Za-z]\w*?)__(?P<digest>[0-9a-f]{12})\.py$")
-_FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
 class CellLine(NamedTuple):
@@ -95,31 +93,17 @@ def locate(filename: str, lineno: int) -> CellLine | None:
 def locate_in_stack(*stacks: str) -> CellLine | None:
     """The innermost cell line of a stack trace's text, from the first of the stacks that has one."""
     for stack in stacks:
-        frames = [locate(found["file"], int(found["line"])) for found in _FRAME.finditer(stack)]
-        if lines := [line for line in frames if line]:
-            return lines[-1]
+        for frame in reversed([*FRAME.finditer(stack)]):
+            if line := locate(frame["file"], int(frame["line"])):
+                return line
     return None
 
 
 def locate_in_exception(error: BaseException) -> CellLine | None:
     """The innermost cell line that an exception, or what caused it, passed through."""
-    for link in reversed(list(_causes(error))):
-        if isinstance(link, SyntaxError) and (
-            line := locate(link.filename or "", link.lineno or 0)
-        ):
+    for link in reversed(chain(error, implicit=True)):
+        wrong = link.error  # a line that is no Python is in no stack trace
+        line = isinstance(wrong, SyntaxError) and locate(wrong.filename or "", wrong.lineno or 0)
+        if line := line or locate_in_stack(link.stack):
             return line
-        frames = traceback.extract_tb(link.__traceback__)
-        lines = [locate(frame.filename, frame.lineno or 0) for frame in frames]
-        if found := [line for line in lines if line]:
-            return found[-1]
     return None
-
-
-def _causes(error: BaseException) -> Iterable[BaseException]:
-    """An exception and what it was raised from, outermost first."""
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__

@@ -18,6 +18,7 @@ from typing import Any
 from workshop_lib.lab.watching.cell_files import CellLine, locate, locate_in_stack
 from workshop_lib.temporal.failures import (
     ABOUT_COROUTINE,
+    FRAME,
     MISSING,
     chain,
     forgotten,
@@ -27,7 +28,6 @@ from workshop_lib.temporal.failures import (
 
 FRAMES = 4  # from the call of a coroutine function up to the first line of a learner's
 _NEVER = re.compile(r"coroutine '(?P<name>[^']+)' was never awaited")
-_MADE = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+)')
 _hooks: list[Callable[..., Any]] = []  # what ours stands in the place of
 _told: set[tuple[str, int]] = set()  # where coroutines were made that Python may yet complain about
 _NOWHERE = "", 0
@@ -76,7 +76,7 @@ def _in_words(message: Any, category: type[Warning], *where: Any, **more: Any) -
     if not found:
         _hooks[0](message, category, *where, **more)
         return
-    made = [(m["file"], int(m["line"])) for m in _MADE.finditer(str(message))]
+    made = [(m["file"], int(m["line"])) for m in FRAME.finditer(str(message))]
     place = next((one for one in reversed(made) if locate(*one)), _NOWHERE)
     if place in _told:
         _told.remove(place)

@@ -27,9 +27,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import identity_alive
-from workshop_lib.lab.watching.explaining import root_failure
+from workshop_lib.lab.watching.failures import root_failure
+from workshop_lib.lab.watching.listening import TaskFailure, last_task_failure
 from workshop_lib.lab.watching.queues import look_at_queue
-from workshop_lib.lab.watching.task_failures import TaskFailure, last_task_failure
 from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WORKFLOW, Kind, find_endpoint
 
 UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it

@@ -4,7 +4,7 @@ The server retries for ever what can still succeed: a workflow task whose code h
 keeps failing, a task in a queue that nobody polls. So while a cell waits, this module looks at the run once
 a second and says what is wrong, with the line of the cell. Giving up loses nothing: the run goes on.
 
-Left out: what is looked at (`lab.watching.pending`) and what the advice is (`lab.watching.explaining`).
+Left out: what is looked at (`lab.watching.pending`) and what the advice is (`lab.watching.failures`).
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.cell_files import locate_in_stack
-from workshop_lib.lab.watching.explaining import advice, failed_for_good, plain
+from workshop_lib.lab.watching.failures import advice, failed_for_good, plain
+from workshop_lib.lab.watching.listening import TaskFailure
 from workshop_lib.lab.watching.pending import Situation, look
-from workshop_lib.lab.watching.task_failures import TaskFailure
 
 T = TypeVar("T")
 _watched: ContextVar[bool] = ContextVar("watched", default=False)

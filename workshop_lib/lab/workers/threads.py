@@ -31,8 +31,8 @@ from workshop_lib.lab.registry import (
     stop_worker,
     unregister,
 )
-from workshop_lib.lab.watching import handler_failures, task_failures
-from workshop_lib.lab.watching.explaining import start_failure
+from workshop_lib.lab.watching import listening
+from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.forgotten import track, tracking_threads
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
@@ -64,8 +64,7 @@ class RunningWorker:
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
-        task_failures.listen()  # from here on, why its workflow tasks fail is known
-        handler_failures.listen()
+        listening.listen()  # from here on, why its workflow tasks and handlers fail is known
         self.spec = spec
         self.identity = identity(spec.name)
         self.started_at = 0.0

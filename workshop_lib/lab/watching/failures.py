@@ -1,11 +1,10 @@
-"""What to do about an error of workflow code, in a sentence or two.
+"""Why something failed, in a sentence or two, and what to do about it.
 
-Pure text: an error's class and message in, advice out. Left out: noticing that there is an error
-(`lab.watching.waiting`, `lab.workers.threads`).
+Pure text: an exception, or a failure as the server keeps it, in; words out. Left out: noticing that something
+fails (`listening` in this process, `pending` on the server) and waiting for it (`waiting`).
 """
 
 import re
-from collections.abc import Iterator
 
 from temporalio.api.failure.v1 import Failure
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
@@ -15,7 +14,7 @@ from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.cell_files import CellLine, locate_in_exception, locate_in_stack
-from workshop_lib.temporal.failures import ABOUT_COROUTINE, MISSING, chain
+from workshop_lib.temporal.failures import ABOUT_COROUTINE, MISSING, Link, chain, chain_of
 
 SAME_RUN = (
     "change the cell and run it again: its worker is restarted and this same run goes on, "
@@ -41,41 +40,43 @@ def advice(kind: str, message: str) -> str:
         kind: the exception's class name.
         message: what it says.
     """
+    refused = kind == "RestrictedWorkflowAccessError"
     if MISSING in message or ABOUT_COROUTINE.search(message):
-        return f"write `await` before the call whose result is used there. Then {SAME_RUN}"
-    if "TMPRL1100" in message:
+        first = "write `await` before the call whose result is used there"
+    elif "TMPRL1100" in message:
         return (
             "the changed code takes other steps than this run's history holds. Put the change behind "
             "`if workflow.patched('my-change'):` and run the cell again, or start a new run."
         )
-    if "TMPRL1101" in message:
-        return (
-            f"workflow code may not compute or block for seconds: an activity may. Then {SAME_RUN}"
-        )
-    if kind == "RestrictedWorkflowAccessError" and "urllib.request.Request" in message:
+    elif "TMPRL1101" in message:
+        first = "workflow code may not compute or block for seconds: an activity may"
+    elif refused and "urllib.request.Request" in message:
         # What the Agents SDK's import comes to where the plugin does not let it through.
         return (
             "a worker whose workflows use `agents` needs its plugin: `client_plugins=[agents_plugin]`."
             " Start it with that."
         )
-    if kind == "RestrictedWorkflowAccessError":
-        return f"use {alternative(message)}. Then {SAME_RUN}"
-    if kind in ("NameError", "UnboundLocalError"):
-        return (
+    elif refused:
+        first = f"use {alternative(message)}"
+    elif kind in ("NameError", "UnboundLocalError"):
+        first = (
             "a workflow cell is a module of its own and sees no variable of the notebook: import or "
-            f"define it in the cell. Then {SAME_RUN}"
+            "define it in the cell"
         )
-    return SAME_RUN
+    else:
+        return SAME_RUN
+    return f"{first}. Then {SAME_RUN}"
 
 
 def alternative(message: str) -> str:
     """What a workflow uses in place of what the sandbox refused, from the sandbox's message."""
     refused = message.removeprefix("Cannot access ").split(" ", 1)[0]
+    name = refused.removesuffix(".__call__")
     for parts, instead in ALTERNATIVES:
         if any(refused == part.rstrip(".") or refused.startswith(part) for part in parts):
-            return f"{instead}, in place of {refused.removesuffix('.__call__')}"
+            return f"{instead}, in place of {name}"
     return (
-        f"an activity for {refused.removesuffix('.__call__')}; or, for a library without side effects, "
+        f"an activity for {name}; or, for a library without side effects, "
         "import it in `with workflow.unsafe.imports_passed_through():`"
     )
 
@@ -90,21 +91,21 @@ def start_failure(name: str, error: BaseException) -> WorkshopError:
             f"Worker {name} did not start: there is no namespace {namespace[1]} on this server.",
             fix="run the first cell of the notebook again, or `workshop up`.",
         )
-    said = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
-    if isinstance(root, RestrictedWorkflowAccessError) or locate_in_exception(error):
-        line = locate_in_exception(error)
+    kind = type(root).__name__
+    words = f"{kind}: {root}" if str(root) else kind
+    line = locate_in_exception(error)
+    if line or isinstance(root, RestrictedWorkflowAccessError):
         where = f" In {line}" if line else ""
         return WorkshopError(
-            f"Worker {name} did not start.{where}\n{plain(said)}",
-            fix=advice(type(root).__name__, str(root)),
+            f"Worker {name} did not start.{where}\n{plain(words)}", fix=advice(kind, str(root))
         )
     if isinstance(error, TimeoutError):
-        said = "no answer from the server in time"
+        words = "no answer from the server in time"
     if isinstance(root, (RPCError, RuntimeError, TimeoutError)):
         fix = "run `workshop doctor`, or the first cell of the notebook again."
     else:
         fix = "change what the worker is given, and start it again."
-    return WorkshopError(f"Worker {name} did not start: {said}", fix=fix)
+    return WorkshopError(f"Worker {name} did not start: {words}", fix=fix)
 
 
 def plain(message: str) -> str:
@@ -116,60 +117,55 @@ def plain(message: str) -> str:
 
 def root_failure(failure: Failure) -> tuple[str, str, CellLine | None]:
     """Class, message and cell line of what is at the bottom of a failure as the server keeps it."""
-    links = [failure]
-    while links[-1].HasField("cause"):
-        links.append(links[-1].cause)
-    root = links[-1]
+    links = chain_of(failure)
     line = locate_in_stack(*(link.stack_trace for link in reversed(links)))
-    return root.application_failure_info.type, root.message, line
+    return links[-1].application_failure_info.type, links[-1].message, line
 
 
 def failed_for_good(error: WorkflowFailureError | WorkflowUpdateFailedError) -> str:
     """Why a workflow or an update failed: the steps down to the root cause, and its cell line."""
-    links = causes(error)
-    steps = [step for link in links if (step := _step(link))]
-    root = links[-1]
-    stacks = [
-        link.failure.stack_trace
-        for link in reversed(links)
-        if isinstance(link, FailureError) and link.failure
+    links = _below(error)
+    steps = [step for link in links if (step := _step(link.error))]
+    remote = [
+        link.error.failure for link in reversed(links) if isinstance(link.error, FailureError)
     ]
-    line = locate_in_stack(*stacks) or locate_in_exception(root)
-    said = kind_and_message(root)
-    return "\n".join(filter(None, [", ".join([*steps, said]), f"In {line}" if line else ""]))
+    line = locate_in_stack(*(failure.stack_trace for failure in remote if failure))
+    line = line or locate_in_exception(links[-1].error)
+    return ", ".join([*steps, _words(links[-1])]) + (f"\nIn {line}" if line else "")
 
 
-def causes(error: BaseException) -> list[BaseException]:
-    """A failure and what it was caused by, from the outside to the root; the outermost is left out."""
-    links = list(_causes(error)) or [error]
+def root_cause(error: BaseException) -> str:
+    """What was at the bottom of a failure, as in `ValueError: too small`."""
+    return _words(_below(error)[-1])
+
+
+def _below(error: BaseException) -> list[Link]:
+    """What a failure was caused by, from the outside to the root; itself where that is not known."""
+    links = chain(error)
+    links = links[1:] or links
     # A wait that is over cancels what it waited for; the TimeoutError above is what was raised.
     if [_kind(link) for link in links[-2:]] == ["TimeoutError", "CancelledError"]:
         links.pop()
     return links
 
 
-def kind_and_message(failure: BaseException) -> str:
-    """Its class and what it says, as in `ValueError: too small`; for remote ones, the class over there."""
-    message = chain(failure)[0].message
-    told = message not in ("", "Application error")  # as the SDK says where nothing was said
-    return f"{_kind(failure)}: {plain(message)}" if told else _kind(failure)
+def _words(link: Link) -> str:
+    """Its class and what it says; for remote ones, the class over there."""
+    says_nothing = link.message in (
+        "",
+        "Application error",
+    )  # as the SDK says where nothing was said
+    return _kind(link) if says_nothing else f"{_kind(link)}: {plain(link.message)}"
 
 
-def _kind(failure: BaseException) -> str:
-    remote = failure.type if isinstance(failure, ApplicationError) else None
-    return remote or chain(failure)[0].kind
+def _kind(link: Link) -> str:
+    remote = link.error.type if isinstance(link.error, ApplicationError) else None
+    return remote or link.kind
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    link = getattr(error, "cause", None)
-    while isinstance(link, BaseException):
-        yield link
-        link = getattr(link, "cause", None) or link.__cause__
-
-
-def _step(link: BaseException) -> str | None:
-    if isinstance(link, ActivityError):
-        return f"activity {link.activity_type}"
-    if isinstance(link, NexusOperationError):
-        return f"operation {link.operation} of endpoint {link.endpoint}"
+def _step(error: BaseException) -> str | None:
+    if isinstance(error, ActivityError):
+        return f"activity {error.activity_type}"
+    if isinstance(error, NexusOperationError):
+        return f"operation {error.operation} of endpoint {error.endpoint}"
     return None
