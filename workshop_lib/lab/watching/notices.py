@@ -26,9 +26,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.lab.watching.pending import look
 from workshop_lib.lab.watching.waiting import needs_a_person, say_once, watched
 
-FIRST = (
-    2.5  # seconds until a call's run is looked at: a task in its queue is called unserved after two
-)
+# Seconds until a call's run is looked at: a task in its queue is called unserved after two.
+FIRST = 2.5
 AGAIN = 2.0  # seconds until the next look
 LIMIT = 5.0  # seconds that a look may take
 
@@ -91,42 +90,38 @@ class _Noticing(OutboundInterceptor):
         Args:
             asks: the block wants an answer of the run's worker, whatever the run itself waits for.
         """
-        looking: list[asyncio.Task[None]] = []
-        loop, doors = asyncio.get_running_loop(), self._notices.in_front()
-        said = _said.get()
+        said, doors = _said.get(), self._notices.in_front()
         if said is None:
             _said.set(said := set())
-
-        def begin() -> None:
-            looking.append(loop.create_task(self._look(workflow_id, asks, doors, said)))
-
-        timer = None if watched() else loop.call_later(FIRST, begin)
+        looking = None
+        if not watched():
+            looking = asyncio.create_task(self._look(workflow_id, asks, doors, said))
         try:
             yield
             if asks:  # it was answered: the next time is another
                 said.clear()
         finally:
-            if timer:
-                timer.cancel()
-            for task in looking:
-                task.cancel()
+            if looking:
+                looking.cancel()
 
     async def _look(self, workflow_id: str, asks: bool, doors: bool, said: set[str]) -> None:
         handle = self._client.get_workflow_handle(workflow_id)
+        await asyncio.sleep(FIRST)
         while True:
+            notes: dict[str, str] = {}
             try:
                 async with asyncio.timeout(LIMIT):
-                    found = await look(self._client, workflow_id, doors=doors, asks=asks)
-                for key, text in found.troubles.items() if doors else ():
-                    say_once(text, key, said, self._notices.say)
-                if error := needs_a_person(handle, found):
-                    say_once(str(error), error.what, said, self._notices.say)
+                    situation = await look(self._client, workflow_id, doors=doors, asks=asks)
+                notes = situation.troubles if doors else {}
+                if error := needs_a_person(handle, situation):
+                    notes |= {error.what: str(error)}
             except TimeoutError:
-                say_once("the server does not answer", "server", said, self._notices.say)
+                notes = {"server": "the server does not answer"}
             except RPCError as error:
                 if error.status != RPCStatusCode.NOT_FOUND:
-                    text = f"the server does not answer: {error.message}"
-                    say_once(text, "server", said, self._notices.say)
+                    notes = {"server": f"the server does not answer: {error.message}"}
+            for key, text in notes.items():
+                say_once(text, key, said, self._notices.say)
             await asyncio.sleep(AGAIN)  # the server has no event for "nobody is there"
 
 

@@ -7,6 +7,7 @@ One look at a run gives a `Situation`: what is pending, in words, and what is wr
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,8 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import identity_alive
+from workshop_lib.lab.server.namespaces import known_endpoint
 from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.listening import TaskFailure, last_task_failure
 from workshop_lib.lab.watching.queues import look_at_queue
@@ -38,10 +39,15 @@ MANY_ATTEMPTS = 3  # an activity that has come to this attempt "keeps failing"
 UNANSWERED_AFTER = 3.0  # seconds after which the worker that took a workflow task may be gone
 LONG_PAUSE = 3.0  # and so does one whose next attempt is further off than this many seconds
 
+_TASK_STARTED = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
+_ACTIVITY_STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+_OPERATION_STARTED = PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED
+_OPERATION_BLOCKED = PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_BLOCKED
 
-@dataclass
+
+@dataclass(kw_only=True)
 class Situation:
-    """One look at a run.
+    """One look at a run, or at a part of it.
 
     Attributes:
         waits_for: what is pending, a phrase each.
@@ -59,10 +65,27 @@ class Situation:
     failing: str | None = None
     ended: bool = False
 
-    def keeps_failing(self, key: str, text: str) -> None:
-        """Note what fails each time it is tried."""
-        self.troubles[key] = text
-        self.failing = self.failing or text
+    @property
+    def lines(self) -> list[str]:
+        """All of it, a line each."""
+        lines = [f"waits for {what}" for what in self.waits_for] + [*self.troubles.values()]
+        if self.stuck:
+            lines.append(f"its workflow task fails: {self.stuck.message}")
+        if self.unserved:
+            lines.append("nobody polls {1} in {0}".format(*self.unserved))
+        return lines
+
+
+def _together(parts: Iterable[Situation], *, ended: bool) -> Situation:
+    """What parts come to; of what there can be one of only, the first part's."""
+    whole = Situation(ended=ended)
+    for part in parts:
+        whole.waits_for += part.waits_for
+        whole.troubles |= part.troubles
+        whole.stuck = whole.stuck or part.stuck
+        whole.unserved = whole.unserved or part.unserved
+        whole.failing = whole.failing or part.failing
+    return whole
 
 
 async def look(
@@ -87,28 +110,21 @@ async def look(
     described = await client.workflow_service.describe_workflow_execution(
         DescribeWorkflowExecutionRequest(namespace=client.namespace, execution=run)
     )
-    situation = Situation(ended=described.workflow_execution_info.HasField("close_time"))
-    now = _clock_of(described)
-    await _look_at_workflow_task(client, described, situation, now)
-    queue = described.workflow_execution_info.task_queue
-    if asks and not situation.ended:
-        situation.unserved = await _unserved(client, client.namespace, queue, WORKFLOW)
-    for activity in described.pending_activities:
-        await _look_at_activity(client, activity, situation, now)
+    info, now = described.workflow_execution_info, _clock_of(described)
+    ended = info.HasField("close_time")
+    parts = [await _workflow_task(client, described, now)]
+    if asks and not ended:
+        parts.append(Situation(unserved=await _unserved(client, info.task_queue, WORKFLOW)))
+    parts += [await _activity(client, activity, now) for activity in described.pending_activities]
     for operation in described.pending_nexus_operations:
-        _look_at_operation(operation, situation)
-        if doors and not situation.unserved:
+        parts.append(_operation(operation))
+        if doors:
             with contextlib.suppress(RPCError):  # this client may not look behind every door
-                situation.unserved = await _nobody_behind(client, operation, now)
+                parts.append(Situation(unserved=await _nobody_behind(client, operation, now)))
     for child in described.pending_children if depth else ():
-        situation.waits_for.append(f"child workflow {child.workflow_id}")
-        below = await look(client, child.workflow_id, child.run_id, depth - 1, doors=doors)
-        situation.stuck = situation.stuck or below.stuck
-        situation.unserved = situation.unserved or below.unserved
-        situation.failing = situation.failing or below.failing
-        situation.troubles |= below.troubles
-        situation.waits_for += below.waits_for
-    return situation
+        parts.append(Situation(waits_for=[f"child workflow {child.workflow_id}"]))
+        parts.append(await look(client, child.workflow_id, child.run_id, depth - 1, doors=doors))
+    return _together(parts, ended=ended)
 
 
 async def waits_for(
@@ -125,8 +141,8 @@ async def waits_for(
     while True:
         try:
             async with asyncio.timeout(5):
-                found = await look(handle._client, handle.id, handle.run_id or "")
-            lines = _said(found) or ["nothing is pending"]
+                situation = await look(handle._client, handle.id, handle.run_id or "")
+            lines = situation.lines or ["nothing is pending"]
         except TimeoutError:
             lines = ["the server has not said it yet"]
         except RPCError as error:
@@ -138,15 +154,6 @@ async def waits_for(
         await asyncio.sleep(0.2)  # the server has no event for what is pending
 
 
-def _said(found: Situation) -> list[str]:
-    lines = [f"waits for {what}" for what in found.waits_for] + [*found.troubles.values()]
-    if found.stuck:
-        lines.append(f"its workflow task fails: {found.stuck.message}")
-    if found.unserved:
-        lines.append("nobody polls {1} in {0}".format(*found.unserved))
-    return lines
-
-
 async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> str:
     """Where a Nexus endpoint leads, and whether a living worker polls there.
 
@@ -154,47 +161,40 @@ async def describe_endpoint(client: Client, name: str, timeout: float = 10) -> s
         WorkshopError: there is no such endpoint.
     """
     async with asyncio.timeout(timeout):
-        found = await find_endpoint(client, name)
-        if found is None:
-            raise WorkshopError(
-                f"There is no endpoint {name!r}.",
-                fix="`await lab.start()` makes the workshop's own.",
-            )
-        target = found.spec.target.worker
+        target = (await known_endpoint(client, name)).spec.target.worker
         queue = await look_at_queue(client, target.namespace, target.task_queue, NEXUS)
     who = f"polled by {', '.join(queue.living)}" if queue.living else "nobody polls there"
     return f"{name} → {target.namespace} / {target.task_queue} · {who}"
 
 
-async def _look_at_workflow_task(
-    client: Client, described: DescribeWorkflowExecutionResponse, situation: Situation, now: float
-) -> None:
+async def _workflow_task(
+    client: Client, described: DescribeWorkflowExecutionResponse, now: float
+) -> Situation:
     if not described.HasField("pending_workflow_task"):
-        return
-    task = described.pending_workflow_task
-    situation.waits_for.append(f"a workflow task, attempt {task.attempt}")
-    info = described.workflow_execution_info
-    started = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
-    if not started and _age(task.scheduled_time, now) > UNSERVED_AFTER:
-        place = client.namespace, info.task_queue
-        situation.unserved = await _unserved(client, *place, WORKFLOW)
-    if task.attempt > 1 and started and _age(task.started_time, now) > SETTLED:
-        failure = await last_task_failure(client, info.execution.workflow_id, info.execution.run_id)
-        situation.stuck = failure
-    if started and not situation.stuck and _age(task.started_time, now) > UNANSWERED_AFTER:
+        return Situation()
+    task, info = described.pending_workflow_task, described.workflow_execution_info
+    run = info.execution
+    situation = Situation(waits_for=[f"a workflow task, attempt {task.attempt}"])
+    if task.state != _TASK_STARTED:
+        if _age(task.scheduled_time, now) > UNSERVED_AFTER:
+            situation.unserved = await _unserved(client, info.task_queue, WORKFLOW)
+        return situation
+    since = _age(task.started_time, now)
+    if task.attempt > 1 and since > SETTLED:
+        situation.stuck = await last_task_failure(client, run.workflow_id, run.run_id)
+    if not situation.stuck and since > UNANSWERED_AFTER:
         # Who took it is not known; one that was stopped or killed in that moment never answers.
-        situation.troubles[f"task of {info.execution.run_id} unanswered"] = (
+        situation.troubles[f"task of {run.run_id} unanswered"] = (
             "a worker took the workflow task and has not answered; if it was stopped or killed meanwhile, "
             "the server gives the task to another one, ten seconds after the first took it"
         )
+    return situation
 
 
-async def _look_at_activity(
-    client: Client, activity: PendingActivityInfo, situation: Situation, now: float
-) -> None:
+async def _activity(client: Client, activity: PendingActivityInfo, now: float) -> Situation:
     name, queue = activity.activity_type.name, activity.activity_options.task_queue.name
-    situation.waits_for.append(f"activity {name}, attempt {activity.attempt}")
-    started = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+    situation = Situation(waits_for=[f"activity {name}, attempt {activity.attempt}"])
+    started = activity.state == _ACTIVITY_STARTED
     lost = started and not identity_alive(activity.last_worker_identity)
     next_in = -_age(activity.next_attempt_schedule_time, now) if not started else 0.0
     if lost:
@@ -203,40 +203,39 @@ async def _look_at_activity(
             "server gives it to another one when its timeout is over"
         )
     if queue and (lost or (not started and _age(activity.scheduled_time, now) > UNSERVED_AFTER)):
-        unserved = await _unserved(client, client.namespace, queue, ACTIVITY)
-        situation.unserved = unserved or situation.unserved
+        situation.unserved = await _unserved(client, queue, ACTIVITY)
     keeps_failing = activity.attempt >= MANY_ATTEMPTS or next_in > LONG_PAUSE
     if activity.HasField("last_failure") and activity.attempt > 1 and keeps_failing:
-        kind_of_error, message, line = root_failure(activity.last_failure)
+        kind, message, line = root_failure(activity.last_failure)
         most = f" of {activity.maximum_attempts}" if activity.maximum_attempts else ", no limit"
         soon = f"again in {next_in:.0f} s" if next_in >= 1 else "again now"
-        said = f"{kind_of_error}: {message}" if kind_of_error else message
         failed = _failed_attempts(activity.attempt - 1)
-        situation.keeps_failing(
-            activity.activity_id,
-            f"activity {name} keeps failing ({failed}{most}, {soon}): {said}"
-            + (f"\nIn {line}" if line else ""),
+        situation.failing = (
+            f"activity {name} keeps failing ({failed}{most}, {soon}): "
+            + (f"{kind}: {message}" if kind else message)
+            + (f"\nIn {line}" if line else "")
         )
+        situation.troubles[activity.activity_id] = situation.failing
+    return situation
 
 
-def _look_at_operation(operation: PendingNexusOperationInfo, situation: Situation) -> None:
+def _operation(operation: PendingNexusOperationInfo) -> Situation:
     name = f"Nexus operation {operation.operation} of endpoint {operation.endpoint}"
-    if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED:
-        situation.waits_for.append(f"{name}, which the other team has begun")
-        return
+    if operation.state == _OPERATION_STARTED:
+        return Situation(waits_for=[f"{name}, which the other team has begun"])
     # Unlike an activity's, its attempts are counted when they are over.
     failed = _failed_attempts(operation.attempt)
-    situation.waits_for.append(f"{name}, {failed}")
-    if operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_BLOCKED:
+    situation = Situation(waits_for=[f"{name}, {failed}"])
+    if operation.state == _OPERATION_BLOCKED:
         situation.troubles[f"{operation.operation_id} blocked"] = (
             f"{name} is held back for some seconds, as the server does after a row of failed attempts: "
             f"{operation.blocked_reason}"
         )
     elif operation.HasField("last_attempt_failure"):
         _, message, _ = root_failure(operation.last_attempt_failure)
-        situation.keeps_failing(
-            f"{operation.scheduled_event_id} failing", f"{name} keeps failing ({failed}): {message}"
-        )
+        situation.failing = f"{name} keeps failing ({failed}): {message}"
+        situation.troubles[f"{operation.scheduled_event_id} failing"] = situation.failing
+    return situation
 
 
 def _failed_attempts(count: int) -> str:
@@ -249,22 +248,21 @@ async def _nobody_behind(
     """Namespace and queue that an endpoint leads to, where nobody polls there."""
     if _age(operation.scheduled_time, now) <= UNSERVED_AFTER:
         return None
-    found = await find_endpoint(client, operation.endpoint)
-    target = found.spec.target.worker if found else None
+    endpoint = await find_endpoint(client, operation.endpoint)
+    target = endpoint.spec.target.worker if endpoint else None
     if not target or not target.namespace:
         return None
     # What has begun is a workflow; what has not waits for a handler.
-    begun = operation.state == PendingNexusOperationState.PENDING_NEXUS_OPERATION_STATE_STARTED
-    kind = WORKFLOW if begun else NEXUS
-    return await _unserved(client, target.namespace, target.task_queue, kind)
+    kind = WORKFLOW if operation.state == _OPERATION_STARTED else NEXUS
+    return await _unserved(client, target.task_queue, kind, target.namespace)
 
 
 async def _unserved(
-    client: Client, namespace: str, queue: str, kind: Kind
+    client: Client, queue: str, kind: Kind, namespace: str = ""
 ) -> tuple[str, str] | None:
     """A queue's namespace and name, where no living worker polls it."""
-    looked = await look_at_queue(client, namespace, queue, kind)
-    return None if looked.living else (namespace, queue)
+    looked = await look_at_queue(client, namespace or client.namespace, queue, kind)
+    return None if looked.living else (looked.namespace, queue)
 
 
 def _clock_of(described: DescribeWorkflowExecutionResponse) -> float:

@@ -10,16 +10,15 @@ Left out: what is looked at (`lab.watching.pending`) and what the advice is (`la
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.cell_files import locate_in_stack
 from workshop_lib.lab.watching.failures import advice, failed_for_good, plain
-from workshop_lib.lab.watching.listening import TaskFailure
 from workshop_lib.lab.watching.pending import Situation, look
 
 T = TypeVar("T")
@@ -108,22 +107,25 @@ async def watch(
                 raise _no_answer(handle, timeout, latest)
             # There is no event for "it is stuck": the server is asked, once a second.
             if looking is None and now() >= next_look:
-                looking = asyncio.create_task(
-                    look(handle._client, handle.id, handle.run_id or "", doors=True)
-                )
-                next_look = now() + LOOK_EVERY
+                asked = look(handle._client, handle.id, handle.run_id or "", doors=True)
+                looking, next_look = asyncio.create_task(asked), now() + LOOK_EVERY
             waited: set[asyncio.Future[Any]] = {awaited, *([looking] if looking else [])}
             await asyncio.wait(waited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-            if looking and looking.done() and not awaited.done():
-                latest = _seen(looking, said)
-                looking = None
-                if latest.failing and not patient:
-                    raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
-                seen = replace(latest, troubles={}) if quiet else latest
-                _judge(handle, seen, expect_no_worker, said)
-                if latest.ended and anew:
-                    awaited.cancel()
-                    awaited = asyncio.ensure_future(anew())
+            if looking is None or not looking.done() or awaited.done():
+                continue
+            latest, looking = _seen(looking, said), None
+            if latest.failing and not patient:
+                raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
+            for key, text in () if quiet else latest.troubles.items():
+                say_once(text, key, said)
+            error = needs_a_person(handle, latest)
+            if isinstance(error, NobodyPolls) and expect_no_worker:
+                say_once(f"{_nobody_polls(latest)} The run waits on the server.", "unserved", said)
+            elif error:
+                raise error
+            if latest.ended and anew:
+                awaited.cancel()
+                awaited = asyncio.ensure_future(anew())
         return awaited.result()
     except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
         title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
@@ -179,43 +181,29 @@ def watched() -> bool:
     return _watched.get()
 
 
-def needs_a_person(handle: WorkflowHandle[Any, Any], found: Situation) -> WorkshopError | None:
+def needs_a_person(
+    handle: WorkflowHandle[Any, Any], situation: Situation
+) -> StuckWorkflow | NobodyPolls | None:
     """What is wrong with a run that will not mend itself."""
-    if found.stuck:
-        return _stuck(handle, found.stuck)
-    if found.unserved:
+    if failure := situation.stuck:
+        kind = f"{failure.kind}: " if failure.kind else ""
+        line = locate_in_stack(failure.stack)
+        return StuckWorkflow(
+            f"Workflow {handle.id} is stuck, not failed: {kind}{plain(failure.message)}"
+            + (f"\nIn {line}" if line else ""),
+            fix=advice(failure.kind, failure.message),
+        )
+    if situation.unserved:
         return NobodyPolls(
-            f"{_nobody_polls(found)} Workflow {handle.id} waits there, and nothing is lost.",
+            f"{_nobody_polls(situation)} Workflow {handle.id} waits there, and nothing is lost.",
             fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
             "then wait again.",
         )
     return None
 
 
-def _judge(
-    handle: WorkflowHandle[Any, Any], found: Situation, expect_no_worker: bool, said: set[str]
-) -> None:
-    """Raise what needs a person; print, once each, what may mend itself."""
-    for key, text in found.troubles.items():
-        say_once(text, key, said)
-    error = needs_a_person(handle, found)
-    if isinstance(error, NobodyPolls) and expect_no_worker:
-        say_once(f"{_nobody_polls(found)} The run waits on the server.", "unserved", said)
-    elif error:
-        raise error from None
-
-
-def _nobody_polls(found: Situation) -> str:
-    return "Nobody polls task queue {1} in namespace {0}.".format(*(found.unserved or ("", "")))
-
-
-def _stuck(handle: WorkflowHandle[Any, Any], failure: TaskFailure) -> StuckWorkflow:
-    line = locate_in_stack(failure.stack)
-    kind = f"{failure.kind}: " if failure.kind else ""
-    what = f"Workflow {handle.id} is stuck, not failed: {kind}{plain(failure.message)}"
-    return StuckWorkflow(
-        f"{what}\nIn {line}" if line else what, fix=advice(failure.kind, failure.message)
-    )
+def _nobody_polls(situation: Situation) -> str:
+    return "Nobody polls task queue {1} in namespace {0}.".format(*(situation.unserved or ("", "")))
 
 
 def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation) -> NoAnswer:
@@ -232,7 +220,7 @@ def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situati
 
 
 def say_once(text: str, key: str, said: set[str], say: Callable[[str], object] = print) -> None:
-    """Say what has not been said under this key."""
+    """Say what has not been said under this key. Much of it is what others have written."""
     if key not in said:
         said.add(key)
-        say(text)
+        say(harmless.block(text))
