@@ -1,6 +1,7 @@
 """The doctor: each broken thing gives its line, and `fix` mends what can be mended."""
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -15,12 +16,13 @@ from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from workshop_lib.lab import doctor, doctor_machine, doctor_server, sandbox_probe
-from workshop_lib.lab.finding import Finding
+from workshop_lib.lab import doctor, doctor_machine
+from workshop_lib.lab.doctor_machine import Finding
 from workshop_lib.lab.server import dev_server, namespaces
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.watching.queues import look_at
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
+from workshop_lib.teams.finance import workflows
 from workshop_lib.temporal import connect
 from workshop_lib.temporal.lookup import find_endpoint
 
@@ -265,12 +267,12 @@ async def test_a_kernel_older_than_the_code(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def broken_probe(tmp_path: Path, patch: pytest.MonkeyPatch) -> type:
     """A workflow in a module that does at import what the sandbox forbids."""
-    source = Path(sandbox_probe.__file__).read_text()
+    source = inspect.getsource(workflows)
     (tmp_path / "broken_probe.py").write_text(source + "\nimport random\nrandom.random()\n")
     patch.syspath_prepend(str(tmp_path))
     import broken_probe
 
-    return broken_probe.SandboxProbe  # type: ignore[no-any-return]
+    return broken_probe.StockPriceWorkflow  # type: ignore[no-any-return]
 
 
 def test_a_module_that_the_sandbox_refuses(broken_probe: type) -> None:
@@ -324,7 +326,7 @@ def polling(client: Client, identity: str) -> Worker:
     return Worker(
         client,
         task_queue="orchestrator-task-queue",
-        workflows=[sandbox_probe.SandboxProbe],
+        workflows=[workflows.StockPriceWorkflow],
         identity=identity,
         graceful_shutdown_timeout=timedelta(0),
     )
@@ -351,7 +353,7 @@ async def workers_line(ready: Callable[[list[Finding]], bool]) -> list[Finding]:
 
 async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> None:
     await namespaces.ensure_namespaces(server.ensure_server())
-    patch.setattr(doctor_server, "newest_code", lambda: 0.0)
+    patch.setattr(doctor_machine, "newest_code", lambda: 0.0)
     assert the(await examined(), "workers").text == "none runs at the moment"
 
     gone = await asyncio.create_subprocess_exec("true")
@@ -371,10 +373,10 @@ async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> No
     async with polling(client, mine):
         (fine,) = await workers_line(lambda found: found[0].status == "OK")
         assert mine in fine.text  # one that lives makes the dead one harmless
-        patch.setattr(doctor_server, "newest_code", lambda: 2e10)
+        patch.setattr(doctor_machine, "newest_code", lambda: 2e10)
         (old,) = lines(await examined(), "workers")
         assert "was started before the code was last changed" in old.text
-        patch.setattr(doctor_server, "newest_code", lambda: 0.0)
+        patch.setattr(doctor_machine, "newest_code", lambda: 0.0)
         second = await connect.connect()
         async with polling(second, f"other@{os.getppid()}@{here}"):
             (two,) = await workers_line(lambda found: found[0].status == "WARN")

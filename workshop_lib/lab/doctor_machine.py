@@ -1,7 +1,7 @@
 """What the doctor looks at without a server: Python, packages, keys, folders, kernels, proxies.
 
-Each function returns findings and changes nothing, except `machine.state_folder` when it may. Left out: the
-server and what lives on it (`doctor_server`).
+A look yields findings and changes nothing, except `state_folder` when it may; a `WorkshopError` that it runs
+into is one, too. Left out: the server and what lives on it, and the report (`doctor`).
 """
 
 import asyncio
@@ -15,8 +15,10 @@ import sys
 import tempfile
 import tomllib
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from dotenv import dotenv_values
@@ -26,12 +28,10 @@ from temporalio import workflow
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from workshop_lib import settings as environment
-from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.finding import Finding, fail, ok, warn
-from workshop_lib.lab.sandbox_probe import SandboxProbe
 from workshop_lib.lab.server import dev_server
 from workshop_lib.machine.state_folder import made
 from workshop_lib.machine.surroundings import lacking, left_out
+from workshop_lib.teams.finance.workflows import StockPriceWorkflow
 from workshop_lib.temporal.worker import RESTRICTIONS
 
 PROJECT = "durable-agents-workshop"
@@ -44,28 +44,57 @@ KEY_BEGINNINGS = {
 }
 
 
-def python_version() -> list[Finding]:
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at and how it is.
+
+    Attributes:
+        name: of the look.
+        status: OK, WARN (the lab works, with a limit that the text names) or FAIL (something will not work).
+        text: one sentence for a person; never a secret.
+        repair: the command or change that repairs it; None where nothing is wrong.
+    """
+
+    name: str
+    status: Literal["OK", "WARN", "FAIL"]
+    text: str
+    repair: str | None = None
+
+
+def ok(text: str) -> Finding:
+    """All is right."""
+    return Finding("", "OK", text)
+
+
+def warn(text: str, repair: str) -> Finding:
+    """The lab works all the same."""
+    return Finding("", "WARN", text, repair)
+
+
+def fail(text: str, repair: str) -> Finding:
+    """Something will not work."""
+    return Finding("", "FAIL", text, repair)
+
+
+def python_version() -> Iterator[Finding]:
     """This Python against the project's range."""
     wanted = _project()["requires-python"]
     here = platform.python_version()
     if not SpecifierSet(wanted).contains(here, prereleases=True):
-        return [fail("Python", f"{here} is not in {wanted}", "uv sync --python 3.12")]
-    if missing := lacking():
+        yield fail(f"{here} is not in {wanted}", "uv sync --python 3.12")
+    elif missing := lacking():
         what = f"{here} ({sys.executable}) was built without {', '.join(missing)}"
-        return [fail("Python", what, "uv sync --python /usr/bin/python3, or another whole Python")]
-    return [ok("Python", f"{here} ({sys.executable})")]
+        yield fail(what, "uv sync --python /usr/bin/python3, or another whole Python")
+    else:
+        yield ok(f"{here} ({sys.executable})")
 
 
-def environment_variables() -> list[Finding]:
+def environment_variables() -> Iterator[Finding]:
     """What the environment says can be used by the clients that call models. No value is shown."""
-    findings = [
-        warn(
-            "environment",
-            f"{name} is left out: {reason}",
-            f"correct or unset {name}; nothing is lost by that for the offline model",
-        )
-        for name, reason in left_out().items()
-    ]
+    trouble = left_out()
+    for name, reason in trouble.items():
+        repair = f"correct or unset {name}; nothing is lost by that for the offline model"
+        yield warn(f"{name} is left out: {reason}", repair)
     try:  # what these two read is more than is known here
         import httpx  # LiteLLM's
         import httpx2
@@ -75,94 +104,80 @@ def environment_variables() -> list[Finding]:
     except Exception as error:
         suspects = sorted(n for n in os.environ if re.search(r"_PROXY$|^SSL|_BUNDLE$", n.upper()))
         names = ", ".join(suspects) or "a setting of this machine"
-        findings.append(
-            fail(
-                "environment",
-                f"no HTTP client can be made ({type(error).__name__}) because of one of: {names}",
-                f"unset {names}",
-            )
-        )
-    return findings or [ok("environment", "no variable is in the way")]
+        what = f"no HTTP client can be made ({type(error).__name__}) because of one of: {names}"
+        yield fail(what, f"unset {names}")
+    else:
+        if not trouble:
+            yield ok("no variable is in the way")
 
 
-def packages() -> list[Finding]:
+def packages() -> Iterator[Finding]:
     """The installed packages against the project's ranges: an update of the project may have moved them."""
-    wrong, count = [], 0
-    for line in _project()["dependencies"]:
-        wanted = Requirement(line)
-        if wanted.marker and not wanted.marker.evaluate():
-            continue
-        count += 1
-        try:
-            here = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{wanted.name} is missing")
-            continue
-        if not wanted.specifier.contains(here, prereleases=True):
-            wrong.append(f"{wanted.name} is {here}, wanted {wanted.specifier}")
+    wanted = [Requirement(line) for line in _project()["dependencies"]]
+    wanted = [package for package in wanted if not package.marker or package.marker.evaluate()]
+    wrong = [problem for package in wanted if (problem := _out_of_range(package))]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return [fail("packages", "; ".join(wrong[:3]) + more, "uv sync, then restart the kernel")]
-    return [ok("packages", f"all {count} are in their ranges")]
+        yield fail("; ".join(wrong[:3]) + more, "uv sync, then restart the kernel")
+    else:
+        yield ok(f"all {len(wanted)} are in their ranges")
 
 
-def temporal_cli() -> list[Finding]:
-    """The program that holds the dev server."""
+def _out_of_range(wanted: Requirement) -> str | None:
     try:
-        cli = dev_server.find_cli()
-        version = dev_server.server_version(cli)
-    except WorkshopError as error:
-        return [fail("temporal CLI", error.what, error.fix or "uv sync")]
+        here = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{wanted.name} is missing"
+    fits = wanted.specifier.contains(here, prereleases=True)
+    return None if fits else f"{wanted.name} is {here}, wanted {wanted.specifier}"
+
+
+def temporal_cli() -> Iterator[Finding]:
+    """The program that holds the dev server."""
+    cli = dev_server.find_cli()
+    version = dev_server.server_version(cli)
     if version is None:
-        return [warn("temporal CLI", f"{cli} does not say its version", "uv sync")]
-    return [ok("temporal CLI", f"server {version} ({cli})")]
+        yield warn(f"{cli} does not say its version", "uv sync")
+    else:
+        yield ok(f"server {version} ({cli})")
 
 
-def dotenv_file() -> list[Finding]:
+def dotenv_file() -> Iterator[Finding]:
     """`.env` can be read, where there is one."""
     path = environment.env_file()
     if not path.exists():
-        return [ok(".env", "none, which is fine: defaults and the offline model")]
-    try:
-        environment.get_settings()
-    except WorkshopError as error:
-        return [fail(".env", error.what, error.fix or f"correct {path}")]
-    return [ok(".env", f"read from {path}")]
+        yield ok("none, which is fine: defaults and the offline model")
+        return
+    environment.get_settings()
+    yield ok(f"read from {path}")
 
 
-def model() -> list[Finding]:
-    """Which model answers, and whether its key can be one. No part of a key is shown."""
-    findings = [_model_line()]
+def model() -> Iterator[Finding]:
+    """Which model answers."""
+    chosen = environment.get_settings()
+    choice = chosen.model
+    if not choice.offline:
+        yield ok(f"{choice.name} ({choice.why})")
+        return
+    text, wanted = f"offline model ({choice.why})", chosen.llm_model.strip()
+    if wanted in ("", "offline", environment.OFFLINE_MODEL):
+        yield ok(text)
+    else:
+        yield warn(text, f"put the key for {wanted} into .env, or remove LLM_MODEL there")
+
+
+def keys() -> Iterator[Finding]:
+    """Whether what is set as a provider's key can be one. No part of a key is shown."""
     in_file = dotenv_values(environment.env_file(), interpolate=False)
     for provider, (variable, _) in environment.PROVIDERS.items():
-        raw = os.environ.get(variable) or in_file.get(variable) or ""
         key = environment.provider_key(variable)
-        if key is None and raw:
-            findings.append(ok("key", f"{variable} is a placeholder, which counts as no key"))
+        if key is None and (os.environ.get(variable) or in_file.get(variable)):
+            yield ok(f"{variable} is a placeholder, which counts as no key")
         elif key is not None and not _looks_like_key(variable, key):
-            findings.append(
-                warn(
-                    "key",
-                    f"{variable} does not look like a key of {provider}",
-                    f"paste the whole key after {variable}= in .env, without quotes or spaces",
-                )
+            yield warn(
+                f"{variable} does not look like a key of {provider}",
+                f"paste the whole key after {variable}= in .env, without quotes or spaces",
             )
-    return findings
-
-
-def _model_line() -> Finding:
-    chosen = environment.get_settings()
-    try:
-        choice = chosen.model
-    except WorkshopError as error:
-        return fail("model", error.what, error.fix or "correct LLM_MODEL in .env")
-    if not choice.offline:
-        return ok("model", f"{choice.name} ({choice.why})")
-    text = f"offline model ({choice.why})"
-    wanted = chosen.llm_model.strip()
-    if wanted in ("", "offline", environment.OFFLINE_MODEL):
-        return ok("model", text)
-    return warn("model", text, f"put the key for {wanted} into .env, or remove LLM_MODEL there")
 
 
 def _looks_like_key(variable: str, key: str) -> bool:
@@ -174,7 +189,7 @@ def _looks_like_key(variable: str, key: str) -> bool:
     return fits == variable
 
 
-def state_folder(*, fix: bool = False) -> list[Finding]:
+def state_folder(*, fix: bool = False) -> Iterator[Finding]:
     """The state folder can be written, has room, and takes a write-ahead log."""
     folder = environment.get_settings().state_dir.absolute()
     elsewhere = "set WORKSHOP_STATE_DIR to a folder on a local disk that belongs to you"
@@ -187,47 +202,41 @@ def state_folder(*, fix: bool = False) -> list[Finding]:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        return [fail("state folder", f"{folder} cannot be written: {error.strerror}", elsewhere)]
+        yield fail(f"{folder} cannot be written: {error.strerror}", elsewhere)
+        return
     if shutil.disk_usage(there).free < ROOM:
-        return [warn("state folder", f"{folder}: less than 500 MB free", "workshop clean")]
-    if not dev_server.supports_wal(there):
-        return [
-            warn(
-                "state folder",
-                f"{folder} is on a file system without write-ahead logging: the server is half as fast",
-                elsewhere,
-            )
-        ]
-    if folder.exists() and folder.stat().st_mode & 0o077:
+        yield warn(f"{folder}: less than 500 MB free", "workshop clean")
+    elif not dev_server.supports_wal(there):
+        slow = "is on a file system without write-ahead logging: the server is half as fast"
+        yield warn(f"{folder} {slow}", elsewhere)
+    elif folder.exists() and folder.stat().st_mode & 0o077:
         text = f"{folder} is open to other users of this machine"
-        return [warn("state folder", text, f"workshop doctor --fix, or chmod 700 {folder}")]
-    return [ok("state folder", f"{folder}" + ("" if folder.exists() else " (made when needed)"))]
+        yield warn(text, f"workshop doctor --fix, or chmod 700 {folder}")
+    else:
+        yield ok(f"{folder}" + ("" if folder.exists() else " (made when needed)"))
 
 
-def proxies() -> list[Finding]:
+def proxies() -> Iterator[Finding]:
     """Proxy variables that would send a call to this machine out to the proxy."""
-    found = urllib.request.getproxies_environment()
-    swallow = {"http", "all", "grpc"} & found.keys()
-    if not swallow:
-        return [ok("proxy", "no proxy variable is in the way")]
+    swallow = {"http", "all", "grpc"} & urllib.request.getproxies_environment().keys()
     missing = [
         host
         for host in ("localhost", "127.0.0.1")
         if not urllib.request.proxy_bypass_environment(host)  # type: ignore[attr-defined]
     ]
-    if not missing:
-        return [ok("proxy", "NO_PROXY leaves this machine out")]
-    names = ", ".join(sorted(f"{scheme.upper()}_PROXY" for scheme in swallow))
-    return [
-        warn(
-            "proxy",
+    if not swallow:
+        yield ok("no proxy variable is in the way")
+    elif not missing:
+        yield ok("NO_PROXY leaves this machine out")
+    else:
+        names = ", ".join(sorted(f"{scheme.upper()}_PROXY" for scheme in swallow))
+        yield warn(
             f"{names} would also catch calls to {' and '.join(missing)}: MCP servers, the Web UI",
             "export NO_PROXY=localhost,127.0.0.1",
         )
-    ]
 
 
-def sandbox(probe: type = SandboxProbe) -> list[Finding]:
+def sandbox(probe: type = StockPriceWorkflow) -> Iterator[Finding]:
     """A workflow module loads in the sandbox, as every worker does with its workflows at the start."""
 
     async def load() -> None:  # the sandbox makes futures, which belong to a loop
@@ -238,51 +247,40 @@ def sandbox(probe: type = SandboxProbe) -> list[Finding]:
         asyncio.run(load())
     except Exception as error:
         cause: BaseException = error.__cause__ or error
-        return [
-            fail(
-                "sandbox",
-                f"a workflow module does not load: {type(cause).__name__}: {cause}",
-                "uv sync; rename any file of yours that is called like a Python module; restart the kernel",
-            )
-        ]
-    return [ok("sandbox", "a workflow module loads")]
-
-
-def kernel() -> list[Finding]:
-    """The notebook's kernel is this project's Python, and not older than the code."""
-    findings = [_kernel_spec()]
-    started = psutil.Process().create_time()
-    if "ipykernel" in sys.modules and started < newest_code():
-        findings.append(
-            warn("kernel", "it was started before the code was last changed", "restart the kernel")
+        yield fail(
+            f"a workflow module does not load: {type(cause).__name__}: {cause}",
+            "uv sync; rename any file of yours that is called like a Python module; restart the kernel",
         )
-    return findings
+    else:
+        yield ok("a workflow module loads")
 
 
-def _kernel_spec() -> Finding:
+def kernel() -> Iterator[Finding]:
+    """The notebook's kernel is this project's Python, and not older than the code."""
     from jupyter_core.paths import jupyter_path
 
-    for folder in jupyter_path("kernels"):
-        file = Path(folder, "python3", "kernel.json")
-        try:
-            program = str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, LookupError, TypeError):
-            program = ""
-        # A bare name is looked up by Jupyter, which puts its own Python first.
-        if program.startswith("python") or _same_environment(program):
-            break
-        return warn(
-            "kernel",
-            f"{file} shadows the project's kernel and starts {program or 'nothing'}",
+    specs = (Path(folder, "python3", "kernel.json") for folder in jupyter_path("kernels"))
+    first = next((file for file in specs if file.exists()), None)
+    program = _program_of(first) if first else "python"
+    # A bare name is looked up by Jupyter, which puts its own Python first.
+    ours = Path(program).parent.absolute() == Path(sys.executable).parent.absolute()
+    if ours or program.startswith("python"):
+        yield ok("`python3` is this project's Python")
+    else:
+        yield warn(
+            f"{first} shadows the project's kernel and starts {program or 'nothing'}",
             "start with `workshop`, which prefers the project's, or `jupyter kernelspec remove python3`",
         )
-    return ok("kernel", "`python3` is this project's Python")
+    if "ipykernel" in sys.modules and psutil.Process().create_time() < newest_code():
+        yield warn("it was started before the code was last changed", "restart the kernel")
 
 
-def _same_environment(program: str) -> bool:
-    return Path(program).parent.absolute() == Path(sys.executable).parent.absolute()
+def _program_of(spec: Path) -> str:
+    """What a kernel starts; empty where that cannot be read."""
+    try:
+        return str(json.loads(spec.read_text(encoding="utf-8"))["argv"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def newest_code() -> float:
@@ -297,8 +295,8 @@ def _project() -> dict[str, Any]:
         text = (environment.PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
         return dict(tomllib.loads(text)["project"])
     except (OSError, ValueError, KeyError):
-        said = importlib.metadata.metadata(PROJECT)
+        installed = importlib.metadata.metadata(PROJECT)
         return {
-            "requires-python": said["Requires-Python"] or ">=3.11",
+            "requires-python": installed["Requires-Python"] or ">=3.11",
             "dependencies": importlib.metadata.requires(PROJECT) or [],
         }
