@@ -421,7 +421,7 @@ async def test_an_operation_in_the_timeline_runs_from_its_scheduling_to_its_end(
 ) -> None:
     """One clock: it may not seem to be over before the workflow that it waits for."""
     await chat.send(TSLA)
-    bars = (await timeline(chat.handle)).bars
+    bars = (await timeline(chat.handle)).run.bars
     [operation] = [bar for bar in bars if bar.lane == NEXUS]
     [workflow] = [bar for bar in bars if bar.lane == TEAM and "in " in bar.detail]
     assert operation.started == operation.scheduled <= workflow.scheduled

@@ -172,7 +172,7 @@ def new_worker(client: Client, queue: str, name: str = "first") -> Worker:
 
 
 def bar_of(drawn: Timeline, name: str) -> Bar:
-    found = [bar for bar in drawn.bars if name in bar.label]
+    found = [bar for bar in drawn.run.bars if name in bar.label]
     assert len(found) == 1, f"{name}: {found}"
     return found[0]
 
@@ -229,7 +229,7 @@ async def test_everything_has_its_lane(
         await chat.signal(Conversation.end_chat)
         await chat.result()
     drawn = await timeline(chat)
-    lanes = {bar.name: bar.lane for bar in drawn.bars}
+    lanes = {bar.name: bar.lane for bar in drawn.run.bars}
     assert lanes == {
         "send_message": PEOPLE,
         "use_everything": PEOPLE,
@@ -238,9 +238,9 @@ async def test_everything_has_its_lane(
         "let the tea cool": TIMERS,
         "Shop.price": NEXUS,
     }
-    assert {bar.state for bar in drawn.bars} == {COMPLETED}
+    assert {bar.state for bar in drawn.run.bars} == {COMPLETED}
     assert drawn.run.status == COMPLETED
-    assert "signal end_chat" in [mark.name for mark in drawn.marks]
+    assert "signal end_chat" in [mark.name for mark in drawn.run.marks]
     assert not drawn.run.newcomers
 
     shelf = bar_of(drawn, "look_at_shelf")
@@ -271,7 +271,7 @@ async def test_what_others_typed_cannot_break_the_page(
     assert "&lt;script&gt;" in html
     assert "\x1b" not in html + str(drawn) and "\x00" not in html + str(drawn)
     assert any("<script>alert(1)</script>" in word for word in Page(drawn).words)
-    assert max(len(bar.detail) for bar in drawn.bars) <= 40
+    assert max(len(bar.detail) for bar in drawn.run.bars) <= 40
 
 
 async def test_the_picture_speaks_to_screen_readers(
@@ -287,7 +287,7 @@ async def test_the_picture_speaks_to_screen_readers(
     description = await chat.describe()
     address = run_url("http://localhost:8233", "default", chat.id, description.run_id)
     assert f'href="{address}"' in html
-    assert drawn._repr_mimebundle_() == {"text/plain": str(drawn), "text/html": html}
+    assert repr(drawn) == str(drawn)  # what Jupyter shows where it shows no HTML
 
 
 async def test_a_stopped_worker_leaves_a_gap_and_the_next_one_is_new(
@@ -295,16 +295,16 @@ async def test_a_stopped_worker_leaves_a_gap_and_the_next_one_is_new(
 ) -> None:
     async with new_worker(client, queue):
         await chat.execute_update(Conversation.send_message, "first")
-        assert not (await timeline(chat)).gaps
+        assert not (await timeline(chat)).run.gaps
     sent = asyncio.create_task(chat.execute_update(Conversation.send_message, "second"))
-    waiting = await until(chat, lambda drawn: drawn.gaps)
-    assert waiting.gaps[0].open
+    waiting = await until(chat, lambda drawn: drawn.run.gaps)
+    assert waiting.run.gaps[0].open
     assert "so far" in str(waiting)
     async with new_worker(client, queue, "second"):
         await sent
         drawn = await timeline(chat)
-    assert len(drawn.gaps) == 1
-    gap, second = drawn.gaps[0], bar_of(drawn, "plan_next_action “second”")
+    assert len(drawn.run.gaps) == 1
+    gap, second = drawn.run.gaps[0], bar_of(drawn, "plan_next_action “second”")
     assert not gap.open
     assert bar_of(drawn, "plan_next_action “first”").ended <= gap.start < gap.end  # type: ignore[operator]
     assert gap.end <= second.scheduled
@@ -319,7 +319,7 @@ async def test_an_activity_lost_with_its_worker(
 ) -> None:
     async with new_worker(client, queue):
         sent = asyncio.create_task(chat.execute_update(Conversation.outlive_a_worker))
-        await until(chat, lambda drawn: any(bar.name == "vanish_once" for bar in drawn.bars))
+        await until(chat, lambda drawn: any(bar.name == "vanish_once" for bar in drawn.run.bars))
         await asyncio.sleep(0.2)
     async with new_worker(client, queue, "second"):
         await sent
@@ -328,7 +328,7 @@ async def test_an_activity_lost_with_its_worker(
     lost = bar_of(drawn, "vanish_once")
     assert lost.attempt == 2 and "timeout" in lost.note.lower()
     assert [mark.name for mark in drawn.run.newcomers] == ["new worker second"]
-    assert [gap for gap in drawn.gaps if gap.end == pytest.approx(lost.started)]
+    assert [gap for gap in drawn.run.gaps if gap.end == pytest.approx(lost.started)]
 
 
 async def test_pending_attempts_and_failures(
@@ -338,11 +338,11 @@ async def test_pending_attempts_and_failures(
         await chat.start_update(
             Conversation.wait_for_the_shelf, wait_for_stage=WorkflowUpdateStage.ACCEPTED
         )
-        drawn = await until(chat, lambda d: any(bar.state == RETRYING for bar in d.bars))
+        drawn = await until(chat, lambda d: any(bar.state == RETRYING for bar in d.run.bars))
         shelf = bar_of(drawn, "look_at_shelf")
         assert (shelf.attempt, shelf.note) == (2, "the shelf is empty")
         assert bar_of(drawn, "wait_for_the_shelf").state == RUNNING
-        assert not drawn.gaps  # a worker is there: it is the shelf that is empty
+        assert not drawn.run.gaps  # a worker is there: it is the shelf that is empty
         assert "waiting to be tried again" in str(drawn)
         assert any("attempt 2 · retrying" in word for word in Page(drawn).words)
 
@@ -350,7 +350,7 @@ async def test_pending_attempts_and_failures(
             await chat.execute_update(Conversation.use_everything, 99)
         drawn = await timeline(chat)
         assert bar_of(drawn, "use_everything").state == FAILED
-        shelves = [bar for bar in drawn.bars if bar.name == "look_at_shelf"]
+        shelves = [bar for bar in drawn.run.bars if bar.name == "look_at_shelf"]
         assert (shelves[1].state, shelves[1].attempt) == (FAILED, 3)
         assert any("attempt 3 · failed" in word for word in Page(drawn).words)
 
@@ -366,7 +366,7 @@ async def test_a_bug_in_workflow_code_is_shown_until_it_is_fixed(
     Buggy.fixed = False
     async with new_worker(client, queue):
         handle = await client.start_workflow(Buggy.run, id=str(uuid.uuid4()), task_queue=queue)
-        drawn = await until(handle, lambda drawn: drawn.bars)  # type: ignore[arg-type]
+        drawn = await until(handle, lambda drawn: drawn.run.bars)  # type: ignore[arg-type]
         assert bar_of(drawn, "workflow task").state == RETRYING
         assert "keeps failing (a bug in workflow code)" in str(drawn)
         Buggy.fixed = True
@@ -387,7 +387,7 @@ async def test_of_a_long_run_the_last_turns_are_shown(
     whole = Timeline.from_events(events)
     assert not whole.run.cut
     short = Timeline.from_events(events, most_steps=6)
-    asked = [bar.detail for bar in short.bars if bar.lane == PEOPLE]
+    asked = [bar.detail for bar in short.run.bars if bar.lane == PEOPLE]
     assert 0 < len(asked) < 6 and asked[-1] == "“message 5”"
     assert f"the last {len(asked)} of 6 turns" in str(short)
     assert any("of 6 turns" in word for word in Page(short).words)

@@ -60,12 +60,10 @@ class LinkedRun:
 
     Attributes:
         operation: "FinanceService.stock_price".
-        request_id: the same for every try of the operation.
         events: the run's history, from its first event on; empty until it is fetched.
     """
 
     operation: str
-    request_id: str
     namespace: str
     workflow_id: str
     run_id: str
@@ -128,7 +126,6 @@ class History:
         reason: why it failed or was ended, in words.
         origin: the time of the first event, Unix seconds.
         end: when the run ended or was read, in seconds since the first event.
-        length: the number of events.
         steps: in the order in which they were scheduled.
     """
 
@@ -138,7 +135,6 @@ class History:
     reason: str = ""
     origin: float = 0.0
     end: float = 0.0
-    length: int = 0
     steps: list[Step] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Step]:
@@ -161,11 +157,6 @@ class History:
         A workflow task that timed out is no such evidence: a worker that is merely replaced leaves one, too.
         """
         return [step for step in self.activities if step.lost]
-
-    @property
-    def workers(self) -> list[str]:
-        """Identities of those who ran its workflow tasks, each once, in order."""
-        return list(dict.fromkeys(task.worker for task in self.of(TASK) if task.worker))
 
     @property
     def asked(self) -> int:
@@ -214,12 +205,10 @@ class _Reader:
     def __init__(self, events: list[HistoryEvent]) -> None:
         self.events = events
         origin = _unix(events[0].event_time) if events else 0.0
-        self.history = History(origin=origin, length=len(events))
+        self.history = History(origin=origin)
         self.by_event: dict[int, Step] = {}
         self.by_activity: dict[str, Step] = {}
-        self.for_updates: list[
-            Step
-        ] = []  # workflow tasks that nothing but an update can have caused
+        self.for_updates: list[Step] = []  # tasks that nothing but an update can have caused
         self.previous = ""  # the kind of the event before
 
     def read(
@@ -280,32 +269,25 @@ class _Reader:
                 seconds = a.start_to_fire_timeout.ToTimedelta().total_seconds()
                 return Step(kind=TIMER, name=f"timer of {seconds:g} s")
             case "workflow_execution_update_accepted":
-                request = a.accepted_request.input
                 # Nobody writes down when an update was sent; if it alone caused a task, that is when.
                 task = self.by_event.get(a.accepted_request_sequencing_event_id)
-                return Step(
-                    kind=UPDATE,
-                    name=request.name,
-                    input=_first(request.args.payloads),
-                    scheduled=task.scheduled if task and task in self.for_updates else 0.0,
-                    started=self._seconds(event.event_time),
-                )
+                step = Step(kind=UPDATE, name=a.accepted_request.input.name)
+                step.input = _first(a.accepted_request.input.args.payloads)
+                step.scheduled = task.scheduled if task and task in self.for_updates else 0.0
+                step.started = self._seconds(event.event_time)
+                return step
             case "workflow_execution_signaled":
                 value = _first(a.input.payloads)
                 return Step(kind=SIGNAL, name=a.signal_name, input=value, state=COMPLETED)
+            case "workflow_execution_cancel_requested":
+                return Step(kind=SIGNAL, name="cancel", state=COMPLETED)
             case "workflow_task_scheduled":
                 queue = a.task_queue.normal_name or a.task_queue.name
                 task = Step(kind=TASK, name=TASK, attempts=a.attempt, queue=queue)
                 if not self.previous.startswith(_TASK_CAUSES):
                     self.for_updates.append(task)
                 return task
-            case "workflow_execution_cancel_requested":
-                return Step(kind=SIGNAL, name="cancel", state=COMPLETED)
         return None
-
-    def _step(self, a: Any) -> Step | None:
-        numbers = (getattr(a, name, 0) for name in _REFERENCES)
-        return self.by_event.get(next((number for number in numbers if number), 0))
 
     def _start(self, event: HistoryEvent, a: Any, time: float) -> None:
         step = self.by_event.get(a.scheduled_event_id)
@@ -320,12 +302,13 @@ class _Reader:
             step.failed_with = a.last_failure.application_failure_info.type
         elif step.kind == OPERATION:
             step.links = [
-                LinkedRun(step.name, a.request_id, run.namespace, run.workflow_id, run.run_id)
+                LinkedRun(step.name, run.namespace, run.workflow_id, run.run_id)
                 for run in (link.workflow_event for link in event.links)
             ]
 
     def _close(self, kind: str, a: Any, time: float) -> None:
-        step = self._step(a)
+        numbers = (getattr(a, name, 0) for name in _REFERENCES)
+        step = self.by_event.get(next(filter(None, numbers), 0))
         if step is None:
             return
         step.ended, step.state = time, _CLOSED[kind]

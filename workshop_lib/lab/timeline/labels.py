@@ -11,6 +11,7 @@ from workshop_lib import harmless
 
 LABEL_LIMIT = 40  # characters of a message or of a tool's arguments
 NOTE_LIMIT = 100  # characters of an error
+MCP = "temporalio.mcp."  # how the names of an MCP server's activities begin
 
 
 def shorten(text: object, limit: int = LABEL_LIMIT) -> str:
@@ -18,11 +19,11 @@ def shorten(text: object, limit: int = LABEL_LIMIT) -> str:
     return harmless.line(text, limit)
 
 
-def step_name(name: str, mcp_prefix: str) -> str:
+def step_name(name: str) -> str:
     """The name of a step; MCP calls are named by server and call."""
-    if not name.startswith(mcp_prefix):
+    if not name.startswith(MCP):
         return name
-    server, _, call = name.removeprefix(mcp_prefix).rpartition(".")
+    server, _, call = name.removeprefix(MCP).rpartition(".")
     return f"{call} (MCP {server})"
 
 

@@ -23,25 +23,23 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.history import read_history
+from workshop_lib.lab.history import LinkedRun, read_history
 from workshop_lib.lab.other_side import follow
 from workshop_lib.lab.timeline.rows import html_page, text_form
-from workshop_lib.lab.timeline.run import Bar, Gap, Mark, Run, add_other_side, drawn_run
+from workshop_lib.lab.timeline.run import Run, add_other_side, drawn_run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timeline:
     """A run as a picture and as text. Jupyter shows the picture, `print` the text.
 
     Attributes:
         run: what the history says, read into bars, marks and gaps.
-        url: the run in the Web UI, or None.
-        others: runs of other teams, as words and address in the Web UI.
+        links: into the Web UI, as words and address.
     """
 
     run: Run
-    url: str | None = None
-    others: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_events(
@@ -50,10 +48,8 @@ class Timeline:
         *,
         describe: DescribeWorkflowExecutionResponse | None = None,
         now: float | None = None,
-        url: str | None = None,
         lanes: Mapping[str, str] | None = None,
         most_steps: int = 60,
-        gap: float = 0.5,
     ) -> "Timeline":
         """A timeline of a history that is at hand; nothing is fetched.
 
@@ -61,45 +57,19 @@ class Timeline:
             events: a run's history from its first event on.
             describe: the server's answer to a describe call, for what is pending.
             now: Unix seconds; where a run that is not over is drawn to.
-            url: the run in the Web UI.
             lanes: activity name or glob pattern → lane ("people", "model", "tools", "Nexus"), where
                 the built-in rules are wrong: by those, an activity calls the model if its name holds
                 "model", "plan", "llm" or "completion", and is a tool otherwise.
             most_steps: of a longer run only the last turns are drawn, and the picture says so.
-            gap: the shortest stretch without a worker that is shown, in seconds.
         """
         history = read_history(events, describe=describe, now=now)
-        return cls(drawn_run(history, lanes or {}, most_steps=most_steps, gap=gap), url)
+        return cls(drawn_run(history, lanes or {}, most_steps=most_steps))
 
-    @property
-    def bars(self) -> list[Bar]:
-        """Work that takes time, in the order it was scheduled."""
-        return sorted(self.run.bars, key=lambda bar: bar.scheduled)
-
-    @property
-    def marks(self) -> list[Mark]:
-        """Signals, workflow tasks and the end of the run."""
-        return self.run.marks
-
-    @property
-    def gaps(self) -> list[Gap]:
-        """Stretches in which work was due and no worker did any."""
-        return self.run.gaps
-
-    @staticmethod
-    def run_url(ui_url: str, namespace: str, workflow_id: str, run_id: str) -> str:
-        """The address of one run's history in the Web UI."""
-        return run_url(ui_url, namespace, workflow_id, run_id)
-
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return text_form(self.run)
 
     def _repr_html_(self) -> str:
-        own = [("Open this run in the Web UI", self.url)] if self.url else []
-        return html_page(self.run, [*own, *self.others])
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": self._repr_html_()}
+        return html_page(self.run, self.links)
 
 
 async def timeline(
@@ -136,24 +106,21 @@ async def timeline(
                 fix="run the cell that starts it again: a new server knows no old runs.",
             ) from None
         raise _unreachable(handle.id, f"({error.status.name.lower()})") from None
-    url = None
-    if ui_url:
-        url = run_url(ui_url, description.namespace, description.id, description.run_id)
     drawn = Timeline.from_events(
-        history.events,
-        describe=description.raw_description,
-        now=time.time(),
-        url=url,
-        lanes=lanes,
+        history.events, describe=description.raw_description, now=time.time(), lanes=lanes
     )
-    others = []
+    here = LinkedRun("", description.namespace, description.id, description.run_id)
+    links = {"Open this run in the Web UI": here}
     for other in linked:
         add_other_side(drawn.run, other.namespace, other.events)
-        if ui_url:
-            address = run_url(ui_url, other.namespace, other.workflow_id, other.run_id)
-            words = harmless.line(f"The other side: {other.workflow_id} in {other.namespace}")
-            others.append((words, address))
-    return replace(drawn, others=tuple(others))
+        links[f"The other side: {other.workflow_id} in {other.namespace}"] = other
+    if not ui_url:
+        return drawn
+    addresses = [
+        (harmless.line(words), run_url(ui_url, run.namespace, run.workflow_id, run.run_id))
+        for words, run in links.items()
+    ]
+    return replace(drawn, links=tuple(addresses))
 
 
 def run_url(ui_url: str, namespace: str, workflow_id: str, run_id: str) -> str:

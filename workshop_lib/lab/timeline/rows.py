@@ -9,8 +9,8 @@ JupyterLab's theme, and nothing is told by colour alone. Left out: any script. D
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
+from operator import itemgetter
 from pathlib import Path
 
 from workshop_lib.lab.history import COMPLETED, RETRYING, RUNNING, UNFINISHED, WAITING
@@ -27,7 +27,6 @@ from workshop_lib.lab.timeline.run import (
     WORKFLOW,
     Bar,
     Gap,
-    Mark,
     Run,
 )
 
@@ -127,8 +126,8 @@ def text_form(run: Run) -> str:
     return "\n".join([headline(run), *rows])
 
 
-def _verdict(bar: Bar, end: float) -> str:
-    """The same in a few words, for the end of a row."""
+def _words(bar: Bar, end: float) -> tuple[str, str]:
+    """How a bar went: in a few words, for the end of a row, and in all of them."""
     since = bar.scheduled if bar.started is None else bar.started
     words = [duration((end if bar.ended is None else bar.ended) - since)]
     if bar.attempt > 1:
@@ -137,7 +136,7 @@ def _verdict(bar: Bar, end: float) -> str:
         words.append("keeps failing")
     elif bar.state != COMPLETED:
         words.append("still running" if bar.state == RUNNING else bar.state)
-    return " · ".join(words)
+    return " · ".join(words), outcome(bar, end)
 
 
 # --- the time axis ----------------------------------------------------------------------------------
@@ -199,52 +198,60 @@ def _shortened(idle: float, busy: float) -> float:
 # --- the rows ---------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class _Row:
-    time: float
-    lane: str
-    colour: str
-    what: str
-    track: str  # HTML
-    verdict: str = ""
-    tooltip: str = ""
-
-    def html(self, number: int) -> str:
-        tip = escape(f"{self.what} {self.tooltip or self.verdict}".strip())
-        at = f'title="{tip}" style="grid-row:{number};--c:{COLOURS[self.colour]}'
-        return (
-            f'<span class="wt-lane" {at}">{escape(self.lane)}</span>'
-            f'<span {at}">{escape(self.what)}</span>'
-            f'<div class="wt-track" aria-hidden="true" {at};grid-column:3">{self.track}</div>'
-            f'<span class="wt-end" {at};grid-column:4">{escape(self.verdict)}</span>'
-        )
-
-
 def _grid(run: Run) -> Iterator[str]:
     axis = _Axis(run)
-    flags = [_gap_row(axis, gap) for gap in run.gaps]
-    flags += [_newcomer_row(axis, mark) for mark in run.newcomers]
-    rows = [_bar_row(axis, bar, run.end) for bar in run.bars]
-    rows += [_signal_row(axis, mark) for mark in run.marks if mark.lane == PEOPLE]
-    for some in (flags, rows):
-        some.sort(key=lambda row: row.time)
-    rows = [*flags, *rows, _workflow_row(axis, run)]
-    bands = "".join(_bands(axis, run))
+    # When, and the cells of a row: lane, what, track, verdict, tooltip.
+    flags = [
+        (gap.start, ("worker", "", _gap_track(axis, gap), "", gap_text(gap))) for gap in run.gaps
+    ] + [
+        (mark.time, ("worker", "", _label(axis.at(mark.time), mark.name), "", mark.name))
+        for mark in run.newcomers
+    ]
+    steps = [
+        (
+            bar.scheduled,
+            (bar.lane, bar.label, _bar_track(axis, bar, run.end), *_words(bar, run.end)),
+        )
+        for bar in run.bars
+    ] + [
+        (mark.time, (PEOPLE, mark.name, _piece("mark", axis.at(mark.time)), "", ""))
+        for mark in run.marks
+        if mark.lane == PEOPLE
+    ]
+    tasks = [mark for mark in run.marks if mark.lane == WORKFLOW]
+    ticks = "".join(
+        _piece(f"{'mark' if m.name else 'tick'}{' bad' * m.bad}", axis.at(m.time), tip=m.name)
+        for m in tasks
+    )
+    verdict = "; ".join(dict.fromkeys(mark.name for mark in tasks if mark.name))
+    rows = [cells for some in (flags, steps) for _, cells in sorted(some, key=itemgetter(0))]
+    rows.append((WORKFLOW, "tasks", ticks, verdict, ""))
     last = len(rows) + 1
+    bands = "".join(_piece("gap", axis.at(gap.start), axis.at(gap.end)) for gap in run.gaps)
+    bands += "".join(_piece("new", axis.at(mark.time)) for mark in run.newcomers)
     yield f'<div class="wt-bands" aria-hidden="true" style="grid-area:1/3/{last}/4">{bands}</div>'
-    for number, row in enumerate(rows, start=1):
-        yield row.html(number)
+    for number, cells in enumerate(rows, start=1):
+        yield _row(number, *cells)
     labels = "".join(_label(place, words) for place, words in axis.labels())
     yield f'<div class="wt-track wt-axis" style="grid-area:{last}/3">{labels}</div>'
 
 
-def _bands(axis: _Axis, run: Run) -> Iterator[str]:
-    """What goes through all rows: stretches without a worker, and new workers."""
-    for gap in run.gaps:
-        left = axis.at(gap.start)
-        yield f'<i class="gap" style="left:{left:.2f}%;width:{axis.at(gap.end) - left:.2f}%"></i>'
-    for mark in run.newcomers:
-        yield f'<i class="new" style="left:{axis.at(mark.time):.2f}%"></i>'
+def _row(number: int, lane: str, what: str, track: str, verdict: str, tooltip: str) -> str:
+    tip = escape(f"{what} {tooltip or verdict}".strip())
+    at = f'title="{tip}" style="grid-row:{number};--c:{COLOURS.get(lane, COLOURS[WORKFLOW])}'
+    return (
+        f'<span class="wt-lane" {at}">{escape(lane)}</span>'
+        f'<span {at}">{escape(what)}</span>'
+        f'<div class="wt-track" aria-hidden="true" {at};grid-column:3">{track}</div>'
+        f'<span class="wt-end" {at};grid-column:4">{escape(verdict)}</span>'
+    )
+
+
+def _piece(look: str, left: float, right: float | None = None, tip: str = "") -> str:
+    """Something on a track: from one place to another, or at one."""
+    width = "" if right is None else f";width:{right - left:.2f}%"
+    title = f' title="{escape(tip)}"' if tip else ""
+    return f'<i class="{look}"{title} style="left:{left:.2f}%{width}"></i>'
 
 
 def _label(place: float, words: str) -> str:
@@ -252,52 +259,17 @@ def _label(place: float, words: str) -> str:
     return f'<b style="{side}">{escape(words)}</b>'
 
 
-def _gap_row(axis: _Axis, gap: Gap) -> _Row:
-    left, right, words = axis.at(gap.start), axis.at(gap.end), gap_text(gap)
-    track = _label(left if left < 60 else right, words)
-    return _Row(time=gap.start, lane="worker", colour=WORKFLOW, what="", track=track, tooltip=words)
+def _gap_track(axis: _Axis, gap: Gap) -> str:
+    left = axis.at(gap.start)
+    return _label(left if left < 60 else axis.at(gap.end), gap_text(gap))
 
 
-def _newcomer_row(axis: _Axis, mark: Mark) -> _Row:
-    track = _label(axis.at(mark.time), mark.name)
-    lane = "worker"
-    return _Row(time=mark.time, lane=lane, colour=WORKFLOW, what="", track=track, tooltip=mark.name)
-
-
-def _signal_row(axis: _Axis, mark: Mark) -> _Row:
-    track = f'<i class="mark" style="left:{axis.at(mark.time):.2f}%"></i>'
-    return _Row(time=mark.time, lane=PEOPLE, colour=PEOPLE, what=mark.name, track=track)
-
-
-def _workflow_row(axis: _Axis, run: Run) -> _Row:
-    marks = [mark for mark in run.marks if mark.lane == WORKFLOW]
-    track = "".join(
-        f'<i class="{"mark" if mark.name else "tick"}{" bad" * mark.bad}" title="{escape(mark.name)}" '
-        f'style="left:{axis.at(mark.time):.2f}%"></i>'
-        for mark in marks
-    )
-    words = "; ".join(dict.fromkeys(mark.name for mark in marks if mark.name))
-    lane = WORKFLOW
-    return _Row(time=run.end, lane=lane, colour=lane, what="tasks", track=track, verdict=words)
-
-
-def _bar_row(axis: _Axis, bar: Bar, end: float) -> _Row:
+def _bar_track(axis: _Axis, bar: Bar, end: float) -> str:
     left, right = axis.at(bar.scheduled), axis.at(end if bar.ended is None else bar.ended)
     begun = right if bar.started is None else axis.at(bar.started)
     bad = bar.state in BAD_STATES or bar.lane == WORKFLOW
-    track = ""
-    if begun - left > 0.2:
-        track += f'<i class="wait" style="left:{left:.2f}%;width:{begun - left:.2f}%"></i>'
+    track = _piece("wait", left, begun) if begun - left > 0.2 else ""
     if bar.started is not None or bad:
-        start = left if bar.started is None else begun
         look = "bad" * bad + " open" * (bar.ended is None)
-        track += f'<i class="{look}" style="left:{start:.2f}%;width:{right - start:.2f}%"></i>'
-    return _Row(
-        time=bar.scheduled,
-        lane=bar.lane,
-        colour=bar.lane,
-        what=bar.label,
-        track=track,
-        verdict=_verdict(bar, end),
-        tooltip=outcome(bar, end),
-    )
+        track += _piece(look, left if bar.started is None else begun, right)
+    return track

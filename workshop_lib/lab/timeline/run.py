@@ -28,7 +28,7 @@ from workshop_lib.lab.history import (
     Step,
     read_history,
 )
-from workshop_lib.lab.timeline.labels import NOTE_LIMIT, detail_of, shorten, step_name
+from workshop_lib.lab.timeline.labels import MCP, NOTE_LIMIT, detail_of, shorten, step_name
 
 PEOPLE, MODEL, TOOLS, NEXUS, TEAM = "people", "model", "tools", "Nexus", "other side"
 TIMERS, WORKFLOW = "timers", "workflow"
@@ -39,7 +39,7 @@ MODEL_NAMES = (
     *("*model*", "*plan*", "*llm*", "*completion*"),
     *("detect_*", "analyze_*", "write_report"),
 )
-MCP_PREFIX = "temporalio.mcp."
+SHORTEST_GAP = 0.5  # seconds without a worker that are shown
 BAD_STATES = (FAILED, TIMED_OUT, CANCELLED, RETRYING, UNFINISHED)
 _LANE_OF = {UPDATE: PEOPLE, OPERATION: NEXUS, TIMER: TIMERS}
 Stretch = tuple[float, float]  # from, to
@@ -116,15 +116,12 @@ class Run:
     newcomers: list[Mark] = field(default_factory=list)
 
 
-def drawn_run(
-    history: History, lanes: Mapping[str, str], *, most_steps: int = 60, gap: float = 0.5
-) -> Run:
+def drawn_run(history: History, lanes: Mapping[str, str], *, most_steps: int) -> Run:
     """What is drawn of a history.
 
     Args:
         lanes: activity name or glob pattern → lane, looked up before the built-in rules.
         most_steps: of a longer run only the last turns are kept.
-        gap: the shortest stretch without a worker that counts, in seconds.
     """
     run = Run(
         workflow_type=shorten(history.workflow_type),
@@ -144,7 +141,7 @@ def drawn_run(
     run.gaps = [
         Gap(start=start, end=end, open=history.status == RUNNING and end >= run.end)
         for start, end in _less(_due(run, tasks), _busy(run, tasks))
-        if end - start >= gap
+        if end - start >= SHORTEST_GAP
     ]
     _keep_last_turns(run, most_steps)
     return run
@@ -175,7 +172,7 @@ def _bar(step: Step, lanes: Mapping[str, str]) -> Bar:
     named = step.kind == TIMER and step.summary
     return Bar(
         lane=_LANE_OF.get(step.kind) or _activity_lane(step.name, lanes),
-        name=shorten(step.summary if named else step_name(step.name, MCP_PREFIX), 60),
+        name=shorten(step.summary if named else step_name(step.name), 60),
         detail="" if named else shorten(step.summary) or detail_of(step.input),
         scheduled=step.scheduled,
         started=step.scheduled if at_once else step.started,
@@ -191,7 +188,7 @@ def _activity_lane(name: str, lanes: Mapping[str, str]) -> str:
         if fnmatchcase(name, pattern):
             return lane
     calls_model = any(fnmatchcase(name.lower(), pattern) for pattern in MODEL_NAMES)
-    return MODEL if calls_model and not name.startswith(MCP_PREFIX) else TOOLS
+    return MODEL if calls_model and not name.startswith(MCP) else TOOLS
 
 
 def _pairs(tasks: list[Step]) -> Iterable[tuple[Step, Step | None]]:
@@ -312,7 +309,7 @@ def _keep_last_turns(run: Run, most_steps: int) -> None:
     total = len(run.bars)
     if total <= most_steps:
         return
-    oldest = run.bars[total - most_steps].scheduled
+    oldest = run.bars[-most_steps].scheduled
     turns = [bar.scheduled for bar in run.bars if bar.lane == PEOPLE]
     kept = [turn for turn in turns if turn >= oldest]
     run.since = kept[0] if kept else oldest
