@@ -91,8 +91,8 @@ def begin() -> None:
         else:  # what is no text is refused where it is used, in words
             stream.reconfigure(errors="surrogateescape")
     sys.excepthook = _ended_by
-    sys.unraisablehook = lambda found: _log(found.exc_value)
-    threading.excepthook = lambda found: _log(found.exc_value)
+    sys.unraisablehook = lambda found: log_error(found.exc_value)
+    threading.excepthook = lambda found: log_error(found.exc_value)
     assert logging.lastResort is not None
     logging.lastResort.setFormatter(_LogLine())
 
@@ -135,7 +135,7 @@ def in_words(error: BaseException) -> WorkshopError:
         error = error.exceptions[0]
     if isinstance(error, WorkshopError):
         return error
-    log = _log(error)
+    log = log_error(error)
     details = f" Details: {log}" if log else ""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     for kind, what, fix in _WORDS:
@@ -176,7 +176,7 @@ def _text(error: Any) -> str:
     return harmless.line(getattr(error, "reason", None) or error, 300)
 
 
-def _log(error: BaseException | None) -> Path | None:
+def log_error(error: BaseException | None) -> Path | None:
     """Append a traceback to the log. Returns its path, or None where it cannot be written."""
     if error is None or isinstance(error, KeyboardInterrupt):
         return None
@@ -201,7 +201,7 @@ class _LogLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info:
-            _log(record.exc_info[1])
+            log_error(record.exc_info[1])
         words = record.getMessage().strip()
         if words.startswith("Traceback "):  # the web server's way
             words = words.splitlines()[-1]

@@ -20,10 +20,10 @@ from workshop_lib.settings import PROJECT_ROOT
 
 # What a lesson leaves in the state folder, without the seconds that a server takes.
 LESSON = """
+from workshop_lib import edge
 from workshop_lib.lab.jupyter import progress
 from workshop_lib.lab.lessons import shelf
 from workshop_lib.lab.workers import cells
-from workshop_lib.lab.checks import framework
 from workshop_lib.llm.offline import faults
 from workshop_lib.repair import notify, reports, states, store
 
@@ -31,7 +31,7 @@ progress.record("00", "greeting", True)
 shelf.reset_shelf()
 cells.load_cell("greeting", "x = 1")
 faults._file_index("seven")
-framework._log_crash(framework.CheckInfo("x", "00", "", "", 1.0, ""), ValueError("x"))
+edge.log_error(ValueError("x"))
 reports._save(reports.SaveReport(scope="a/b", kind="planning", markdown="# Report"))
 notice = states.Notice(source="me", state="FAILED", summary="done")
 notify._write(notify.Notification(scope="a/b", notice=notice))
@@ -123,7 +123,7 @@ def test_links_are_not_followed(workshop: Workshop, tmp_path: Path) -> None:
     elsewhere.mkdir()
     (elsewhere / "server.log").write_text("mine")
     in_state(workshop)
-    (workshop.state / "logs" / "checks.log").unlink()
+    (workshop.state / "logs" / "errors.log").unlink()
     (workshop.state / "logs").rmdir()
     (workshop.state / "logs").symlink_to(elsewhere)
     (workshop.state / "cells" / "there").symlink_to(elsewhere)

@@ -19,14 +19,12 @@ Left out: what is checked, and where progress is kept (`lab.jupyter.progress`).
 import asyncio
 import functools
 import inspect
-import logging
 import re
 import sys
 import sysconfig
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
@@ -42,16 +40,14 @@ from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
 from workshop_lib import harmless
+from workshop_lib.edge import log_error
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.jupyter import progress
 from workshop_lib.lab.watching.cell_files import outdated
 from workshop_lib.lab.watching.failures import SAME_RUN, root_cause
 from workshop_lib.lab.watching.waiting import GOES_ON
-from workshop_lib.machine import state_folder
-from workshop_lib.settings import PROJECT_ROOT, get_settings
+from workshop_lib.settings import PROJECT_ROOT
 from workshop_lib.temporal.failures import chain
-
-logger = logging.getLogger(__name__)
 
 MAX_LINE = 400  # characters of one of the three lines
 SAY_AFTER = 4.0  # seconds after which a check that has not announced it says that it takes its time
@@ -177,18 +173,6 @@ def all_checks(module: ModuleType) -> dict[str, Callable[..., Awaitable[None]]]:
     }
 
 
-def check_info(function: Callable[..., Any]) -> CheckInfo:
-    """What a check says about itself.
-
-    Raises:
-        TypeError: the function is not a check.
-    """
-    info = getattr(function, "check_info", None)
-    if not isinstance(info, CheckInfo):
-        raise TypeError(f"{function!r} lacks its @check decorator")
-    return info
-
-
 def plain(said: T) -> T:
     """What a learner's function has returned, where nothing is to be awaited.
 
@@ -245,8 +229,9 @@ async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any
             raise not_met(f"no answer within {info.timeout:g} seconds") from error
         saw = _seen(error, body.func.__code__.co_filename)
         if saw is None:
-            log = _log_crash(info, error)
-            saw = f"{STOPPED} {type(error).__name__}: {error} (full text in {log})"
+            log = log_error(error)
+            where = f" (full text in {log})" if log else ""
+            saw = f"{STOPPED} {type(error).__name__}: {error}{where}"
         raise not_met(saw, AWAIT_IT if _NOT_AWAITED.search(str(error)) else None) from error
     finally:
         later.cancel()
@@ -311,18 +296,3 @@ def _is_learners(filename: str) -> bool:
         Path(sysconfig.get_path("purelib")),
     )
     return not any(path.is_relative_to(folder.resolve()) for folder in folders)
-
-
-def _log_crash(info: CheckInfo, error: Exception) -> Path:
-    """Append the full traceback to the log of the checks. Returns the log's path, written or not."""
-    state = get_settings().state_dir
-    path = state / "logs" / "checks.log"
-    text = "".join(traceback.format_exception(error))
-    when = datetime.now().astimezone().isoformat(timespec="seconds")
-    try:
-        state_folder.made(state, "logs")
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"{when} notebook {info.notebook}, check {info.name}\n{text}\n")
-    except OSError as failed:
-        logger.warning("%s cannot be written: %s", path, failed.strerror)
-    return path

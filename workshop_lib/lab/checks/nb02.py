@@ -1,24 +1,19 @@
 """Checks of notebook 02: an agent of the SDK with two tools, and one that remembers."""
 
-import asyncio
-import contextlib
 import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle
-from temporalio.service import RPCError
+from temporalio.client import Client
 
 from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.lab.checks.framework import NotYet, check
-from workshop_lib.lab.checks.trial import trial
-from workshop_lib.lab.classroom import new_id, seconds, spec
+from workshop_lib.lab.checks.trial import running, trial
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.lessons.flat_tools import get_weather
 from workshop_lib.lab.watching.waiting import watch
-from workshop_lib.lab.workers.threads import start_worker
 
 TWO_TOOLS = "What is 12 * 12, and what is the weather in Seattle?"
 MODEL = "invoke_model_activity"
@@ -72,29 +67,16 @@ async def tool_added(
 )
 async def remembers(client: Client, workflow: type) -> str:
     """The second message is understood only with the first, and the third is sent with both, once."""
-    name = new_id("check-conversation")
-    checked = spec(
-        name, workflows=[workflow], activities=[get_weather], client_plugins=[agents_plugin]
-    )
-    worker = await start_worker(checked, announce=False)
-    try:
-        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
-            workflow.__name__, id=name, task_queue=checked.task_queue
-        )
-        try:
-            replies = [
-                await watch(handle.execute_update("ask", text), handle, timeout=30, patient=False)
-                for text in ASKED
-            ]
-            found = await history_of(handle)
-        finally:
-            with contextlib.suppress(RPCError):
-                await handle.terminate("the check is over", rpc_timeout=seconds(5))
-    finally:
-        await asyncio.to_thread(worker.stop)
+    run = running(client, workflow, activities=[get_weather], client_plugins=[agents_plugin])
+    async with run as handle:
+        replies = [
+            await watch(handle.execute_update("ask", text), handle, timeout=30, patient=False)
+            for text in ASKED
+        ]
+        history = await history_of(handle)
     if "Portland" not in str(replies[1]) or not re.search(r"\b17\b", str(replies[1])):
         raise NotYet(saw=f"the second reply {replies[1]!r}")
-    last = (found.named(MODEL)[-1].input or {}).get("input")
+    last = (history.named(MODEL)[-1].input or {}).get("input")
     sent = last if isinstance(last, list) else []
     users = [_text(item.get("content")) for item in sent if item.get("role") == "user"]
     if users != list(ASKED):

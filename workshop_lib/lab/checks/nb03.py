@@ -1,7 +1,6 @@
 """Checks of notebook 03: operations of another team, what a kill does to them, and a lost endpoint."""
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
@@ -12,18 +11,18 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.lab.checks.framework import NotYet, check
-from workshop_lib.lab.classroom import new_id, seconds, spec
+from workshop_lib.lab.checks.trial import running
+from workshop_lib.lab.classroom import seconds
 from workshop_lib.lab.history import LinkedRun, history_of
 from workshop_lib.lab.lessons.check_runs import AskPrice
 from workshop_lib.lab.other_side import linked_runs
-from workshop_lib.lab.server.namespaces import target_of
+from workshop_lib.lab.server.namespaces import target_of, wanted_endpoints
 from workshop_lib.lab.watching.listening import first_handler_failure
 from workshop_lib.lab.watching.waiting import result, watch
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.lookup import find_endpoint
-from workshop_lib.temporal.worker import WorkerSpec
 
 PRICE = "FinanceService.stock_price"
 # What a synchronous handler and a workflow-backed one give, in this order.
@@ -51,15 +50,10 @@ LOOK = {
 )
 async def handler(client: Client, service_handler: type) -> str:
     """A request that is sent twice finds the run again, and finds no run of another request."""
-    asking = spec(new_id("check-handler"), workflows=[AskPrice])
-    caller = await start_worker(asking, announce=False)
     one, another = (str(uuid.uuid4()) for _ in range(2))
-    try:
-        first = await _run_for(client, asking, service_handler, one)
-        again = await _run_for(client, asking, service_handler, one)
-        other = await _run_for(client, asking, service_handler, another)
-    finally:
-        await asyncio.to_thread(caller.stop)
+    first = await _run_for(client, service_handler, one)
+    again = await _run_for(client, service_handler, one)
+    other = await _run_for(client, service_handler, another)
     name = first.workflow_id
     if again.workflow_id != name:
         raise NotYet(
@@ -80,9 +74,7 @@ async def handler(client: Client, service_handler: type) -> str:
     return f"the second start of a request found {name}; another request has {other.workflow_id}"
 
 
-async def _run_for(
-    client: Client, asking: WorkerSpec, service_handler: type, request_id: str
-) -> LinkedRun:
+async def _run_for(client: Client, service_handler: type, request_id: str) -> LinkedRun:
     """Send a request under this id to a fresh handler. Returns the run that it has started or found.
 
     Raises:
@@ -90,32 +82,23 @@ async def _run_for(
     """
     # Fresh: what a handler remembers by itself is gone after a restart, when a start is sent again.
     await start_worker(replace(finance(), nexus_handlers=[service_handler]), announce=False)
-    handle = await client.start_workflow(
-        AskPrice.run,
-        (get_settings().finance_endpoint, request_id),
-        id=new_id("check-handler"),
-        task_queue=asking.task_queue,
-    )
-    try:
+    # A call that fails would be tried again, and again fail, beside the next attempt: its run ends here.
+    async with running(client, AskPrice, (get_settings().finance_endpoint, request_id)) as handle:
         await _unless_it_fails(result(handle, timeout=15))
-    finally:
-        # A call that fails would be tried again, and again fail, beside the next attempt.
-        with contextlib.suppress(RPCError):
-            await handle.terminate("the check is over", rpc_timeout=seconds(5))
     (run,) = await linked_runs(handle) or (None,)
     if run is None:
         raise NotYet(
             saw="an operation that has started no run in the team's namespace",
             hint="a handler of this kind returns what `await ctx.start_workflow(…)` returns.",
         )
-    await _over(client, run)
+    # While the team's run goes on, its id is refused to others, whoever they are.
+    await result(_handle_of(client, run), timeout=10)
     return run
 
 
-async def _over(client: Client, run: LinkedRun) -> None:
-    """Wait for the end of a team's run: while it runs, its id is refused to others, whoever they are."""
+def _handle_of(client: Client, run: LinkedRun) -> WorkflowHandle[Any, Any]:
     theirs = Client(**client.config() | {"namespace": run.namespace})
-    await result(theirs.get_workflow_handle(run.workflow_id, run_id=run.run_id), timeout=10)
+    return theirs.get_workflow_handle(run.workflow_id, run_id=run.run_id)
 
 
 async def _unless_it_fails(answer: Awaitable[Any]) -> None:
@@ -143,25 +126,6 @@ async def _unless_it_fails(answer: Awaitable[Any]) -> None:
 )
 async def survived_team(handle: WorkflowHandle[Any, Any], asking: "asyncio.Task[Reply]") -> str:
     """The team's history shows the lost step; the caller's shows one operation and one result."""
-    await _begun(handle)
-    reply = await watch(asyncio.shield(asking), handle, timeout=50)
-    [*_, run] = await _price_runs(handle)
-    client = handle._client
-    config = client.config() | {"namespace": run.namespace}
-    theirs = Client(**config).get_workflow_handle(run.workflow_id, run_id=run.run_id)
-    lost = (await history_of(theirs)).lost
-    if not lost:
-        raise NotYet(
-            saw="a run of the team's in which no step was lost with its worker",
-            hint="the kill point has to be in the team's activity, and the second process comes after the "
-            "first one's end. If both are so, a question asked before took the kill: run the cell again.",
-        )
-    if "185.5" not in reply.text:
-        raise NotYet(saw=f"the reply {reply.text!r}")
-    return f"lost with its worker and done again: {lost[0].name}; one run: {run.workflow_id}"
-
-
-async def _begun(handle: WorkflowHandle[Any, Any]) -> None:
     try:
         await handle.describe(rpc_timeout=seconds(10))
     except RPCError as error:
@@ -171,6 +135,24 @@ async def _begun(handle: WorkflowHandle[Any, Any]) -> None:
             saw="a conversation that nobody has begun",
             hint="the cell above has stopped before it asked. Mend it, and run it again.",
         ) from None
+    reply = await watch(asyncio.shield(asking), handle, timeout=50)
+    runs = [run for run in await linked_runs(handle) if run.operation == PRICE]
+    if not runs:
+        raise NotYet(
+            saw="no run in the finance team's namespace that this conversation has started",
+            hint="is the team's worker running, and did the question name a ticker?",
+        )
+    run = runs[-1]
+    lost = (await history_of(_handle_of(handle._client, run))).lost
+    if not lost:
+        raise NotYet(
+            saw="a run of the team's in which no step was lost with its worker",
+            hint="the kill point has to be in the team's activity, and the second process comes after the "
+            "first one's end. If both are so, a question asked before took the kill: run the cell again.",
+        )
+    if "185.5" not in reply.text:
+        raise NotYet(saw=f"the reply {reply.text!r}")
+    return f"lost with its worker and done again: {lost[0].name}; one run: {run.workflow_id}"
 
 
 @check(
@@ -203,16 +185,20 @@ async def case_closed(
     client: Client, handle: WorkflowHandle[Any, Any], asking: "asyncio.Task[Reply]"
 ) -> str:
     """The waiting conversation has gone on, without being asked again."""
-    settings = get_settings()
-    found = await find_endpoint(client, settings.finance_endpoint)
-    wanted = f"{settings.finance_namespace}/{settings.finance_queue}"
-    if found is None or target_of(found.spec) != wanted:
-        raise NotYet(saw=f"{settings.finance_endpoint} → {found and target_of(found.spec)}")
-    if moved := await _endpoint_moved(client):
+    finance, wrong = get_settings().finance_endpoint, {}
+    for spec in wanted_endpoints():
+        endpoint = await find_endpoint(client, spec.name)
+        leads = target_of(endpoint.spec) if endpoint else "nowhere"
+        if leads != target_of(spec):
+            wrong[spec.name] = f"{spec.name} → {leads}"
+    if finance in wrong:
+        raise NotYet(saw=wrong[finance])
+    if wrong:
         raise NotYet(
-            saw=moved, hint="that one was right before. Point it back, or `await lab.start()`."
+            saw="; ".join(wrong.values()),
+            hint="that one was right before. Point it back, or `await lab.start()`.",
         )
-    print(f"{settings.finance_endpoint} is right. The reply comes with the server's next try.")
+    print(f"{finance} is right. The reply comes with the server's next try.")
     # What was wrong until a moment ago is still written at the call: nobody needs to read it again.
     reply = await watch(asyncio.shield(asking), handle, timeout=50, quiet=True)
     if "did not answer" in reply.text:
@@ -222,28 +208,4 @@ async def case_closed(
         )
     if "185.5" not in reply.text:
         raise NotYet(saw=f"the reply {reply.text!r}")
-    return f"{settings.finance_endpoint} → {wanted}, and the reply is here"
-
-
-async def _endpoint_moved(client: Client) -> str | None:
-    """Where the other team's endpoint leads, if that is not to the team."""
-    settings = get_settings()
-    found = await find_endpoint(client, settings.it_endpoint)
-    leads = target_of(found.spec) if found else "nowhere"
-    right = leads == f"{settings.it_namespace}/{settings.it_queue}"
-    return None if right else f"{settings.it_endpoint} → {leads}"
-
-
-async def _price_runs(handle: WorkflowHandle[Any, Any]) -> list[LinkedRun]:
-    """The finance team's runs that this run has started.
-
-    Raises:
-        NotYet: there are none.
-    """
-    runs = [run for run in await linked_runs(handle) if run.operation == PRICE]
-    if not runs:
-        raise NotYet(
-            saw="no run in the finance team's namespace that this conversation has started",
-            hint="is the team's worker running, and did the question name a ticker?",
-        )
-    return runs
+    return f"{finance} leads to the team, and the reply is here"

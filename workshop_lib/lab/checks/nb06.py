@@ -1,7 +1,6 @@
 """Checks of notebook 06: a decision that expires, the line above which an agent acts alone, a schedule."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -10,11 +9,11 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from workshop_lib.lab.checks.framework import NotYet, check, plain
-from workshop_lib.lab.classroom import new_id, seconds, spec
+from workshop_lib.lab.checks.trial import running
+from workshop_lib.lab.classroom import seconds
 from workshop_lib.lab.lessons.clock import pass_time
 from workshop_lib.lab.timeline.labels import duration
 from workshop_lib.lab.watching.waiting import NoAnswer, WorkflowFailed, result
-from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.repair.models import OrderInventory, Plan, Proposal
 from workshop_lib.repair.schedule import RepairSchedules
 
@@ -26,41 +25,28 @@ from workshop_lib.repair.schedule import RepairSchedules
 )
 async def expires(client: Client, workflow: type) -> str:
     """Twelve hours pass for one run and none for the other."""
-    name = new_id("check-waiting")
-    checked = spec(name, workflows=[workflow])
-    worker = await start_worker(checked, announce=False)
-    runs: list[WorkflowHandle[Any, Any]] = []
-    try:
-        for which in ("decided", "undecided"):
-            started = client.start_workflow(
-                workflow.__name__, id=f"{name}-{which}", task_queue=checked.task_queue
-            )
-            runs += [await started]
+    async with running(client, workflow) as decided, running(client, workflow) as undecided:
         try:
-            await runs[0].signal("approve", rpc_timeout=seconds(10))
+            await decided.signal("approve", rpc_timeout=seconds(10))
         except RPCError:
-            await _see_it_waits(runs[0])  # it is over already
+            await _see_it_waits(decided)  # it is over already
             raise
-        decided = await _result(runs[0], "a run that goes on after somebody has approved")
-        if decided != "APPROVED":
-            raise NotYet(saw=f"{decided!r} after a decision")
-        await _see_it_waits(runs[1])
-        await pass_time(runs[1], hours=11)
-        await _see_it_waits(runs[1])
-        await pass_time(runs[1], hours=1.1)
-        undecided = await _result(runs[1], "a run that still waits after twelve hours")
-        if undecided != "EXPIRED":
-            raise NotYet(saw=f"{undecided!r} after twelve hours")
-        hours = await _hours_to_its_end(runs[1])
+        answer = await _result(decided, "a run that goes on after somebody has approved")
+        if answer != "APPROVED":
+            raise NotYet(saw=f"{answer!r} after a decision")
+        await _see_it_waits(undecided)
+        await pass_time(undecided, hours=11)
+        await _see_it_waits(undecided)
+        await pass_time(undecided, hours=1.1)
+        answer = await _result(undecided, "a run that still waits after twelve hours")
+        if answer != "EXPIRED":
+            raise NotYet(saw=f"{answer!r} after twelve hours")
+        taken = await _duration(undecided)
+        hours = taken / timedelta(hours=1) if taken else 0.0
         if abs(hours - 12) > 0.02:  # a run's own clock is exact, but for the work it does
             raise NotYet(
                 saw=f"EXPIRED after {duration(hours * 3600)}", hint="the limit is twelve hours."
             )
-    finally:
-        for run in runs:
-            with contextlib.suppress(RPCError):
-                await run.terminate("the check is over", rpc_timeout=seconds(5))
-        await asyncio.to_thread(worker.stop)
     return f"expired after {hours:.0f} hours of its own clock"
 
 
@@ -111,12 +97,17 @@ async def scheduled(client: Client, schedule_id: str) -> str:
     return f"next at {first:%Y-%m-%d %H:%M} UTC; started: {described.runs[-1]}"
 
 
+async def _duration(run: WorkflowHandle[Any, Any]) -> timedelta | None:
+    """How long a run has taken by its own clock; None while it goes on."""
+    described = await run.describe(rpc_timeout=seconds(10))
+    return described.close_time - described.start_time if described.close_time else None
+
+
 async def _see_it_waits(run: WorkflowHandle[Any, Any]) -> None:
     """See that a run has not ended yet."""
-    described = await run.describe(rpc_timeout=seconds(10))
-    if described.close_time is None:
+    after = await _duration(run)
+    if after is None:
         return
-    after = described.close_time - described.start_time
     if after > timedelta(hours=1):
         raise NotYet(saw=f"a run that ended after {after}", hint="the limit is twelve hours.")
     if after > timedelta(seconds=5):
@@ -143,13 +134,6 @@ async def _result(run: WorkflowHandle[Any, Any], otherwise: str) -> Any:
             saw=f"a run that failed ({failed.what})",
             hint="catch `TimeoutError`: Python's own, which needs no import.",
         ) from None
-
-
-async def _hours_to_its_end(run: WorkflowHandle[Any, Any]) -> float:
-    """How long a run that has ended has taken by its own clock."""
-    described = await run.describe(rpc_timeout=seconds(10))
-    assert described.close_time is not None
-    return (described.close_time - described.start_time).total_seconds() / 3600
 
 
 def _plan(confidences: tuple[float, ...]) -> Plan:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from temporalio.client import Client, Plugin, WorkflowHandle
@@ -12,6 +12,42 @@ from temporalio.service import RPCError
 from workshop_lib.lab.classroom import new_id, seconds, spec
 from workshop_lib.lab.watching.waiting import result
 from workshop_lib.lab.workers.threads import start_worker
+
+
+@contextlib.asynccontextmanager
+async def running(
+    client: Client,
+    workflow: type,
+    *arguments: Any,
+    activities: Sequence[Callable[..., Any]] = (),
+    client_plugins: Sequence[Callable[[], Plugin]] = (),
+) -> AsyncIterator[WorkflowHandle[Any, Any]]:
+    """A run of the workflow while the block lasts.
+
+    The queue is new each time and a run that has not come to its end is terminated: a wrong attempt must
+    not speak up in the next one. The worker serves the other activities of the workflow's cell, too: a
+    solution may have some of its own.
+    """
+    name = new_id(f"check-{workflow.__name__}")
+    served = {run.__name__: run for run in [*activities_beside(workflow), *activities]}
+    checked = spec(
+        name,
+        workflows=[workflow],
+        activities=[*served.values()],
+        client_plugins=client_plugins,
+    )
+    worker = await start_worker(checked, announce=False)
+    try:
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            workflow.__name__, args=arguments, id=name, task_queue=checked.task_queue
+        )
+        try:
+            yield handle
+        finally:
+            with contextlib.suppress(RPCError):  # it has ended, as it should
+                await handle.terminate("the check is over", rpc_timeout=seconds(5))
+    finally:
+        await asyncio.to_thread(worker.stop)
 
 
 async def trial(
@@ -25,31 +61,12 @@ async def trial(
 ) -> tuple[WorkflowHandle[Any, Any], Any]:
     """Run the workflow once. Returns the run, for a look at its history, and its result.
 
-    The queue is new each time and a run that does not come to its end is terminated: a wrong attempt must
-    not speak up in the next one.
-
-    The worker serves the other activities of the workflow's cell, too: a solution may have some of its own.
-
     Args:
         patient: False where no activity is meant to fail: one that keeps failing ends the wait.
     """
-    name = new_id(f"check-{workflow.__name__}")
-    served = list(
-        {run.__name__: run for run in [*activities_beside(workflow), *activities]}.values()
-    )
-    checked = spec(name, workflows=[workflow], activities=served, client_plugins=client_plugins)
-    worker = await start_worker(checked, announce=False)
-    try:
-        handle = await client.start_workflow(
-            workflow.__name__, argument, id=name, task_queue=checked.task_queue
-        )
-        try:
-            return handle, await result(handle, timeout=timeout, patient=patient)
-        finally:
-            with contextlib.suppress(RPCError):  # it has ended, as it should
-                await handle.terminate("the check is over", rpc_timeout=seconds(5))
-    finally:
-        await asyncio.to_thread(worker.stop)
+    run = running(client, workflow, argument, activities=activities, client_plugins=client_plugins)
+    async with run as handle:
+        return handle, await result(handle, timeout=timeout, patient=patient)
 
 
 def activities_beside(workflow: type) -> list[Callable[..., Any]]:
