@@ -8,7 +8,9 @@ The names below are all that a notebook needs. Each is loaded when it is first u
 that needs one part does not wait for the others.
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,35 +43,13 @@ if TYPE_CHECKING:
     from workshop_lib.lab.workers.threads import stop_all as stop_all
     from workshop_lib.lab.workers.threads import stop_worker as stop_worker
 
+# Each name stands once, above: read there as type checkers do, it tells which module to load for it.
 _HOME = {
-    "approval_panel": "lessons.approving",
-    "code_lines": "lessons.comparison",
-    "compare_loops": "lessons.comparison",
-    "describe_endpoint": "watching.pending",
-    "events": "classroom",
-    "json_rpc": "lessons.wire",
-    "linked_runs": "other_side",
-    "mcp_runs": "other_side",
-    "new_id": "classroom",
-    "pass_time": "lessons.clock",
-    "point_endpoint": "server.namespaces",
-    "repair_reaches": "lessons.repairs",
-    "result": "watching.waiting",
-    "run_durable": "lessons.bill",
-    "seconds": "classroom",
-    "serve_mcp": "services.mcp_here",
-    "show_bill": "lessons.bill",
-    "show_comparison": "lessons.comparison",
-    "show_timeline": "classroom",
-    "spec": "classroom",
-    "start": "classroom",
-    "start_mcp_server": "services.mcp_servers",
-    "start_process": "workers.process",
-    "start_worker": "workers.threads",
-    "stop_all": "workers.threads",
-    "stop_worker": "workers.threads",
-    "waits_for": "watching.pending",
-    "watch": "watching.waiting",
+    name.name: node.module
+    for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.module
+    for name in node.names
+    if name.asname
 }
 __all__ = sorted(_HOME)
 
@@ -77,7 +57,7 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"the lab has no {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
