@@ -25,7 +25,6 @@ from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
-from workshop_lib.lab.server.dev_server import Flag
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.server.process import run_sync
 from workshop_lib.temporal.connect import connect
@@ -191,8 +190,7 @@ def test_the_terminal_says_it(tmp_path: Path) -> None:
 async def test_a_server_that_takes_less_is_understood_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fewer = Flag("history.maxTotalUpdates", "3", "a limit that is soon met")
-    monkeypatch.setattr(dev_server, "FLAGS", [*dev_server.FLAGS, fewer])
+    monkeypatch.setitem(dev_server.FLAGS, "history.maxTotalUpdates", "3")
     with lab(tmp_path):
         await asyncio.to_thread(server.ensure_server, in_memory=True)
         own = await connect()

@@ -451,13 +451,12 @@ async def test_more_than_ten_updates_may_wait_in_one_workflow(state: Path) -> No
 # Small things
 
 
-def test_every_flag_says_why_and_the_server_knows_it() -> None:
+def test_the_server_knows_every_flag() -> None:
     program = Path(dev_server.find_cli()).read_bytes().lower()
-    for flag in dev_server.FLAGS:
-        json.loads(flag.value)
-        assert flag.why
+    for key, value in dev_server.FLAGS.items():
+        json.loads(value)
         # An unknown key is silently ignored, so a misspelt one would go unnoticed.
-        assert flag.key.lower().encode() in program, flag.key
+        assert key.lower().encode() in program, key
 
 
 def test_a_folder_without_write_ahead_logging(tmp_path: Path) -> None:

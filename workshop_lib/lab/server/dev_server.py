@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import ports
@@ -54,42 +54,30 @@ class Server:
         return self.adopted is None
 
 
-class Flag(NamedTuple):
-    """One `--dynamic-config-value`: its name, its value as JSON, and why we set it."""
-
-    key: str
-    value: str
-    why: str
-
-
-FLAGS = [
-    # The server's default of 20 polls a second makes every task wait for a tick of 50 ms. With these
-    # four an empty activity takes 11 ms instead of 52, a turn with a tool 41 instead of 150.
-    Flag(
-        "history.transferProcessorMaxPollRPS", "2000", "workflow and activity tasks go out at once"
-    ),
-    Flag("history.timerProcessorMaxPollRPS", "2000", "timers and retries fire on time"),
-    Flag("history.outboundProcessorMaxPollRPS", "2000", "Nexus calls go out at once"),
-    Flag("history.visibilityProcessorMaxPollRPS", "2000", "lists show a new workflow at once"),
+# `--dynamic-config-value`: name and value as JSON.
+FLAGS = {
+    # The server's default of 20 polls a second makes every task wait for a tick of 50 ms: workflow and activity
+    # tasks, timers and retries, Nexus calls, and lists that show a new workflow. With these four an empty
+    # activity takes 11 ms instead of 52, a turn with a tool 41 instead of 150.
+    "history.transferProcessorMaxPollRPS": "2000",
+    "history.timerProcessorMaxPollRPS": "2000",
+    "history.outboundProcessorMaxPollRPS": "2000",
+    "history.visibilityProcessorMaxPollRPS": "2000",
     # Whoever waits for a run to end is told by the server, and a busy server sometimes forgets: one run
     # in some thousands. It looks again when the request has waited this long, by default 20 seconds.
-    Flag(
-        "history.longPollExpirationInterval", '"5s"', "a result that was not announced comes soon"
-    ),
+    "history.longPollExpirationInterval": '"5s"',
     # By default the eleventh update at once is refused: a class that talks to one chat has more.
-    Flag("history.maxInFlightUpdates", "1000", "more than ten messages may wait in one chat"),
+    "history.maxInFlightUpdates": "1000",
     # By default an endpoint whose handler failed six times is left alone for a minute: in a lesson
     # that fixes the handler, five seconds are enough.
-    Flag(
-        "history.outboundQueue.circuitBreakerSettings", '{"Timeout":"5s"}', "short circuit breaks"
-    ),
+    "history.outboundQueue.circuitBreakerSettings": '{"Timeout":"5s"}',
     # By default the wait between two tries of a Nexus call grows to an hour.
-    Flag(
-        "component.nexusoperations.retryPolicy.maxInterval", '"2s"', "Nexus retries stay frequent"
-    ),
-    Flag("nexusoperation.enableStandalone", "true", "Nexus calls from outside a workflow"),
-    Flag("frontend.WorkflowTimeSkippingEnabled", "true", "a lesson may let days pass in seconds"),
-]
+    "component.nexusoperations.retryPolicy.maxInterval": '"2s"',
+    # Nexus calls from outside a workflow.
+    "nexusoperation.enableStandalone": "true",
+    # A lesson may let days pass in seconds.
+    "frontend.WorkflowTimeSkippingEnabled": "true",
+}
 
 # Write-ahead logging halves what the database file costs. After a power cut the last moments may be
 # missing, the file is whole: the right trade for a classroom.
@@ -197,7 +185,7 @@ def command(
 
 def flag_arguments() -> list[str]:
     """`FLAGS`, as the server's command line takes them."""
-    return [word for f in FLAGS for word in ("--dynamic-config-value", f"{f.key}={f.value}")]
+    return [word for flag in FLAGS.items() for word in ("--dynamic-config-value", "=".join(flag))]
 
 
 def child_environment() -> dict[str, str]:

@@ -26,7 +26,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import LinkedRun, read_history
 from workshop_lib.lab.other_side import follow
 from workshop_lib.lab.timeline.rows import html_page, text_form
-from workshop_lib.lab.timeline.run import Run, add_other_side, drawn_run
+from workshop_lib.lab.timeline.run import Run, drawn_run, other_side
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,8 +112,9 @@ async def timeline(
     here = LinkedRun("", description.namespace, description.id, description.run_id)
     links = {"Open this run in the Web UI": here}
     for other in linked:
-        add_other_side(drawn.run, other.namespace, other.events)
+        drawn.run.bars += other_side(drawn.run, other.namespace, other.events)
         links[f"The other side: {other.workflow_id} in {other.namespace}"] = other
+    drawn.run.bars.sort(key=lambda bar: bar.scheduled)
     if not ui_url:
         return drawn
     addresses = [

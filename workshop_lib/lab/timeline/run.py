@@ -5,7 +5,7 @@ Pure: a `History` in, a `Run` out. Left out: words and picture (`rows`).
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from temporalio.api.history.v1 import HistoryEvent
@@ -147,23 +147,25 @@ def drawn_run(history: History, lanes: Mapping[str, str], *, most_steps: int) ->
     return run
 
 
-def add_other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> None:
-    """Put a run of another team, which an operation of `run` has started, into its picture.
+def other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> list[Bar]:
+    """The bars of a run of another team, which an operation of `run` has started, in its picture.
 
     Its clock is the same server's, so the times of both can be compared.
     """
     history = read_history(events, now=run.origin + run.end)
     shift = history.origin - run.origin
     if shift + history.end < run.since:
-        return
+        return []
     over = None if history.status == RUNNING else history.end
     name = shorten(history.workflow_type)
     whole = Bar(lane=TEAM, name=name, detail=f"in {namespace}", scheduled=0, started=0)
     whole.ended, whole.state = over, history.status
-    for bar in [whole, *(_bar(step, {"*": TEAM}) for step in history.activities)]:
-        started, ended = (None if t is None else t + shift for t in (bar.started, bar.ended))
-        run.bars.append(replace(bar, scheduled=bar.scheduled + shift, started=started, ended=ended))
-    run.bars.sort(key=lambda bar: bar.scheduled)
+    bars = [whole, *(_bar(step, {"*": TEAM}) for step in history.activities)]
+    for bar in bars:
+        bar.scheduled += shift
+        bar.started = None if bar.started is None else bar.started + shift
+        bar.ended = None if bar.ended is None else bar.ended + shift
+    return bars
 
 
 def _bar(step: Step, lanes: Mapping[str, str]) -> Bar:

@@ -24,7 +24,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.lab.watching.pending import look
-from workshop_lib.lab.watching.waiting import needs_a_person, say_once, watched
+from workshop_lib.lab.watching.waiting import Once, needs_a_person, watched
 
 # Seconds until a call's run is looked at: a task in its queue is called unserved after two.
 FIRST = 2.5
@@ -32,7 +32,7 @@ AGAIN = 2.0  # seconds until the next look
 LIMIT = 5.0  # seconds that a look may take
 
 # What was said where the present task comes from: a query that is asked again need not say it again.
-_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
+_say: ContextVar[Once | None] = ContextVar("say", default=None)
 
 
 class Notices(Interceptor):
@@ -90,21 +90,21 @@ class _Noticing(OutboundInterceptor):
         Args:
             asks: the block wants an answer of the run's worker, whatever the run itself waits for.
         """
-        said, doors = _said.get(), self._notices.in_front()
-        if said is None:
-            _said.set(said := set())
+        say, doors = _say.get(), self._notices.in_front()
+        if say is None:
+            _say.set(say := Once(self._notices.say))
         looking = None
         if not watched():
-            looking = asyncio.create_task(self._look(workflow_id, asks, doors, said))
+            looking = asyncio.create_task(self._look(workflow_id, asks, doors, say))
         try:
             yield
             if asks:  # it was answered: the next time is another
-                said.clear()
+                say.forget()
         finally:
             if looking:
                 looking.cancel()
 
-    async def _look(self, workflow_id: str, asks: bool, doors: bool, said: set[str]) -> None:
+    async def _look(self, workflow_id: str, asks: bool, doors: bool, say: Once) -> None:
         handle = self._client.get_workflow_handle(workflow_id)
         await asyncio.sleep(FIRST)
         while True:
@@ -121,7 +121,7 @@ class _Noticing(OutboundInterceptor):
                 if error.status != RPCStatusCode.NOT_FOUND:
                     notes = {"server": f"the server does not answer: {error.message}"}
             for key, text in notes.items():
-                say_once(text, key, said, self._notices.say)
+                say(key, text)
             await asyncio.sleep(AGAIN)  # the server has no event for "nobody is there"
 
 

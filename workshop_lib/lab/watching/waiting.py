@@ -99,8 +99,7 @@ async def watch(
     looking: asyncio.Task[Situation] | None = None
     now = asyncio.get_running_loop().time
     end, next_look = now() + timeout, now() + LOOK_EVERY / 2
-    said: set[str] = set()
-    latest = Situation()
+    say, latest = Once(), Situation()
     try:
         while not awaited.done():
             if now() >= end:
@@ -113,14 +112,14 @@ async def watch(
             await asyncio.wait(waited, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
             if looking is None or not looking.done() or awaited.done():
                 continue
-            latest, looking = _seen(looking, said), None
+            latest, looking = _seen(looking, say), None
             if latest.failing and not patient:
                 raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
             for key, text in () if quiet else latest.troubles.items():
-                say_once(text, key, said)
+                say(key, text)
             error = needs_a_person(handle, latest)
             if isinstance(error, NobodyPolls) and expect_no_worker:
-                say_once(f"{_nobody_polls(latest)} The run waits on the server.", "unserved", said)
+                say("unserved", f"{_nobody_polls(latest)} The run waits on the server.")
             elif error:
                 raise error
             if latest.ended and anew:
@@ -167,12 +166,12 @@ def _abandon(awaited: "asyncio.Future[Any]") -> None:
     awaited.add_done_callback(lambda over: over.cancelled() or over.exception())
 
 
-def _seen(looking: "asyncio.Task[Situation]", said: set[str]) -> Situation:
+def _seen(looking: "asyncio.Task[Situation]", say: "Once") -> Situation:
     """What a look has found. A server that is away for a moment is said once, and waited for."""
     try:
         return looking.result()
     except RPCError as error:
-        say_once(f"the server does not answer: {error.message}", "server", said)
+        say("server", f"the server does not answer: {error.message}")
         return Situation(waits_for=["the server, which does not answer"])
 
 
@@ -219,8 +218,23 @@ def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situati
     )
 
 
-def say_once(text: str, key: str, said: set[str], say: Callable[[str], object] = print) -> None:
-    """Say what has not been said under this key. Much of it is what others have written."""
-    if key not in said:
-        said.add(key)
-        say(harmless.block(text))
+class Once:
+    """Says each thing once. Much of it is what others have written.
+
+    Args:
+        say: prints a text.
+    """
+
+    def __init__(self, say: Callable[[str], object] = print) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def __call__(self, key: str, text: str) -> None:
+        """Say what has not been said under this key."""
+        if key not in self._said:
+            self._said.add(key)
+            self._say(harmless.block(text))
+
+    def forget(self) -> None:
+        """All of it is news again."""
+        self._said.clear()
