@@ -6,13 +6,11 @@ session is warm; lines of code are counted without blanks, comments and docstrin
 
 import ast
 import inspect
-import io
 import time
-import tokenize
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import import_module
-from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,15 +31,6 @@ CODE = {
     "manual": (f"{_LOOPS}.manual", "workshop_lib.agents.planner"),
     "sdk": (f"{_LOOPS}.sdk", f"{_LOOPS}.sdk_session"),
     "mcp": (f"{_LOOPS}.mcp", f"{_LOOPS}.mcp_team", f"{_LOOPS}.sdk_session"),
-}
-_NOT_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENCODING,
-    tokenize.ENDMARKER,
 }
 
 
@@ -73,12 +62,9 @@ async def compare_loops(client: Client, question: str, loops: Sequence[str]) -> 
     Raises:
         WorkshopError: a reply did not come in time.
     """
-    shared = set[str]().union(*(_shared(one, other) for one, other in combinations(loops, 2)))
-    return [await _measure(client, loop, question, shared) for loop in loops]
-
-
-def _shared(one: str, other: str) -> set[str]:
-    return {*CODE.get(one, ())} & {*CODE.get(other, ())}
+    modules = Counter(name for loop in loops for name in CODE.get(loop, ()))
+    own = {name for name, loops_with_it in modules.items() if loops_with_it == 1}
+    return [await _measure(client, loop, question, own) for loop in loops]
 
 
 def show_comparison(figures: Sequence[LoopFigures]) -> Table:
@@ -87,16 +73,15 @@ def show_comparison(figures: Sequence[LoopFigures]) -> Table:
     table.add_column("")
     for one in figures:
         table.add_column(one.loop, justify="right")
-    rows = {
-        "lines of code of its own": [str(one.lines) for one in figures],
-        "model calls": [str(one.model_calls) for one in figures],
-        "tool calls": [str(one.tool_calls) for one in figures],
-        "events in the history": [str(one.events) for one in figures],
-        "bytes of history": [f"{one.bytes:,}" for one in figures],
-        "milliseconds": [f"{one.milliseconds:.0f}" for one in figures],
-    }
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
+    for name, attribute in (
+        ("lines of code of its own", "lines"),
+        ("model calls", "model_calls"),
+        ("tool calls", "tool_calls"),
+        ("events in the history", "events"),
+        ("bytes of history", "bytes"),
+        ("milliseconds", "milliseconds"),
+    ):
+        table.add_row(name, *(f"{getattr(one, attribute):,.0f}" for one in figures))
     return table
 
 
@@ -105,7 +90,7 @@ def code_lines(*things: Any) -> int:
     return sum(_count(inspect.cleandoc(inspect.getsource(thing))) for thing in things)
 
 
-async def _measure(client: Client, loop: str, question: str, shared: set[str]) -> LoopFigures:
+async def _measure(client: Client, loop: str, question: str, own: set[str]) -> LoopFigures:
     chat = ChatClient(client, loop)
     reply = await watch(chat.send(question), chat.handle)
     before = await _size(chat)
@@ -118,7 +103,7 @@ async def _measure(client: Client, loop: str, question: str, shared: set[str]) -
     await chat.end()
     return LoopFigures(
         loop=loop,
-        lines=sum(_module_lines(name) for name in CODE.get(loop, ()) if name not in shared),
+        lines=sum(_module_lines(name) for name in CODE.get(loop, ()) if name in own),
         events=round((after[0] - before[0]) / TURNS),
         bytes=round((after[1] - before[1]) / TURNS),
         milliseconds=median(milliseconds),
@@ -140,18 +125,11 @@ def _module_lines(name: str) -> int:
 
 
 def _count(source: str) -> int:
-    tree = ast.parse(source)
     docstrings = {
         line
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    lines = {
-        line
-        for token in tokens
-        if token.type not in _NOT_CODE
-        for line in range(token.start[0], token.end[0] + 1)
-    }
-    return len(lines - docstrings)
+    lines = enumerate(map(str.strip, source.splitlines()), start=1)
+    return sum(number not in docstrings and line[:1] not in ("", "#") for number, line in lines)

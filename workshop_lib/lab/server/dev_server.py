@@ -56,7 +56,7 @@ class Server:
 
 # `--dynamic-config-value`: name and value as JSON.
 FLAGS = {
-    # The server's default of 20 polls a second makes every task wait for a tick of 50 ms: workflow and activity
+    # By default 20 polls a second, which makes every task wait for a tick of 50 ms: workflow and activity
     # tasks, timers and retries, Nexus calls, and lists that show a new workflow. With these four an empty
     # activity takes 11 ms instead of 52, a turn with a tool 41 instead of 150.
     "history.transferProcessorMaxPollRPS": "2000",
