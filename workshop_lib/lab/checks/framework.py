@@ -53,15 +53,15 @@ MAX_LINE = 400  # characters of one of the three lines
 SAY_AFTER = 4.0  # seconds after which a check that has not announced it says that it takes its time
 STOPPED = "the check stopped with"  # opens the line that a crash of the check itself gives
 
-_FROM_TEMPORAL = (
-    WorkflowFailureError,
-    WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
-    WorkflowQueryFailedError,
-    WorkflowQueryRejectedError,
-    FailureError,
-    RPCError,
-)
+_FROM_TEMPORAL = {
+    WorkflowFailureError: "the workflow failed",
+    WorkflowUpdateFailedError: "the update failed",
+    WorkflowUpdateRPCTimeoutOrCancelledError: "the update got no answer in time",
+    WorkflowQueryFailedError: "the query failed",
+    WorkflowQueryRejectedError: "the query was rejected",
+    RPCError: "the server refused",
+    FailureError: "a step failed",
+}
 # What Python says where a stub left None or `...` in the place of a value.
 _MISSING_VALUE = re.compile(r"\b(NoneType|ellipsis)\b")
 # What Python and the SDK say where a coroutine was left in the place of what it would have returned.
@@ -248,38 +248,21 @@ def _in_a_check(fix: str | None) -> str | None:
 
 def _seen(error: Exception, check_file: str) -> str | None:
     """What an unsolved exercise did, in words; None for what looks like a bug of the check."""
-    if isinstance(error, _FROM_TEMPORAL):
-        return _seen_in_temporal(error)
+    for kind, what in _FROM_TEMPORAL.items():
+        if isinstance(error, kind):  # at the bottom is what an activity raised, for one
+            return f"{what} ({root_cause(error)})"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     leaf = chain(error)[0]
     text = f"{leaf.kind}: {leaf.message}" if leaf.message else leaf.kind
-    if _raised_by_learner(error, check_file):
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)} - {check_file}
+    if any(_is_learners(file) for file in files):  # a cell, or a module that a cell has written
         return f"your code raised {text}"
     if isinstance(error, (NotImplementedError, NameError)):
         return text
     if isinstance(error, (TypeError, AttributeError)) and _MISSING_VALUE.search(str(error)):
         return f"nothing where a value is needed ({error})"
     return None
-
-
-def _seen_in_temporal(error: BaseException) -> str:
-    """The failure at the bottom of a chain: the workflow failed because of what an activity raised."""
-    what = {
-        WorkflowFailureError: "the workflow failed",
-        WorkflowUpdateFailedError: "the update failed",
-        WorkflowUpdateRPCTimeoutOrCancelledError: "the update got no answer in time",
-        WorkflowQueryFailedError: "the query failed",
-        WorkflowQueryRejectedError: "the query was rejected",
-        RPCError: "the server refused",
-    }.get(type(error), "a step failed")
-    return f"{what} ({root_cause(error)})"
-
-
-def _raised_by_learner(error: Exception, check_file: str) -> bool:
-    """True when the exception passed through a cell, or a module that a cell has written."""
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)} - {check_file}
-    return any(_is_learners(file) for file in files)
 
 
 def _is_learners(filename: str) -> bool:

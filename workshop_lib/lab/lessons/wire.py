@@ -1,10 +1,9 @@
 """MCP by hand: JSON-RPC messages over HTTP, to see what goes over the wire."""
 
-import asyncio
 import json
-import urllib.error
-import urllib.request
 from typing import Any
+
+import httpx2
 
 from workshop_lib.errors import WorkshopError
 
@@ -25,28 +24,18 @@ async def json_rpc(url: str, method: str, *, timeout: float = 20, **params: Any)
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     print("→", json.dumps(request))
     try:
-        body = await asyncio.to_thread(_post, url, json.dumps(request).encode(), timeout)
-    except OSError as error:
+        # Not by way of a proxy that the environment may name: it is on this machine.
+        async with httpx2.AsyncClient(trust_env=False, timeout=timeout) as http:
+            response = await http.post(url, json=request, headers={"accept": _KINDS})
+        response.raise_for_status()
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise WorkshopError(
-            f"No answer from {url}: {error}.",
+            f"No answer from {url}: {error or type(error).__name__}.",
+            expected="the address of an MCP server that runs, as in http://127.0.0.1:8001/mcp.",
             fix="is the server running? `await lab.start_mcp_server(…)` starts it.",
         ) from None
-    answer = json.loads(body)
+    events = [line for line in response.text.splitlines() if line.startswith("data:")]
+    answer = json.loads(events[-1].removeprefix("data:") if events else response.text)
     if "error" in answer:
         raise WorkshopError(f"The server refused: {answer['error'].get('message')}.")
     return answer["result"]
-
-
-def _post(url: str, body: bytes, timeout: float) -> str:
-    headers = {"content-type": "application/json", "accept": _KINDS}
-    if not url.startswith("http://"):
-        raise WorkshopError(
-            f"{url!r} is not the address of an MCP server.", expected="http://…/mcp"
-        )
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - looked at right above
-    # Not by way of a proxy that the environment may name: it is on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout) as response:
-        text: str = response.read().decode()
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data:")]
-    return lines[-1] if lines else text
