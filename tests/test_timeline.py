@@ -239,7 +239,7 @@ async def test_everything_has_its_lane(
         "Shop.price": NEXUS,
     }
     assert {bar.state for bar in drawn.run.bars} == {COMPLETED}
-    assert drawn.run.status == COMPLETED
+    assert drawn.run.history.status == COMPLETED
     assert "signal end_chat" in [mark.name for mark in drawn.run.marks]
     assert not drawn.run.newcomers
 

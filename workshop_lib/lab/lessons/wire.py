@@ -30,7 +30,7 @@ async def json_rpc(url: str, method: str, *, timeout: float = 20, **params: Any)
         response.raise_for_status()
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise WorkshopError(
-            f"No answer from {url}: {error or type(error).__name__}.",
+            f"No answer from {url}: {str(error).rstrip('.') or type(error).__name__}.",
             expected="the address of an MCP server that runs, as in http://127.0.0.1:8001/mcp.",
             fix="is the server running? `await lab.start_mcp_server(…)` starts it.",
         ) from None

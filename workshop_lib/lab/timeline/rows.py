@@ -14,7 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from workshop_lib.lab.history import COMPLETED, RETRYING, RUNNING, UNFINISHED, WAITING
-from workshop_lib.lab.timeline.labels import duration
+from workshop_lib.lab.timeline.labels import duration, shorten
 from workshop_lib.lab.timeline.run import (
     BAD_STATES,
     LANES,
@@ -75,7 +75,8 @@ def summary(run: Run) -> str:
 
 def headline(run: Run) -> str:
     """What run this is and how it stands, in one line."""
-    line = f"{run.workflow_type} · {run.workflow_id} · {run.status} · {duration(run.end)}"
+    whose = shorten(run.history.workflow_type), shorten(run.history.workflow_id, 80)
+    line = " · ".join([*whose, run.history.status, duration(run.end)])
     return f"{line} · {run.cut}" if run.cut else line
 
 

@@ -95,25 +95,25 @@ class Gap:
 
 @dataclass(kw_only=True)
 class Run:
-    """A run as it is drawn: from `since` to `end`, both in seconds since the first event.
+    """A run as it is drawn: from `since` to its end, in seconds since the first event.
 
     Attributes:
-        origin: the time of the first event, Unix seconds.
         cut: says what of a long run is shown.
         newcomers: when a worker was first seen, but for the first one.
     """
 
-    workflow_type: str = "workflow"
-    workflow_id: str = ""
-    status: str = RUNNING
-    origin: float = 0.0
+    history: History
     since: float = 0.0
-    end: float = 0.0
     cut: str = ""
     bars: list[Bar] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     newcomers: list[Mark] = field(default_factory=list)
+
+    @property
+    def end(self) -> float:
+        """When it ended or was read."""
+        return self.history.end
 
 
 def drawn_run(history: History, lanes: Mapping[str, str], *, most_steps: int) -> Run:
@@ -123,14 +123,7 @@ def drawn_run(history: History, lanes: Mapping[str, str], *, most_steps: int) ->
         lanes: activity name or glob pattern → lane, looked up before the built-in rules.
         most_steps: of a longer run only the last turns are kept.
     """
-    run = Run(
-        workflow_type=shorten(history.workflow_type),
-        workflow_id=shorten(history.workflow_id, 80),
-        status=history.status,
-        origin=history.origin,
-        end=history.end,
-    )
-    tasks = history.of(TASK)
+    run, tasks = Run(history=history), history.of(TASK)
     run.bars = [_bar(step, lanes) for step in history.steps if step.kind not in (SIGNAL, TASK)]
     run.bars += [
         _stuck(task, after, history) for task, after in _pairs(tasks) if task.state == FAILED
@@ -152,8 +145,8 @@ def other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> list
 
     Its clock is the same server's, so the times of both can be compared.
     """
-    history = read_history(events, now=run.origin + run.end)
-    shift = history.origin - run.origin
+    history = read_history(events, now=run.history.origin + run.end)
+    shift = history.origin - run.history.origin
     if shift + history.end < run.since:
         return []
     over = None if history.status == RUNNING else history.end
