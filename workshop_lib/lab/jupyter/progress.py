@@ -6,8 +6,6 @@ because of it. Left out: how progress is shown (`workshop progress`).
 """
 
 import logging
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +53,10 @@ def record(notebook: str, check: str, passed: bool) -> None:
             entry.tries += 1
             if passed and not entry.passed:
                 entry.passed_at = datetime.now(UTC)
-            _replace(path, progress.model_dump_json(indent=1) + "\n")
+            # A reader sees the old file or the new one, never half of it.
+            draft = path.with_name(".progress-new")
+            draft.write_text(progress.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            draft.replace(path)
     except (OSError, Timeout) as error:
         logger.warning("progress was not written to %s: %s", path, error)
 
@@ -79,15 +80,3 @@ def _load(path: Path, *, put_aside: bool = False) -> Progress:
         if put_aside:
             path.replace(path.with_name("progress.damaged.json"))
         return Progress()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".progress-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
