@@ -101,7 +101,7 @@ def start_failure(name: str, error: BaseException) -> WorkshopError:
         )
     if isinstance(error, TimeoutError):
         words = "no answer from the server in time"
-    if isinstance(root, (RPCError, RuntimeError, TimeoutError)):
+    if isinstance(root, (RPCError, RuntimeError, TimeoutError)) or isinstance(error, TimeoutError):
         fix = "run `workshop doctor`, or the first cell of the notebook again."
     else:
         fix = "change what the worker is given, and start it again."
