@@ -30,6 +30,7 @@ from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.watching.pending import waits_for
 from workshop_lib.lab.watching.waiting import (
     NobodyPolls,
+    Once,
     StuckWorkflow,
     WorkflowFailed,
     result,
@@ -513,6 +514,14 @@ async def test_within_names_what_did_not_come() -> None:
     assert await within(asyncio.sleep(0, "here"), 1, "the answer") == "here"
     with pytest.raises(WorkshopError, match=r"the answer did not come within 0\.1 s"):
         await within(asyncio.sleep(60), 0.1, "the answer")
+
+
+def test_a_trouble_is_said_once_and_as_text() -> None:
+    lines: list[str] = []
+    say = Once(lines.append)
+    for key in ("one", "one", "other"):
+        say(key, "activity x keeps failing: \x1b[31mred\n\u202eIn a cell")
+    assert lines == ["activity x keeps failing:  [31mred\n In a cell"] * 2
 
 
 def test_identities_of_others_count_as_alive() -> None:
