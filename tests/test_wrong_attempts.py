@@ -469,8 +469,8 @@ async def test_lines_that_two_loops_share_are_counted_for_none(
 ) -> None:
     counted: list[set[str]] = []
 
-    async def measure(client: object, loop: str, question: str, shared: set[str]) -> None:
-        counted.append({*comparison.CODE[loop]} - shared)
+    async def measure(client: object, loop: str, question: str, own: set[str]) -> None:
+        counted.append({*comparison.CODE[loop]} & own)
 
     monkeypatch.setattr(comparison, "_measure", measure)
     await comparison.compare_loops(None, "", loops)  # type: ignore[arg-type]
