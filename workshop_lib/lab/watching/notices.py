@@ -80,8 +80,16 @@ class _Noticing(OutboundInterceptor):
             return await super().start_update_with_start_workflow(input)
 
     def fetch_workflow_history_events(self, input: FetchWorkflowHistoryEventsInput) -> Any:  # noqa: A002
-        events = super().fetch_workflow_history_events(input)
-        return _Events(events, input.id, self) if input.wait_new_event else events
+        events: Any = super().fetch_workflow_history_events(input)
+        fetch = events.fetch_next_page
+
+        async def fetch_next_page(**options: Any) -> None:
+            async with self.noticing(input.id, asks=False):
+                await fetch(**options)
+
+        if input.wait_new_event:
+            events.fetch_next_page = fetch_next_page
+        return events
 
     @contextlib.asynccontextmanager
     async def noticing(self, workflow_id: str, *, asks: bool) -> AsyncIterator[None]:
@@ -123,27 +131,3 @@ class _Noticing(OutboundInterceptor):
             for key, text in notes.items():
                 say(key, text)
             await asyncio.sleep(AGAIN)  # the server has no event for "nobody is there"
-
-
-class _Events:
-    """A run's events, as far as they are waited for."""
-
-    def __init__(self, events: Any, workflow_id: str, noticing: _Noticing) -> None:
-        self._events = events
-        self._noticing, self._workflow_id = noticing, workflow_id
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._events, name)
-
-    def __aiter__(self) -> "_Events":
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self._waiting(anext(self._events))
-
-    async def fetch_next_page(self, **options: Any) -> None:
-        await self._waiting(self._events.fetch_next_page(**options))
-
-    async def _waiting(self, awaitable: Any) -> Any:
-        async with self._noticing.noticing(self._workflow_id, asks=False):
-            return await awaitable
