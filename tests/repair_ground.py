@@ -1,11 +1,10 @@
 """What the tests of the repair agent share: a store and a worker of their own, and waiting for a state."""
 
-import asyncio
 import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +71,11 @@ async def reached(
     repair: RepairClient, *states: State, when: Callable[[RepairStatus], bool] = lambda _: True
 ) -> RepairStatus:
     """Wait until the repair is in one of these states."""
-    status: RepairStatus | None = None
-    try:
-        async with asyncio.timeout(LIMIT):
-            while True:
-                status = await repair.status()
-                if status.state in states and when(status):
-                    return status
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"not {', '.join(states)} within {LIMIT} s, but {status}") from None
+    status = await repair.wait_until(
+        lambda now: now.state in states and when(now), timedelta(seconds=LIMIT)
+    )
+    assert status.state in states and when(status), status
+    return status
 
 
 def with_activities(spec: WorkerSpec, *others: Callable[..., Any]) -> WorkerSpec:

@@ -19,7 +19,7 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.lessons.repairs import repair_reaches
+from workshop_lib.lab.lessons.approving import repair_reaches
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.watching.notices import Notices

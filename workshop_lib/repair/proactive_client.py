@@ -4,16 +4,13 @@ Its status, its plan and the decision on it are those of any repair, so all of `
 Left out: the agent itself (`proactive`).
 """
 
-import asyncio
 from datetime import date, timedelta
 
-from temporalio.client import Client, WorkflowFailureError
-from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.repair.client import KINDS, RPC_LIMIT, RepairClient
+from workshop_lib.repair.client import RPC_LIMIT, RepairClient, start_run
 from workshop_lib.repair.states import (
     REQUEST_EXIT,
     STOP_WAITING,
@@ -24,7 +21,6 @@ from workshop_lib.repair.states import (
 )
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.names import check_name
-from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 DEFAULT_ID = "proactive-order-repair"  # one agent is enough for a shop
 
@@ -59,25 +55,10 @@ class ProactiveClient(RepairClient):
             WorkshopError: there is one of that name under way, or the name is none.
         """
         settings = get_settings()
-        check_name(workflow_id, "agent")
-        try:
-            await client.start_workflow(
-                KINDS["proactive"],
-                ProactiveStart(
-                    today=today or settings.today, user=settings.user_name, callback=callback
-                ),
-                id=workflow_id,
-                task_queue=task_queue or settings.repair_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                memo={"user": settings.user_name},
-                task_timeout=TASK_TIMEOUT,
-                rpc_timeout=RPC_LIMIT,
-            )
-        except WorkflowAlreadyStartedError:
-            raise WorkshopError(
-                f"The proactive agent {workflow_id} is under way.",
-                fix="look at its status, ask it to leave first, or use another name.",
-            ) from None
+        start = ProactiveStart(
+            today=today or settings.today, user=settings.user_name, callback=callback
+        )
+        await start_run(client, "proactive", check_name(workflow_id, "agent"), start, task_queue)
         return cls(client, workflow_id)
 
     async def cycles(self) -> list[CycleRecord]:
@@ -107,19 +88,7 @@ class ProactiveClient(RepairClient):
         Raises:
             WorkshopError: it has not left within `timeout`, or it was cancelled or terminated.
         """
-        handle = self._client.get_workflow_handle(self.workflow_id, result_type=ProactiveOutcome)
-        try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                outcome: ProactiveOutcome = await handle.result()
-                return outcome
-        except TimeoutError:
-            raise self._not_over(timeout) from None
-        except WorkflowFailureError as error:
-            raise WorkshopError(
-                f"{self.workflow_id} has ended without a result: {error.cause}."
-            ) from None
-        except RPCError as error:
-            raise self._unknown(error) from None
+        return await self._result(ProactiveOutcome, timeout)
 
     async def _signal(self, name: str) -> None:
         try:

@@ -183,6 +183,15 @@ async def approval_panel(
     return ApprovalPanel(handle, plan, status)
 
 
+async def repair_reaches(repair: RepairClient, *states: str, timeout: float = 60) -> RepairStatus:
+    """Wait until a repair, or the proactive agent's cycle, is in one of these states.
+
+    Raises:
+        WorkshopError: it has ended in another one, or is not there within `timeout` seconds.
+    """
+    return await repair.wait_for(*states, timeout=timedelta(seconds=timeout))
+
+
 async def _decidable(repair: RepairClient, timeout: float) -> RepairStatus:
     """Its status, once there is a plan or will be none."""
     # `watch` is the one to give up first: it says what is pending.
