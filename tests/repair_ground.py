@@ -8,6 +8,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import (
     Order,
@@ -19,6 +21,7 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.states import RepairStatus, State
 from workshop_lib.repair.store import OrderStore
+from workshop_lib.repair.tables import metadata
 from workshop_lib.temporal.worker import WorkerSpec
 
 TODAY = date(2025, 6, 28)
@@ -46,6 +49,21 @@ FULL_WAY = [
 def seventh_order() -> Order:
     written = (Path(__file__).parent / "data/seventh_order.json").read_text(encoding="utf-8")
     return Order.model_validate(json.loads(written)["order"])
+
+
+def dump_of(store: OrderStore) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables, in an order that depends on nothing but the rows."""
+    store.ledger()  # the first reader loads them
+    with store.engine.connect() as connection:
+        return {
+            table.name: [
+                dict(row)
+                for row in connection.execute(
+                    select(table).order_by(*table.primary_key.columns)
+                ).mappings()
+            ]
+            for table in metadata.sorted_tables
+        }
 
 
 def ledger_of(store: OrderStore) -> list[tuple[str, str, str]]:

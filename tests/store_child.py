@@ -18,7 +18,7 @@ from workshop_lib.repair.store import OrderStore
 
 def repair(store: OrderStore, key: str, tool: Any, arguments: dict[str, Any]) -> str:
     try:
-        applied = store.apply(key, tool, ARGUMENTS[tool].model_validate(arguments))
+        applied = store.apply(key, ARGUMENTS[tool].model_validate(arguments))
     except WorkshopError as error:
         return f"{type(error).__name__}: {error.what}"
     return "repeated" if applied.repeated else "done"

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from repair_ground import FULL_WAY, assert_repaired_once
+from repair_ground import FULL_WAY, assert_repaired_once, dump_of
 from workshop_command import LIMIT, Workshop, workshop_command
 
 from workshop_lib.lab.lessons.gold import load_gold, score_plan
@@ -95,7 +95,7 @@ def test_what_the_labels_call_for_and_nothing_else_and_then_nothing(workshop: Wo
     data = {path: path.read_bytes() for path in (PROJECT_ROOT / "data").iterdir()}
     assert workshop("repair", "reset").returncode == 0
     store = store_of(workshop)
-    loaded = store.dump()
+    loaded = dump_of(store)
 
     first = workshop("repair", "run", "--auto-approve", "--id", "first")
     assert first.returncode == 0, first.stderr
@@ -106,21 +106,21 @@ def test_what_the_labels_call_for_and_nothing_else_and_then_nothing(workshop: Wo
     # What was done is told before the report is.
     assert first.stdout.index("p4  done") < first.stdout.index("state: PENDING-REPORT")
     assert_repaired_once(store)
-    repaired = store.dump()
+    repaired = dump_of(store)
 
     second = workshop("repair", "run", "--auto-approve", "--json")
     assert second.returncode == 0, second.stderr
     found = json.loads(second.stdout)
     assert found["state"] == "NO-REPAIR-NEEDED" and found["plan"] is None
     assert "NO-REPAIR-NEEDED" in second.stderr
-    assert store.dump() == repaired
+    assert dump_of(store) == repaired
 
     shown = json.loads(workshop("repair", "orders", "--json").stdout)
     assert len(shown["orders"]) == 6 and len(shown["repairs"]) == 4
     assert "inventory-ordered" in workshop("repair", "orders").stdout
 
     assert workshop("repair", "reset").returncode == 0
-    assert store.dump() == loaded
+    assert dump_of(store) == loaded
     assert {path: path.read_bytes() for path in (PROJECT_ROOT / "data").iterdir()} == data
 
     listed = json.loads(workshop("repair", "list", "--json").stdout)

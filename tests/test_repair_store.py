@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from lab_environment import free_port
 from postgres_server import MISSING, PASSWORD, postgres, postgres_programs
-from repair_ground import assert_repaired_once
+from repair_ground import assert_repaired_once, dump_of
 from sqlalchemy import text
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
@@ -26,6 +26,7 @@ from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import RepairClient
+from workshop_lib.repair.database import StoreUnavailable
 from workshop_lib.repair.models import (
     InventoryItem,
     Order,
@@ -34,7 +35,7 @@ from workshop_lib.repair.models import (
     RequestPaymentUpdate,
 )
 from workshop_lib.repair.states import State
-from workshop_lib.repair.store import OrderStore, RepairRefused, StoreUnavailable, open_store
+from workshop_lib.repair.store import OrderStore, RepairRefused, open_store
 from workshop_lib.repair.tools import InventoryCall, LookRequest, look_at_orders, order_inventory
 from workshop_lib.repair.worker import repair
 from workshop_lib.settings import PROJECT_ROOT
@@ -151,7 +152,7 @@ def test_the_first_reader_loads_the_data(store: OrderStore) -> None:
 
 def test_a_repair_is_carried_out_and_is_in_the_ledger(store: OrderStore) -> None:
     before = store.snapshot(TODAY)
-    applied = store.apply("k1", "order_inventory", badges())
+    applied = store.apply("k1", badges())
     assert not applied.repeated
     assert "113" in applied.outcome and "360" in applied.outcome
     item = stock(store)
@@ -165,40 +166,38 @@ def test_a_repair_is_carried_out_and_is_in_the_ledger(store: OrderStore) -> None
 
 
 def test_a_repeated_key_gets_the_first_outcome_and_changes_nothing(store: OrderStore) -> None:
-    first = store.apply("k1", "order_inventory", badges())
-    before = store.dump()
+    first = store.apply("k1", badges())
+    before = dump_of(store)
     for _ in range(3):
-        again = store.apply("k1", "order_inventory", badges())
+        again = store.apply("k1", badges())
         assert again.outcome == first.outcome and again.repeated
-    assert store.dump() == before
+    assert dump_of(store) == before
 
 
 def test_the_same_request_under_another_key_changes_nothing(store: OrderStore) -> None:
-    store.apply("k1", "order_inventory", badges())
-    before = store.dump()
-    assert store.apply("k2", "order_inventory", badges(140)).repeated
-    assert store.dump() == before
+    store.apply("k1", badges())
+    before = dump_of(store)
+    assert store.apply("k2", badges(140)).repeated
+    assert dump_of(store) == before
 
 
 def test_the_other_tools_and_the_status_that_wins(store: OrderStore) -> None:
     approval = RequestApproval(order_id="ORD-004-RHG", reason="A dragon egg.")
     kibble = OrderInventory(order_id="ORD-004-RHG", item_id="CRT-FD-101", quantity=365)
     payment = RequestPaymentUpdate(order_id="ORD-003-RBW", reason="Denied.")
-    assert "approve-orders@diagonalley.co.uk" in (
-        store.apply("a", "request_approval", approval).outcome
-    )
-    store.apply("b", "order_inventory", kibble)
-    store.apply("c", "request_payment_update", payment)
+    assert "approve-orders@diagonalley.co.uk" in (store.apply("a", approval).outcome)
+    store.apply("b", kibble)
+    store.apply("c", payment)
     assert status(store, "ORD-004-RHG") == "approval-requested"
     assert status(store, "ORD-003-RBW") == "payment-update-requested"
     assert stock(store, "CRT-FD-101").available_stock == 10
-    first = store.dump()["orders"]
+    first = dump_of(store)["orders"]
     store.reset()
-    store.apply("b", "order_inventory", kibble)
+    store.apply("b", kibble)
     assert status(store, "ORD-004-RHG") == "inventory-ordered"
-    store.apply("a", "request_approval", approval)
-    store.apply("c", "request_payment_update", payment)
-    assert store.dump()["orders"] == first  # whichever came first
+    store.apply("a", approval)
+    store.apply("c", payment)
+    assert dump_of(store)["orders"] == first  # whichever came first
 
 
 @pytest.mark.parametrize(
@@ -212,43 +211,40 @@ def test_the_other_tools_and_the_status_that_wins(store: OrderStore) -> None:
             OrderInventory(order_id="ORD-004-RHG", item_id="DRG-EGG-007", quantity=1),
             "restricted",
         ),
-        (RequestApproval(order_id="ORD-004-RHG", reason="x"), "another tool"),
     ],
-    ids=["too many", "order", "article", "not on it", "restricted", "other arguments"],
+    ids=["too many", "order", "article", "not on it", "restricted"],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(
     store: OrderStore, arguments: Any, says: str
 ) -> None:
-    before = store.dump()
+    before = dump_of(store)
     with pytest.raises(RepairRefused, match=says):
-        store.apply("k1", "order_inventory", arguments)
-    assert store.dump() == before
+        store.apply("k1", arguments)
+    assert dump_of(store) == before
 
 
 def test_a_key_of_another_repair_is_refused(store: OrderStore) -> None:
-    store.apply("k1", "order_inventory", badges())
-    before = store.dump()
+    store.apply("k1", badges())
+    before = dump_of(store)
     with pytest.raises(RepairRefused, match="belongs to another"):
-        store.apply("k1", "order_inventory", badges(114))
+        store.apply("k1", badges(114))
     with pytest.raises(RepairRefused, match="belongs to another"):
-        store.apply(
-            "k1", "request_payment_update", RequestPaymentUpdate(order_id="ORD-003-RBW", reason="x")
-        )
-    assert store.dump() == before
+        store.apply("k1", RequestPaymentUpdate(order_id="ORD-003-RBW", reason="x"))
+    assert dump_of(store) == before
 
 
 def test_reset_brings_back_what_was_loaded_first(store: OrderStore) -> None:
     files = data_files()
-    loaded = store.dump()
-    store.apply("k1", "order_inventory", badges())
+    loaded = dump_of(store)
+    store.apply("k1", badges())
     extra = json.loads((TESTS / "data/seventh_order.json").read_text())["order"]
     store.add_order(Order.model_validate(extra))
     assert store.snapshot(TODAY).order("ORD-007-GLK") == Order.model_validate(extra)
     with pytest.raises(RepairRefused, match="already"):
         store.add_order(Order.model_validate(extra))
-    assert store.dump() != loaded
+    assert dump_of(store) != loaded
     store.reset()
-    assert store.dump() == loaded
+    assert dump_of(store) == loaded
     assert data_files() == files
 
 
@@ -306,13 +302,13 @@ def test_processes_at_once_load_the_data_once(url: str, children: Children) -> N
 def test_a_kill_in_mid_transaction_leaves_all_or_nothing(
     store: OrderStore, children: Children, at: str, left: int
 ) -> None:
-    before = store.dump()
+    before = dump_of(store)
     children.add("die", [("k1", "order_inventory", BADGES)], at=at)
     assert [code for code, _ in children.run()] == [-signal.SIGKILL]
     assert len(store.ledger()) == left
     if not left:
-        assert store.dump() == before
-    assert store.apply("k1", "order_inventory", badges()).repeated is bool(left)
+        assert dump_of(store) == before
+    assert store.apply("k1", badges()).repeated is bool(left)
     assert stock(store).current_stock == 360
     assert len(store.ledger()) == 1
 
@@ -325,7 +321,7 @@ def test_reset_while_repairs_run(store: OrderStore) -> None:
         under_way.wait(60)
         done = 0
         while done == 0 or not stop.is_set():
-            store.apply(f"k{number}-{done}", "order_inventory", badges())
+            store.apply(f"k{number}-{done}", badges())
             done += 1
         return done
 
@@ -388,11 +384,11 @@ def test_data_that_somebody_has_broken_is_said(
 def test_a_broken_file_leaves_the_store_as_it_was(
     store: OrderStore, url: str, tmp_path: Path
 ) -> None:
-    store.apply("k1", "order_inventory", badges())
-    before = store.dump()
+    store.apply("k1", badges())
+    before = dump_of(store)
     with pytest.raises(WorkshopError, match="cannot be used"):
         OrderStore(url, tmp_path).reset()
-    assert store.dump() == before
+    assert dump_of(store) == before
 
 
 def test_the_settings_name_the_store(
@@ -474,12 +470,12 @@ def test_a_lock_that_is_held_for_long_is_said(
     monkeypatch.setattr("workshop_lib.repair.database.WAIT_SECONDS", 1)
     store.reset()
     impatient = OrderStore(url)
-    before = store.dump()
+    before = dump_of(store)
     with contextlib.ExitStack() as held:
         connection = held.enter_context(
             store.engine.connect().execution_options(workshop_writing=True)
         )
         connection.execute(text("UPDATE orders SET notes = notes"))
         with pytest.raises(StoreUnavailable, match="does not answer"):
-            impatient.apply("k1", "order_inventory", badges())
-    assert store.dump() == before
+            impatient.apply("k1", badges())
+    assert dump_of(store) == before

@@ -19,6 +19,7 @@ from repair_ground import (
     a_plan,
     assert_repaired_once,
     badges,
+    dump_of,
     ledger_of,
     payment,
     reached,
@@ -80,7 +81,7 @@ async def test_what_the_gold_labels_call_for_and_nothing_else(
     client: Client, spec: WorkerSpec, store: OrderStore, tmp_path: Path
 ) -> None:
     files = {path: path.read_bytes() for path in (PROJECT_ROOT / "data").glob("*.json")}
-    loaded = store.dump()
+    loaded = dump_of(store)
     async with serving(client, spec):
         repair = await repaired(client, spec)
         outcome = await repair.outcome()
@@ -113,7 +114,7 @@ async def test_what_the_gold_labels_call_for_and_nothing_else(
             ):  # the list follows a bit later
                 names = {info.workflow_id async for info in list_repairs(client)}
     store.reset()
-    assert store.dump() == loaded
+    assert dump_of(store) == loaded
     assert {path: path.read_bytes() for path in files} == files
 
 

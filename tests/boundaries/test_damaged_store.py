@@ -12,9 +12,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 from workshop_command import Workshop, workshop_command
 
-from workshop_lib.repair.damage import StoreDamaged
+from workshop_lib.repair.database import StoreDamaged, StoreUnavailable
 from workshop_lib.repair.models import OrderInventory
-from workshop_lib.repair.store import OrderStore, StoreUnavailable
+from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.tools import LookRequest, look_at_orders
 
 BADGE = OrderInventory(order_id="ORD-002-HJG", item_id="STP-ORG-001", quantity=1)
@@ -100,7 +100,7 @@ def test_what_is_no_store_is_said_and_begun_anew(
     store = OrderStore(f"sqlite:///{path}")
     for asking in (
         lambda: store.snapshot(TODAY),
-        lambda: store.apply("key", "order_inventory", BADGE),
+        lambda: store.apply("key", BADGE),
     ):
         with pytest.raises(StoreDamaged, match="repair reset"):
             asking()
@@ -114,7 +114,7 @@ def test_what_is_no_store_is_said_and_begun_anew(
 @pytest.mark.parametrize(("statement", "named"), ROWS.values(), ids=ROWS)
 def test_a_row_that_is_none_is_named(path: Path, statement: str, named: str) -> None:
     store = OrderStore(f"sqlite:///{path}")
-    store.apply("key-1", "order_inventory", BADGE)
+    store.apply("key-1", BADGE)
     changed(f"UPDATE {statement} '{named}'")(path)
     with pytest.raises(StoreDamaged, match=named) as kept:  # and with it what it was raised from
         store.snapshot(TODAY)

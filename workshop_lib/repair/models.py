@@ -9,8 +9,8 @@ Money is a float, in Galleons: it is read from JSON and shown, and nothing is ev
 
 import hashlib
 import json
-from datetime import date
-from typing import Annotated, Any, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -106,6 +106,23 @@ class InventoryItem(_Frozen):
         return bool(self.special_requirements or self.restrictions)
 
 
+class LedgerRow(_Frozen):
+    """A repair that was carried out.
+
+    Attributes:
+        item_id: the article; "" where the tool is about none.
+        arguments: of the tool, as canonical JSON.
+    """
+
+    idempotency_key: str
+    tool: ToolName
+    order_id: Id
+    item_id: Id | Literal[""]
+    arguments: str
+    outcome: str
+    recorded_at: datetime
+
+
 class OpenRequest(_Frozen):
     """A repair that is in the ledger already: its order is no problem any more.
 
@@ -151,6 +168,8 @@ class Snapshot(_Frozen):
 class RequestApproval(_Frozen):
     """Ask the approvals office to approve an order that holds restricted goods."""
 
+    tool: ClassVar[ToolName] = "request_approval"
+
     order_id: Id = Field(description="The order that needs approval, as in ORD-004-RHG.")
     approver: Approver = Field(APPROVER, description="Who is asked. There is one address.")
     reason: str = Field(
@@ -160,6 +179,8 @@ class RequestApproval(_Frozen):
 
 class OrderInventory(_Frozen):
     """Order more of an article that an order waits for."""
+
+    tool: ClassVar[ToolName] = "order_inventory"
 
     order_id: Id = Field(description="The order that waits for the article, as in ORD-002-HJG.")
     item_id: Id = Field(description="The article to order, as in STP-ORG-001. It is on that order.")
@@ -174,6 +195,8 @@ class OrderInventory(_Frozen):
 class RequestPaymentUpdate(_Frozen):
     """Ask a customer whose payment was denied for another way to pay."""
 
+    tool: ClassVar[ToolName] = "request_payment_update"
+
     order_id: Id = Field(description="The order whose payment was denied, as in ORD-003-RBW.")
     reason: str = Field(
         min_length=1, max_length=500, description="What is wrong with the payment, in one sentence."
@@ -182,9 +205,7 @@ class RequestPaymentUpdate(_Frozen):
 
 Arguments = RequestApproval | OrderInventory | RequestPaymentUpdate
 ARGUMENTS: dict[ToolName, type[Arguments]] = {
-    "request_approval": RequestApproval,
-    "order_inventory": OrderInventory,
-    "request_payment_update": RequestPaymentUpdate,
+    kind.tool: kind for kind in (RequestApproval, OrderInventory, RequestPaymentUpdate)
 }
 
 

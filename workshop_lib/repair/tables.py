@@ -1,34 +1,21 @@
-"""The tables of the order store, and how `data/` is loaded into them.
+"""The tables of the order store: made from the models, loaded from `data/`, and read back into models.
 
 Left out: what is done with them (`store`). `data/` is only ever read.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    Date,
-    DateTime,
-    Float,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    insert,
-    inspect,
-)
 
+from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.repair.damage import rows_of, validated
-from workshop_lib.repair.models import InventoryItem, Order
+from workshop_lib.repair.database import StoreDamaged
+from workshop_lib.repair.models import InventoryItem, LedgerRow, Order, OrderItem
 from workshop_lib.settings import PROJECT_ROOT
 
 DATA = PROJECT_ROOT / "data"
@@ -37,90 +24,74 @@ SCHEMA_VERSION = 1
 
 Model = TypeVar("Model", bound=BaseModel)
 
-metadata = MetaData()
+# A field's type in JSON Schema, or its format, and what a database calls it.
+_TYPES: dict[str, Any] = {
+    "string": sa.Text(),
+    "integer": sa.Integer(),
+    "number": sa.Float(53),
+    "boolean": sa.Boolean(),
+    "date": sa.Date(),
+    "date-time": sa.DateTime(timezone=True),
+}
 
-store_info = Table("store_info", metadata, Column("version", Integer, primary_key=True))
 
-orders = Table(
-    "orders",
-    metadata,
-    Column("order_id", String(40), primary_key=True),
-    Column("customer_name", Text, nullable=False),
-    Column("customer_id", String(40), nullable=False),
-    Column("order_date", Date, nullable=False),
-    Column("status", String(300), nullable=False),
-    Column("shipping_address", Text, nullable=False),
-    Column("subtotal", Float(53), nullable=False),
-    Column("tax", Float(53), nullable=False),
-    Column("shipping", Float(53), nullable=False),
-    Column("total", Float(53), nullable=False),
-    Column("payment_method", Text, nullable=False),
-    Column("notes", Text, nullable=False),
-)
+def _columns(model: type[BaseModel], key: str = "") -> Iterable[sa.Column[Any]]:
+    """A column a field. A list has none: it is a table of its own."""
+    for name, schema in model.model_json_schema()["properties"].items():
+        kinds = [kind.get("format") or kind["type"] for kind in schema.get("anyOf", [schema])]
+        if kinds[0] != "array":
+            yield sa.Column(
+                name, _TYPES[kinds[0]], primary_key=name == key, nullable="null" in kinds
+            )
 
-order_items = Table(
+
+metadata = sa.MetaData()
+store_info = sa.Table("store_info", metadata, sa.Column("version", sa.Integer, primary_key=True))
+orders = sa.Table("orders", metadata, *_columns(Order, "order_id"))
+order_items = sa.Table(
     "order_items",
     metadata,
-    Column("order_id", ForeignKey("orders.order_id"), primary_key=True),
-    Column("line", Integer, primary_key=True),  # from 1, as on the order
-    Column("item_id", String(40), nullable=False),
-    Column("item_name", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("quantity", Integer, nullable=False),
-    Column("unit_price", Float(53), nullable=False),
-    Column("total_price", Float(53), nullable=False),
+    sa.Column("order_id", sa.ForeignKey("orders.order_id"), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),  # from 1, as on the order
+    *_columns(OrderItem),
 )
-
-inventory = Table(
-    "inventory",
-    metadata,
-    Column("item_id", String(40), primary_key=True),
-    Column("item_name", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("current_stock", Integer, nullable=False),
-    Column("reserved_stock", Integer, nullable=False),
-    Column("available_stock", Integer, nullable=False),
-    Column("reorder_point", Integer, nullable=False),
-    Column("reorder_quantity", Integer, nullable=False),
-    Column("max_stock_level", Integer, nullable=False),
-    Column("unit_cost", Float(53), nullable=False),
-    Column("unit_price", Float(53), nullable=False),
-    Column("supplier", Text, nullable=False),
-    Column("lead_time_days", Integer, nullable=False),
-    Column("storage_location", Text, nullable=False),
-    Column("last_restocked", Date, nullable=False),
-    Column("expiry_date", Date),
-    Column("status", String(300), nullable=False),
-    Column("dangerous_goods", Boolean, nullable=False),
-    Column("special_requirements", Text),
-    Column("restrictions", Text),
-)
-
+inventory = sa.Table("inventory", metadata, *_columns(InventoryItem, "item_id"))
 # Every repair that was ever carried out. It is written in the transaction that carries the repair out,
 # so there is never one without the other.
-ledger = Table(
+ledger = sa.Table(
     "ledger",
     metadata,
-    Column("idempotency_key", String(300), primary_key=True),
-    Column("tool", String(40), nullable=False),
-    Column("order_id", ForeignKey("orders.order_id"), nullable=False),
-    Column("item_id", String(40), nullable=False),  # "" where the tool is about no article
-    Column("arguments", Text, nullable=False),  # canonical JSON
-    Column("outcome", Text, nullable=False),
-    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    *_columns(LedgerRow, "idempotency_key"),
+    sa.ForeignKeyConstraint(["order_id"], ["orders.order_id"]),
     # Whoever asks: the same thing is requested once for an order.
-    UniqueConstraint("tool", "order_id", "item_id", name="one_request"),
+    sa.UniqueConstraint("tool", "order_id", "item_id", name="one_request"),
 )
 
 
-def refuse_foreign(connection: Connection) -> None:
+def is_ready(connection: sa.Connection) -> bool:
+    """Whether the tables are there and filled.
+
+    Raises:
+        WorkshopError: they are those of another version of the workshop.
+    """
+    if not sa.inspect(connection).has_table(store_info.name):
+        return False
+    version = connection.execute(sa.select(store_info.c.version)).scalar()
+    if version not in (None, SCHEMA_VERSION):
+        raise WorkshopError(
+            f"The order store is of version {version}; this workshop writes {SCHEMA_VERSION}.",
+            fix="`workshop repair reset` makes it anew from data/; its repairs are forgotten.",
+        )
+    return version is not None
+
+
+def refuse_foreign(connection: sa.Connection) -> None:
     """Keep away from a database where another program has tables of these names.
 
     Raises:
         WorkshopError: it has.
     """
-    there = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    there = sorted(set(sa.inspect(connection).get_table_names()) & set(metadata.tables))
     # All of ours but the one with the version, in a file: damaged, and nobody else's.
     ours = connection.dialect.name == "sqlite" and len(there) == len(metadata.tables) - 1
     if there and store_info.name not in there and not ours:
@@ -131,11 +102,29 @@ def refuse_foreign(connection: Connection) -> None:
         )
 
 
-def write_order(connection: Connection, order: Order) -> None:
+def create(connection: sa.Connection, folder: Path) -> None:
+    """Make the tables, and fill them from `orders.json` and `inventory.json` of a folder.
+
+    Raises:
+        WorkshopError: a file is missing, is no JSON, holds what is no order or article, or one twice; or
+            the tables of another program are there.
+    """
+    refuse_foreign(connection)
+    metadata.create_all(connection)
+    every_order = _read(folder / "orders.json", "orders", Order, "order_id")
+    articles = _read(folder / "inventory.json", "items", InventoryItem, "item_id")
+    connection.execute(sa.insert(store_info).values(version=SCHEMA_VERSION))
+    for order in every_order:
+        write_order(connection, order)
+    for item in articles:
+        connection.execute(sa.insert(inventory).values(item.model_dump()))
+
+
+def write_order(connection: sa.Connection, order: Order) -> None:
     """Add an order with its lines."""
-    connection.execute(insert(orders).values(order.model_dump(exclude={"items"})))
+    connection.execute(sa.insert(orders).values(order.model_dump(exclude={"items"})))
     connection.execute(
-        insert(order_items),
+        sa.insert(order_items),
         [
             {"order_id": order.order_id, "line": line, **item.model_dump()}
             for line, item in enumerate(order.items, 1)
@@ -143,48 +132,74 @@ def write_order(connection: Connection, order: Order) -> None:
     )
 
 
-def load_data(connection: Connection, folder: Path) -> None:
-    """Fill empty tables from `orders.json` and `inventory.json` of a folder.
-
-    Raises:
-        WorkshopError: a file is missing, is no JSON, holds what is no order or article, or one twice.
-    """
-    found_orders = _read(folder / "orders.json", "orders", Order)
-    found_items = _read(folder / "inventory.json", "items", InventoryItem)
-    _refuse_twice(folder / "orders.json", [order.order_id for order in found_orders])
-    _refuse_twice(folder / "inventory.json", [item.item_id for item in found_items])
-    connection.execute(insert(store_info).values(version=SCHEMA_VERSION))
-    for order in found_orders:
-        write_order(connection, order)
-    for item in found_items:
-        connection.execute(insert(inventory).values(item.model_dump()))
-
-
-def read_orders(connection: Connection) -> list[Order]:
+def read_orders(connection: sa.Connection) -> list[Order]:
     """All orders, by id, with their lines.
 
     Raises:
         StoreDamaged: a row is no order.
     """
-    lines: dict[str, list[dict[str, Any]]] = {}
-    found = connection.execute(
-        rows_of(order_items).order_by(order_items.c.order_id, order_items.c.line)
-    )
-    for row in found.mappings():
-        line = dict(row)
-        del line["line"]
-        lines.setdefault(line.pop("order_id"), []).append(line)
+    lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in connection.execute(rows_of(order_items)).mappings():
+        lines[row["order_id"]].append({name: row[name] for name in OrderItem.model_fields})
     return [
-        validated(Order, {**row, "items": lines.get(row["order_id"], [])}, orders)
-        for row in connection.execute(rows_of(orders).order_by(orders.c.order_id)).mappings()
+        validated(Order, {**row, "items": lines[row["order_id"]]}, orders)
+        for row in connection.execute(rows_of(orders)).mappings()
     ]
 
 
-def _read(path: Path, name: str, kind: type[Model]) -> list[Model]:
-    """The list of that name in a JSON file."""
+def read_all(connection: sa.Connection, table: sa.Table, model: type[Model]) -> list[Model]:
+    """All rows of a table, by key.
+
+    Raises:
+        StoreDamaged: one is not what it must be.
+    """
+    return [validated(model, row, table) for row in connection.execute(rows_of(table)).mappings()]
+
+
+def rows_of(table: sa.Table) -> sa.Select[Any]:
+    """A query of a whole table by key, in which dates are left as they are until they are validated."""
+    return sa.select(
+        *(
+            sa.type_coerce(column, sa.String).label(column.name)
+            if isinstance(column.type, sa.Date | sa.DateTime)
+            else column
+            for column in table.columns
+        )
+    ).order_by(*table.primary_key.columns)
+
+
+def validated(kind: type[Model], row: Mapping[Any, Any], table: sa.Table) -> Model:
+    """A row as what it must be.
+
+    Raises:
+        StoreDamaged: it is not; the row and what is wrong with it are named.
+    """
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        key = ", ".join(str(row.get(column.name)) for column in table.primary_key)
+        where = ".".join(str(part) for part in fault["loc"])
+        raise StoreDamaged(
+            f"The row {harmless.line(key, 100)!r} of {table.name} cannot be used: "
+            + harmless.line(f"{where}: {fault['msg']}.", 200)
+        ) from None
+
+
+def _read(path: Path, name: str, kind: type[Model], key: str) -> list[Model]:
+    """The list of that name in a JSON file; each entry is another one."""
+    expected = (
+        f'a JSON object with a list "{name}", whose entries have the fields of {kind.__name__}.'
+    )
+    fix = f"correct it; `git checkout {path.name}` in its folder brings the original back."
     try:
         written = json.loads(path.read_text(encoding="utf-8"))[name]
-        return TypeAdapter(list[kind]).validate_python(written)  # type: ignore[valid-type]
+        entries = TypeAdapter(list[kind]).validate_python(written)  # type: ignore[valid-type]
+        ids = [getattr(entry, key) for entry in entries]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if not twice:
+            return entries
+        why, fix = f"it has {', '.join(twice[:5])} more than once", "give each an id of its own."
     except OSError as error:
         why = error.strerror or "it cannot be read"
     except ValidationError as error:
@@ -192,17 +207,4 @@ def _read(path: Path, name: str, kind: type[Model]) -> list[Model]:
         why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     except (ValueError, LookupError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
-    raise WorkshopError(
-        f"{path} cannot be used: {why}.",
-        expected=f'a JSON object with a list "{name}", whose entries have the fields of {kind.__name__}.',
-        fix=f"correct it; `git checkout {path.name}` in its folder brings the original back.",
-    )
-
-
-def _refuse_twice(path: Path, ids: list[str]) -> None:
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise WorkshopError(
-            f"{path} cannot be used: it has {', '.join(twice[:5])} more than once.",
-            fix="give each entry an id of its own.",
-        )
+    raise WorkshopError(f"{path} cannot be used: {why}.", expected=expected, fix=fix)

@@ -16,6 +16,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.database import StoreUnavailable
 from workshop_lib.repair.models import (
     Arguments,
     OrderInventory,
@@ -26,7 +27,7 @@ from workshop_lib.repair.models import (
     ToolName,
 )
 from workshop_lib.repair.pages import page_of
-from workshop_lib.repair.store import StoreUnavailable, open_store
+from workshop_lib.repair.store import open_store
 from workshop_lib.temporal.steps import heartbeating, step_options
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ async def request_payment_update(call: PaymentCall) -> RepairResult:
 
 
 async def _repair(call: _Call, tool: ToolName, arguments: Arguments) -> RepairResult:
-    applied = await _in_thread(lambda: open_store().apply(call.key, tool, arguments))
+    applied = await _in_thread(lambda: open_store().apply(call.key, arguments))
     logger.info("%s: %s%s", call.key, applied.outcome, " (repeated)" if applied.repeated else "")
     return RepairResult(
         proposal_id=call.proposal_id,
