@@ -620,10 +620,10 @@ async def test_where_no_model_manages_code_writes_the_report_and_says_so(
     assert "does not mention order_inventory on ORD-002-HJG" in text
     for line in (
         "2025-06-28: 1 repair on 1 order, decided by a test.",
-        f"* {HERMIONE}: short. so it is",
-        f"* {HERMIONE}: order_inventory. 113 of STP-ORG-001 are ordered.",
-        f"* {HAGRID}: order_inventory CRT-FD-101 (confidence 0.90)",
+        f"* {HERMIONE}, short, confidence 0.90: so it is",
+        f"* {HERMIONE}, order_inventory: 113 of STP-ORG-001 are ordered.",
+        f"* p3, {HAGRID}, order_inventory, item_id CRT-FD-101, quantity",
         "* bribe: no such tool",
     ):
         assert line in text
-    assert f"{RON}: request_payment_update." in text and "](" not in text
+    assert f"{RON}, request_payment_update: The" in text and "](" not in text

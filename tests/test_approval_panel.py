@@ -84,7 +84,8 @@ async def test_what_strangers_wrote_is_text_and_nothing_else(client: Client) -> 
     assert not any(line.startswith("Approved by everybody") for line in text.splitlines())
     for word in ("STP-ORG-001", "113", "0.97", "0.20", "Skipped", "Refused by the rules"):
         assert word in seen.text and word in text, word
-    assert seen.headings.count("col") == 12 and seen.headings.count("row") == 2  # two tables
+    # Two tables of proposals, and one of what was refused.
+    assert seen.headings.count("col") == 14 and seen.headings.count("row") == 4
 
 
 async def test_a_decided_plan_offers_no_decision(client: Client) -> None:

@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.harmless import markdown
 from workshop_lib.repair.models import Analysis, OrderInventory, Plan, Problem, Proposal, Rejected
-from workshop_lib.repair.plan_text import plan_report
+from workshop_lib.repair.report import as_markdown, of_plan, plan_in_text
 from workshop_lib.repair.reports import SaveReport, file_name, save_report, to_pdf
 
 NASTY = (
@@ -50,7 +50,7 @@ def test_the_planning_report_says_all_of_the_plan() -> None:
     problem = Problem(
         order_id="ORD-002-HJG", kind="short-of-stock", description="187 of 300", confidence=0.9
     )
-    written = plan_report(Analysis(problems=[problem]), plan(), date(2025, 6, 28))
+    written = as_markdown(of_plan(plan(), Analysis(problems=[problem]), date(2025, 6, 28)))
     for said in (plan().digest, "ORD-002-HJG", "quantity 113", "0.97", "Skipped", "no tool 'burn'"):
         assert said in written
     # Words of a model stay words.
@@ -64,6 +64,14 @@ def test_the_planning_report_says_all_of_the_plan() -> None:
         "## Refused by the rules for plans",
     ]
     assert markdown("x" * 2000, 10) == "xxxxxxxxx…"
+    # A terminal is told the same of a plan.
+    entries = [line[2:] for line in written.splitlines() if line.startswith("* ")]
+    text = plan_in_text(plan())
+    assert "* p1, ORD-002-HJG, order_inventory, item_id STP-ORG-001, quantity 113" in written
+    assert entries[0] == "ORD-002-HJG, short-of-stock, confidence 0.90: 187 of 300"
+    assert [line[2:30] for line in text.splitlines() if line.startswith("  ")] == [
+        entry[:28] for entry in entries[1:]
+    ]
 
 
 async def test_both_files_are_written_and_written_again(

@@ -87,7 +87,7 @@ def agent_status(agent: Agent = AGENT, as_json: Json = False) -> None:
             found = ProactiveClient(client, agent)
             return await found.status(), await found.cycles()
 
-    from workshop_lib.repair.plain_text import status_in_text
+    from workshop_lib.repair.report import status_in_text
 
     found, cycles = run(look())
     if as_json:

@@ -113,7 +113,7 @@ def status(repair_id: Repair = None, as_json: Json = False) -> None:
             repair = await latest_repair(client, repair_id)
             return repair.workflow_id, await repair.status()
 
-    from workshop_lib.repair.plain_text import status_in_text
+    from workshop_lib.repair.report import status_in_text
 
     workflow_id, found = run(look())
     if as_json:
@@ -131,7 +131,7 @@ def plan(repair_id: Repair = None, as_json: Json = False) -> None:
             repair = await latest_repair(client, repair_id)
             return repair.workflow_id, await repair.plan(), await repair.status()
 
-    from workshop_lib.repair.plain_text import plan_in_text
+    from workshop_lib.repair.report import plan_in_text
 
     workflow_id, found, where = run(look())
     if found is None:
@@ -309,7 +309,7 @@ def _decide(
 
 async def _confirmed(plan: "Plan | None", question: str) -> str:
     """The digest of the plan, once it has been shown and agreed to."""
-    from workshop_lib.repair.plain_text import plan_in_text
+    from workshop_lib.repair.report import plan_in_text
 
     if plan is None:
         raise WorkshopError("There is no plan to decide about yet.")

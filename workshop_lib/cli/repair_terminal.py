@@ -1,7 +1,7 @@
 """A repair as a terminal tells it: states as they come, the plan, the question, what was done, the report.
 
 Also: which repair a command means when it names none. Left out: the commands (`cli.repair`) and the wording
-of a plan or a status (`repair.plain_text`).
+of a plan or a status (`repair.report`).
 """
 
 import asyncio
@@ -119,7 +119,7 @@ async def waiting_repair(client: "Client", given: str | None) -> "RepairClient":
 
 def whole_digest(plan: "Plan | None", given: str) -> str:
     """The plan's digest, where its beginning is given; otherwise what is given, which is then refused."""
-    from workshop_lib.repair.plain_text import SHORT
+    from workshop_lib.repair.report import SHORT
 
     if plan is not None and len(given) >= SHORT and plan.digest.startswith(given.lower()):
         return plan.digest
@@ -148,7 +148,7 @@ async def narrate(
         ask: ask the person at the terminal for a decision.
         until: where to stop, if not where the repair rests.
     """
-    from workshop_lib.repair.plain_text import plan_in_text
+    from workshop_lib.repair.report import plan_in_text
     from workshop_lib.repair.states import State
 
     cycle, shown, done, last = 0, 0, 0, ""
@@ -201,7 +201,7 @@ async def tell_end(repair: "RepairClient", status: "RepairStatus", tell: Tell) -
 
 def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
     """The commands that decide a plan that waits."""
-    from workshop_lib.repair.plain_text import SHORT
+    from workshop_lib.repair.report import SHORT
 
     digest = (status.plan_digest or "")[:SHORT]
     until = f" until {status.decide_until:%Y-%m-%d %H:%M} UTC" if status.decide_until else ""
@@ -250,7 +250,7 @@ async def read_line() -> str | None:
 
 def _tell_results(results: "list[RepairResult]", tell: Tell) -> int:
     """Tell what became of proposals. Returns of how many."""
-    from workshop_lib.repair.plain_text import result_in_text
+    from workshop_lib.repair.report import result_in_text
 
     for result in results:
         tell(result_in_text(result))

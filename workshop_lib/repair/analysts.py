@@ -49,7 +49,7 @@ from workshop_lib.repair.models import (
     Snapshot,
 )
 from workshop_lib.repair.plan_rules import check_plan
-from workshop_lib.repair.report_text import plain_report, problem_with_report
+from workshop_lib.repair.report import plain_report, problem_with_report
 from workshop_lib.temporal.steps import step_options
 
 MAX_CORRECTIONS = 3  # an activity; then the model is not up to the task, and asking on only costs

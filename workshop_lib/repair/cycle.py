@@ -46,8 +46,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workshop_lib.repair.pages import MAX_PAGES, suspects
     from workshop_lib.repair.plan_rules import within_limits
-    from workshop_lib.repair.plan_text import plan_report
-    from workshop_lib.repair.report_text import plain_report
+    from workshop_lib.repair.report import as_markdown, of_plan, plain_report
     from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
     from workshop_lib.repair.states import (
         APPROVAL_TIMEOUT,
@@ -136,7 +135,7 @@ class RepairCycle:
             plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
         )
         self.plan = within_limits(planned, snapshot, self.scope)
-        text = plan_report(self.analysis, self.plan, self.today)
+        text = as_markdown(of_plan(self.plan, self.analysis, self.today))
         self.reports = self.reports.model_copy(update={"planning": text})
         await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
         if self.plan.proposals:

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.models import Analysis, Plan, RepairResult
     from workshop_lib.repair.plan_rules import in_words
-    from workshop_lib.repair.plan_text import status_text
+    from workshop_lib.repair.report import status_details
     from workshop_lib.repair.states import (
         DECIDE_SIGNAL,
         Callback,
@@ -142,7 +142,7 @@ class RepairFace:
 
     def _changed(self) -> None:
         """Keep the details that the Web UI shows up to date."""
-        workflow.set_current_details(status_text(self._status(), self._cycle.plan))
+        workflow.set_current_details(status_details(self._status(), self._cycle.plan))
 
     async def _tell(self, callback: Callback | None, state: State, summary: str) -> None:
         """Send a notice to the workflow that wants to hear of it. That nobody is there is a warning."""

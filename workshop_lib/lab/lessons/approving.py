@@ -11,7 +11,7 @@ table and needs no widgets; terminals and screen readers get it as text. Left ou
 
 import contextlib
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
@@ -23,19 +23,12 @@ from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.waiting import watch
 from workshop_lib.repair.client import DecisionRefused, RepairClient
-from workshop_lib.repair.models import Plan, Proposal
-from workshop_lib.repair.plain_text import (
-    ProposalRow,
-    plan_in_text,
-    proposal_row,
-    rejected_in_words,
-    status_in_text,
-)
+from workshop_lib.repair.models import Plan
+from workshop_lib.repair.report import Section, of_plan, plan_in_text, status_in_text
 from workshop_lib.repair.states import RecordedDecision, RepairStatus, State
 
 T = TypeVar("T")
 
-HEADINGS = ProposalRow("Proposal", "Order", "Tool", "Arguments", "Confidence", "Why")
 LEFT = "text-align:left"  # JupyterLab's own tables are aligned to the right
 HOW = (
     "Decide this plan: `await panel.approve()`, `await panel.approve(['p1'])` or"
@@ -131,23 +124,12 @@ class ApprovalPanel:
         return waits and not older
 
     def _repr_html_(self) -> str:
+        document = of_plan(self.plan)
         parts = [
             f"<p><strong>{harmless.html(self.handle.id)}</strong>: {escape(self.status.state)}</p>",
-            _table("Proposed", self.plan.proposals),
+            *(f"<p>{harmless.html(sentence)}</p>" for sentence in document.opening),
+            *(_table(section) for section in document.sections if section.rows),
         ]
-        if self.plan.skipped:
-            parts.append(
-                _table("Skipped, because the agent was not sure enough", self.plan.skipped)
-            )
-        if self.plan.refused:
-            parts.append("<p>Refused by the rules:</p><ul>")
-            parts += [
-                f"<li>{harmless.html(rejected_in_words(rejected.proposal))}: "
-                f"{harmless.html(rejected.reason)}</li>"
-                for rejected in self.plan.refused
-            ]
-            parts.append("</ul>")
-        parts.append(f"<p>Digest of this plan: <code>{harmless.html(self.digest)}</code></p>")
         if self._open:
             until = self.status.decide_until
             how = re.sub("`(.*?)`", r"<code>\1</code>", escape(HOW, quote=False))
@@ -201,18 +183,21 @@ async def _decidable(repair: RepairClient, timeout: float) -> RepairStatus:
     )
 
 
-def _table(caption: str, proposals: Sequence[Proposal]) -> str:
-    """Proposals as an HTML table with real headings; text is escaped and aligned to the left."""
-    head = "".join(f'<th scope="col" style="{LEFT}">{heading}</th>' for heading in HEADINGS)
-    body = "".join(_table_row(proposal_row(proposal)) for proposal in proposals)
+def _table(section: Section) -> str:
+    """A section as an HTML table with real headings; text is escaped and aligned to the left."""
+    head = "".join(f'<th scope="col" style="{LEFT}">{column}</th>' for column in section.columns)
+    body = "".join(f"<tr>{''.join(_cells(row))}</tr>" for row in section.rows)
     return (
-        f"<table><caption>{escape(caption)}: {len(proposals)}</caption>"
+        f"<table><caption>{section.title}: {len(section.rows)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def _table_row(row: ProposalRow) -> str:
-    name, order, *cells = (harmless.html(cell) for cell in row)
-    rest = "".join(f'<td style="{LEFT}">{cell}</td>' for cell in cells)
-    whole = f'<td style="{LEFT};white-space:nowrap">{order}</td>'  # an id is one word
-    return f'<tr><th scope="row" style="{LEFT}">{name}</th>{whole}{rest}</tr>'
+def _cells(row: Sequence[str | float]) -> Iterator[str]:
+    for number, cell in enumerate(row):
+        text = f"{cell:.2f}" if isinstance(cell, float) else harmless.html(cell)
+        whole = "" if " " in text or len(text) > 40 else ";white-space:nowrap"  # an id is one word
+        if number:
+            yield f'<td style="{LEFT}{whole}">{text}</td>'
+        else:
+            yield f'<th scope="row" style="{LEFT}{whole}">{text}</th>'
