@@ -36,7 +36,7 @@ from workshop_lib.repair.models import (
 )
 from workshop_lib.repair.states import State
 from workshop_lib.repair.store import OrderStore, RepairRefused, open_store
-from workshop_lib.repair.tools import InventoryCall, LookRequest, look_at_orders, order_inventory
+from workshop_lib.repair.tools import LookRequest, RepairCall, look_at_orders, order_inventory
 from workshop_lib.repair.worker import repair
 from workshop_lib.settings import PROJECT_ROOT
 
@@ -419,7 +419,7 @@ async def test_repairs_at_once_on_this_database(
 async def test_what_is_retried_and_what_is_not(
     settings_env: Callable[..., None], tmp_path: Path
 ) -> None:
-    call = InventoryCall(key="k1", proposal_id="p1", arguments=badges(254))
+    call = RepairCall(key="k1", proposal_id="p1", arguments=badges(254))
     settings_env(WORKSHOP_STATE_DIR=tmp_path)
     with pytest.raises(ApplicationError, match="no room") as refused:
         await ActivityEnvironment().run(order_inventory, call)

@@ -39,15 +39,17 @@ from workshop_lib.repair.client import RepairClient, list_repairs
 from workshop_lib.repair.models import (
     Detection,
     DetectRequest,
+    OrderInventory,
     Plan,
     PlanRequest,
     RepairResult,
     Report,
     ReportRequest,
+    RequestPaymentUpdate,
 )
 from workshop_lib.repair.states import Callback, Decision, RepairOutcome, State
 from workshop_lib.repair.store import OrderStore, open_store
-from workshop_lib.repair.tools import InventoryCall, PaymentCall
+from workshop_lib.repair.tools import RepairCall
 from workshop_lib.repair.worker import repair as repair_spec
 from workshop_lib.settings import PROJECT_ROOT
 from workshop_lib.temporal.worker import WorkerSpec
@@ -244,12 +246,12 @@ async def test_a_failure_is_said_as_state_and_as_result(
 
 
 @activity.defn(name="order_inventory")
-async def no_room(call: InventoryCall) -> RepairResult:
+async def no_room(call: RepairCall[OrderInventory]) -> RepairResult:
     raise ApplicationError("The shelf has no room.", type="RepairRefused", non_retryable=True)
 
 
 @activity.defn(name="order_inventory")
-async def no_store(call: InventoryCall) -> RepairResult:
+async def no_store(call: RepairCall[OrderInventory]) -> RepairResult:
     raise ApplicationError("The store is gone.", type="StoreUnusable", non_retryable=True)
 
 
@@ -317,7 +319,7 @@ entered, leave = asyncio.Event(), asyncio.Event()
 
 
 @activity.defn(name="request_payment_update")
-async def slow_payment(call: PaymentCall) -> RepairResult:
+async def slow_payment(call: RepairCall[RequestPaymentUpdate]) -> RepairResult:
     from workshop_lib.repair.tools import request_payment_update
 
     entered.set()

@@ -5,17 +5,11 @@ recorded. Left out: who may decide. Whoever can reach the workflow may, and is r
 """
 
 from datetime import datetime
-from typing import NamedTuple
+
+from temporalio.exceptions import ApplicationError
 
 from workshop_lib.repair.models import Plan
 from workshop_lib.repair.states import APPROVAL_TIMEOUT, Decision, RecordedDecision, Way
-
-
-class Refusal(NamedTuple):
-    """Why a decision does not count."""
-
-    kind: str
-    reason: str
 
 
 class ApprovalDesk:
@@ -45,16 +39,20 @@ class ApprovalDesk:
         """
         self._closed = why
 
-    def problem_with(self, decision: Decision, now: datetime) -> Refusal | None:
-        """Why a decision does not count, or None where it does."""
+    def check(self, decision: Decision, now: datetime) -> None:
+        """See that a decision counts.
+
+        Raises:
+            ApplicationError: it does not; the type says why in one word.
+        """
         digest = decision.plan_digest
         if digest in self._past:
-            return Refusal("StalePlan", f"That digest is of an older plan: {self._past[digest]}.")
+            older = f"That digest is of an older plan: {self._past[digest]}."
+            raise _refusal("StalePlan", older)
         if self.plan is None or self.until is None:
-            why = self._closed or "There is no plan to decide about yet."
-            return Refusal("NoPlan", why)
+            raise _refusal("NoPlan", self._closed or "There is no plan to decide about yet.")
         if digest != self.plan.digest:
-            return Refusal(
+            raise _refusal(
                 "WrongDigest",
                 # The right one is not said: whoever decides has to look.
                 f"The digest {digest[:12]} is not that of the plan."
@@ -62,20 +60,26 @@ class ApprovalDesk:
             )
         if self.decision is not None:
             word = "approved" if self.decision.approve else "rejected"
-            return Refusal(
+            raise _refusal(
                 "AlreadyDecided",
                 f"The plan was {word} by {self.decision.decided_by} at"
                 f" {self.decision.decided_at:%Y-%m-%d %H:%M} UTC.",
             )
         if now >= self.until:
-            return Refusal("Expired", f"The plan has expired at {self.until:%Y-%m-%d %H:%M} UTC.")
+            raise _refusal("Expired", f"The plan has expired at {self.until:%Y-%m-%d %H:%M} UTC.")
         if self._closed:
-            return Refusal("Closed", self._closed)
-        return self._problem_with_part(decision, self.plan)
+            raise _refusal("Closed", self._closed)
+        if decision.proposals is not None:
+            _check_part(decision.approve, decision.proposals, self.plan)
 
     def take(self, decision: Decision, now: datetime, way: Way) -> RecordedDecision:
-        """Record a decision that `problem_with` has nothing against."""
-        assert self.plan is not None and self.decision is None
+        """Record a decision.
+
+        Raises:
+            ApplicationError: it does not count; the type says why in one word.
+        """
+        self.check(decision, now)
+        assert self.plan is not None
         every = [proposal.proposal_id for proposal in self.plan.proposals]
         wanted = every if decision.proposals is None else decision.proposals
         approved = [name for name in every if decision.approve and name in wanted]
@@ -91,24 +95,25 @@ class ApprovalDesk:
         )
         return self.decision
 
-    @staticmethod
-    def _problem_with_part(decision: Decision, plan: Plan) -> Refusal | None:
-        if decision.proposals is None:
-            return None
-        if not decision.approve:
-            return Refusal(
-                "PartOfRejection",
-                "A rejection is of the whole plan. To decline a part, approve the rest.",
-            )
-        known = [proposal.proposal_id for proposal in plan.proposals]
-        unknown = [name for name in decision.proposals if name not in known]
-        if unknown:
-            return Refusal(
-                "UnknownProposal",
-                f"The plan has no proposal {', '.join(unknown)}; it has {', '.join(known)}.",
-            )
-        if not decision.proposals:
-            return Refusal(
-                "NothingApproved", "An approval of nothing is a rejection: reject the plan instead."
-            )
-        return None
+
+def _check_part(approve: bool, names: list[str], plan: Plan) -> None:
+    if not approve:
+        raise _refusal(
+            "PartOfRejection",
+            "A rejection is of the whole plan. To decline a part, approve the rest.",
+        )
+    known = [proposal.proposal_id for proposal in plan.proposals]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise _refusal(
+            "UnknownProposal",
+            f"The plan has no proposal {', '.join(unknown)}; it has {', '.join(known)}.",
+        )
+    if not names:
+        raise _refusal(
+            "NothingApproved", "An approval of nothing is a rejection: reject the plan instead."
+        )
+
+
+def _refusal(kind: str, reason: str) -> ApplicationError:
+    return ApplicationError(reason, type=kind, non_retryable=True)

@@ -27,21 +27,19 @@ with workflow.unsafe.imports_passed_through():
         plan_repair,
         write_report,
     )
-    from workshop_lib.repair.approval import ApprovalDesk, Refusal
+    from workshop_lib.repair.approval import ApprovalDesk
     from workshop_lib.repair.models import (
         DETECTION_THRESHOLD,
         Analysis,
         AnalyzeRequest,
         Detection,
         DetectRequest,
-        OrderInventory,
         Plan,
         PlanRequest,
         Proposal,
         RepairResult,
         Report,
         ReportRequest,
-        RequestApproval,
         Snapshot,
     )
     from workshop_lib.repair.pages import MAX_PAGES, suspects
@@ -50,14 +48,10 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
     from workshop_lib.repair.states import (
         APPROVAL_TIMEOUT,
-        ENDS,
-        Decision,
-        RecordedDecision,
         RepairOutcome,
         ReportStatus,
         State,
         StateChange,
-        Way,
     )
     from workshop_lib.temporal.steps import reason_of
 
@@ -113,8 +107,36 @@ class RepairCycle:
             report=self.reports.execution,
         )
 
-    async def make_plan(self) -> bool:
-        """Detect, analyse and plan. Returns whether there is something to decide about.
+    async def run(
+        self, ask: Callable[[Plan], Awaitable[None]], give_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Run the pass. What goes wrong ends it as FAILED; a cancellation is passed on after that.
+
+        Args:
+            ask: has the plan decided, once it is shown.
+            give_up: stops the waiting for a decision where it becomes true; the pass is then left as it is.
+        """
+        try:
+            plan = await self._make_plan()
+            if plan is None:
+                return
+            if not plan.proposals:
+                await self._report_nothing_done(plan)
+                return
+            self.desk.open(plan, workflow.now())
+            self.enter(State.PENDING_APPROVAL)
+            await ask(plan)
+            if await self._is_approved(give_up):
+                await self._carry_out()
+        except BaseException as error:
+            cancelled = is_cancelled_exception(error)
+            if cancelled or isinstance(error, (ActivityError, ApplicationError)):
+                self._fail(error)
+            if cancelled or not isinstance(error, (ActivityError, ApplicationError)):
+                raise
+
+    async def _make_plan(self) -> Plan | None:
+        """Detect, analyse and plan. Returns None where nothing is wrong.
 
         Detection is one cheap call; where it finds nothing, no model is asked anything more.
         """
@@ -122,14 +144,14 @@ class RepairCycle:
         snapshot, self.detection = await self._detect()
         if self.detection.confidence < DETECTION_THRESHOLD:
             self.end(State.NO_REPAIR_NEEDED, self.detection.reason or "Nothing is wrong.")
-            return False
+            return None
         self.enter(State.ANALYZING)
         self.analysis = await _analyst(
             analyze_problems, AnalyzeRequest(snapshot=snapshot, detection=self.detection)
         )
         if not self.analysis.problems:
             self.end(State.NO_REPAIR_NEEDED, self.analysis.summary or "The analysis found nothing.")
-            return False
+            return None
         self.enter(State.PLANNING)
         planned = await _analyst(
             plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
@@ -138,14 +160,7 @@ class RepairCycle:
         text = as_markdown(of_plan(self.plan, self.analysis, self.today))
         self.reports = self.reports.model_copy(update={"planning": text})
         await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
-        if self.plan.proposals:
-            return True
-        self.reason = (
-            "The plan holds nothing that may be carried out: "
-            f"{len(self.plan.skipped)} skipped, {len(self.plan.refused)} refused."
-        )
-        self.desk.close(self.reason)
-        return False
+        return self.plan
 
     async def _detect(self) -> tuple[Snapshot, Detection]:
         """Examine the shop page by page. Returns the orders to look closer at, and what is said of them."""
@@ -160,23 +175,8 @@ class RepairCycle:
             self.warnings.append(f"Orders after {after} were not looked at: there are too many.")
         return suspects(examined)
 
-    @property
-    def ended(self) -> bool:
-        """True once nothing more happens in this pass."""
-        return self.state in ENDS
-
-    def show_plan(self) -> None:
-        """Open the desk: from now on the plan can be decided."""
-        assert self.plan is not None
-        self.desk.open(self.plan, workflow.now())
-        self.enter(State.PENDING_APPROVAL)
-
-    async def wait_for_decision(self, give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until the plan is decided or has expired. Returns whether it is approved.
-
-        Args:
-            give_up: stops the waiting where it becomes true; the pass is then left as it is.
-        """
+    async def _is_approved(self, give_up: Callable[[], bool]) -> bool:
+        """Wait until the plan is decided or has expired."""
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self.desk.decision is not None or give_up(),
@@ -197,22 +197,7 @@ class RepairCycle:
         self.enter(State.APPROVED)
         return True
 
-    def decide(self, decision: Decision, way: Way) -> RecordedDecision:
-        """Take a decision.
-
-        Raises:
-            ApplicationError: it does not count; the type says why in one word.
-        """
-        problem = self.problem_with(decision)
-        if problem is not None:
-            raise ApplicationError(problem.reason, type=problem.kind, non_retryable=True)
-        return self.desk.take(decision, workflow.now(), way)
-
-    def problem_with(self, decision: Decision) -> Refusal | None:
-        """Why a decision does not count, or None."""
-        return self.desk.problem_with(decision, workflow.now())
-
-    async def carry_out(self) -> None:
+    async def _carry_out(self) -> None:
         """Execute what is approved, and report.
 
         The repairs are made one after the other, in the order of the plan. Any of them may run twice
@@ -233,12 +218,17 @@ class RepairCycle:
         await self._file(report)
         self._conclude()
 
-    async def report_nothing_done(self) -> None:
+    async def _report_nothing_done(self, plan: Plan) -> None:
         """Report on a plan that holds nothing to carry out."""
+        self.reason = (
+            "The plan holds nothing that may be carried out: "
+            f"{len(plan.skipped)} skipped, {len(plan.refused)} refused."
+        )
+        self.desk.close(self.reason)
         await self._file(await self._write_report())
         self._conclude()
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """End as FAILED, with the reason."""
         if is_cancelled_exception(error):
             done = sum(result.done for result in self.results)
@@ -283,20 +273,20 @@ class RepairCycle:
 
     async def _repair(self, proposal: Proposal) -> RepairResult:
         """Carry one proposal out, in an activity of its own."""
-        given: dict[str, Any] = {
-            "key": self._key(proposal),
-            "proposal_id": proposal.proposal_id,
-            "arguments": proposal.arguments,
-        }
+        call = tools.RepairCall[Any](
+            key=self._key(proposal),
+            proposal_id=proposal.proposal_id,
+            arguments=proposal.arguments,
+        )
         summary = f"{proposal.proposal_id}: {proposal.order_id}"
-        if isinstance(proposal.arguments, OrderInventory):
-            stock = tools.InventoryCall(**given)
-            return await _run(tools.order_inventory, stock, tools.STORE_OPTIONS, summary)
-        if isinstance(proposal.arguments, RequestApproval):
-            approval = tools.ApprovalCall(**given)
-            return await _run(tools.request_approval, approval, tools.STORE_OPTIONS, summary)
-        payment = tools.PaymentCall(**given)
-        return await _run(tools.request_payment_update, payment, tools.STORE_OPTIONS, summary)
+        # Each tool is an activity of its name.
+        result: RepairResult = await workflow.execute_activity(
+            proposal.tool,
+            call,
+            result_type=RepairResult,
+            **(tools.STORE_OPTIONS | ActivityConfig(summary=summary[:200])),
+        )
+        return result
 
     def _key(self, proposal: Proposal) -> str:
         return f"{self.scope}/{proposal.proposal_id}"

@@ -19,8 +19,7 @@ from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.repair.cycle import RepairCycle
-    from workshop_lib.repair.handlers import RepairFace
-    from workshop_lib.repair.models import PROACTIVE_THRESHOLD
+    from workshop_lib.repair.models import PROACTIVE_THRESHOLD, Plan
     from workshop_lib.repair.notify import NOTIFY_OPTIONS, Notification, notify
     from workshop_lib.repair.states import (
         DECIDE_SIGNAL,
@@ -28,13 +27,12 @@ with workflow.unsafe.imports_passed_through():
         STOP_WAITING,
         Carried,
         CycleRecord,
-        Decision,
-        Notice,
         ProactiveOutcome,
         ProactiveStart,
         RepairStatus,
         State,
     )
+    from workshop_lib.repair.workflow import RepairWorkflow
     from workshop_lib.temporal.steps import reason_of
 
 PERIOD = timedelta(days=1)
@@ -44,7 +42,7 @@ MAX_WARNINGS = 20
 
 
 @workflow.defn
-class ProactiveRepair(RepairFace):
+class ProactiveRepair(RepairWorkflow):
     """Repairs orders every day until it is asked to leave.
 
     Signals: `stop_waiting` begins the next cycle at once, `request_exit` ends the agent when the repairs
@@ -111,20 +109,11 @@ class ProactiveRepair(RepairFace):
         started = workflow.now()
         self._next_at = started + PERIOD
         cycle = self._cycle = self._new_cycle()
-        try:
-            await self._pass(cycle)
-        except (ActivityError, ApplicationError) as error:
-            cycle.fail(error)
-            if is_cancelled_exception(error):
-                raise
-        except BaseException as error:
-            if is_cancelled_exception(error):
-                cycle.fail(error)
-            raise
+        await cycle.run(self._ask, give_up=lambda: self._exit)
         if cycle.state == State.PENDING_APPROVAL:  # left undecided by `request_exit`
             cycle.end(State.EXPIRED, "The agent was asked to leave before anybody decided.")
         if cycle.state != State.NO_REPAIR_NEEDED:
-            await self._announce(cycle, cycle.reason, cycle.reports.execution or "")
+            await self._announce(cycle.reason, cycle.reports.execution or "")
         record = CycleRecord(
             cycle=self._cycle_number,
             started=started,
@@ -138,50 +127,32 @@ class ProactiveRepair(RepairFace):
         cycle.warnings = []
         self._cycle_number += 1
 
-    async def _pass(self, cycle: RepairCycle) -> None:
-        if not await cycle.make_plan():
-            if not cycle.ended:
-                await cycle.report_nothing_done()
-            return
-        assert cycle.plan is not None
-        cycle.show_plan()
-        lowest = min(proposal.confidence for proposal in cycle.plan.proposals)
+    async def _ask(self, plan: Plan) -> None:
+        """Act alone where everything is sure enough, else tell people that the plan waits."""
+        lowest = min(proposal.confidence for proposal in plan.proposals)
         if lowest > PROACTIVE_THRESHOLD:
-            decision = Decision(
-                approve=True,
-                plan_digest=cycle.plan.digest,
-                decided_by="proactive agent",
-                comment=f"The lowest confidence is {lowest:.2f}, above {PROACTIVE_THRESHOLD:.2f}.",
-            )
-            cycle.decide(decision, "automatic")
+            comment = f"The lowest confidence is {lowest:.2f}, above {PROACTIVE_THRESHOLD:.2f}."
+            self._decide_alone("proactive agent", comment)
         else:
             summary = (
-                f"{len(cycle.plan.proposals)} repairs wait for a decision; the lowest confidence is"
+                f"{len(plan.proposals)} repairs wait for a decision; the lowest confidence is"
                 f" {lowest:.2f}, and the agent acts alone only above {PROACTIVE_THRESHOLD:.2f}."
             )
-            await self._announce(cycle, summary, cycle.reports.planning or "")
-        if await cycle.wait_for_decision(give_up=lambda: self._exit):
-            await cycle.carry_out()
+            await self._announce(summary, self._cycle.reports.planning or "")
 
-    async def _announce(self, cycle: RepairCycle, summary: str, body: str) -> None:
+    async def _announce(self, summary: str, body: str) -> None:
         """Notify people and the workflow that wants to hear of it. Failing at it stops nothing."""
-        notice = Notice(
-            source=workflow.info().workflow_id,
-            cycle=self._cycle_number,
-            state=cycle.state,
-            summary=summary,
-            plan_digest=cycle.plan.digest if cycle.plan else None,
-        )
-        request = Notification(scope=cycle.scope, notice=notice, body=body)
+        notice = self._notice(summary)
+        request = Notification(scope=self._cycle.scope, notice=notice, body=body)
         try:
             await workflow.execute_activity(
-                notify, request, **(NOTIFY_OPTIONS | ActivityConfig(summary=str(cycle.state)))
+                notify, request, **(NOTIFY_OPTIONS | ActivityConfig(summary=str(notice.state)))
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             self._warnings.append(f"Nobody was notified: {reason_of(error)}")
-        await self._tell(self._start.callback, cycle.state, summary)
+        await self._tell(summary)
 
     def _take_signal(self, name: str, payloads: Sequence[RawValue]) -> None:
         # What comes along with these two is left unread; there is nothing to misunderstand.

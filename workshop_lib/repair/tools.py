@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import date
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
@@ -24,7 +24,6 @@ from workshop_lib.repair.models import (
     RequestApproval,
     RequestPaymentUpdate,
     Snapshot,
-    ToolName,
 )
 from workshop_lib.repair.pages import page_of
 from workshop_lib.repair.store import open_store
@@ -36,38 +35,23 @@ logger = logging.getLogger(__name__)
 STORE_OPTIONS = step_options(attempt=45, total=600, longest_pause=20)
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Arguments)
 
 
-class _Call(BaseModel):
-    """A repair to carry out.
+class RepairCall(BaseModel, Generic[A]):
+    """Input of the three repairs.
 
     Attributes:
         key: the idempotency key; the same for every attempt of this repair and for no other.
         proposal_id: of the plan, for the result.
+        arguments: of the tool.
     """
 
     model_config = ConfigDict(frozen=True)
 
     key: str
     proposal_id: str
-
-
-class ApprovalCall(_Call):
-    """Input of `request_approval`."""
-
-    arguments: RequestApproval
-
-
-class InventoryCall(_Call):
-    """Input of `order_inventory`."""
-
-    arguments: OrderInventory
-
-
-class PaymentCall(_Call):
-    """Input of `request_payment_update`."""
-
-    arguments: RequestPaymentUpdate
+    arguments: A
 
 
 class LookRequest(BaseModel):
@@ -97,7 +81,7 @@ async def look_at_orders(request: LookRequest) -> Snapshot:
 
 
 @activity.defn
-async def request_approval(call: ApprovalCall) -> RepairResult:
+async def request_approval(call: RepairCall[RequestApproval]) -> RepairResult:
     """Ask the approvals office to approve an order.
 
     May run twice: the store finds the key in its ledger, changes nothing, and returns the first outcome.
@@ -105,37 +89,37 @@ async def request_approval(call: ApprovalCall) -> RepairResult:
     Raises:
         ApplicationError: `RepairRefused` (not retried), or as in `look_at_orders`.
     """
-    return await _repair(call, "request_approval", call.arguments)
+    return await _repair(call)
 
 
 @activity.defn
-async def order_inventory(call: InventoryCall) -> RepairResult:
+async def order_inventory(call: RepairCall[OrderInventory]) -> RepairResult:
     """Order more of an article. May run twice, like `request_approval`: the stock grows once.
 
     Raises:
         ApplicationError: as in `request_approval`.
     """
-    return await _repair(call, "order_inventory", call.arguments)
+    return await _repair(call)
 
 
 @activity.defn
-async def request_payment_update(call: PaymentCall) -> RepairResult:
+async def request_payment_update(call: RepairCall[RequestPaymentUpdate]) -> RepairResult:
     """Ask a customer for another way to pay. May run twice, like `request_approval`.
 
     Raises:
         ApplicationError: as in `request_approval`.
     """
-    return await _repair(call, "request_payment_update", call.arguments)
+    return await _repair(call)
 
 
-async def _repair(call: _Call, tool: ToolName, arguments: Arguments) -> RepairResult:
-    applied = await _in_thread(lambda: open_store().apply(call.key, arguments))
+async def _repair(call: RepairCall[A]) -> RepairResult:
+    applied = await _in_thread(lambda: open_store().apply(call.key, call.arguments))
     logger.info("%s: %s%s", call.key, applied.outcome, " (repeated)" if applied.repeated else "")
     return RepairResult(
         proposal_id=call.proposal_id,
         idempotency_key=call.key,
-        tool=tool,
-        order_id=arguments.order_id,
+        tool=call.arguments.tool,
+        order_id=call.arguments.order_id,
         outcome=applied.outcome,
         repeated=applied.repeated,
     )
