@@ -317,7 +317,8 @@ async def detect() -> Detection:
 
 async def analyze() -> Analysis:
     request = AnalyzeRequest(
-        snapshot=sample(), detection=Detection(confidence=0.9, order_ids=[HERMIONE])
+        snapshot=sample(),
+        detection=Detection(confidence=0.9, order_ids=[HERMIONE], reason="so it is"),
     )
     return await ActivityEnvironment().run(analyze_problems, request)
 
@@ -327,7 +328,7 @@ async def plan(*order_ids: str) -> Plan:
         Problem(order_id=order_id, kind="short", description="so it is", confidence=0.9)
         for order_id in order_ids or (HERMIONE, RON, HAGRID)
     ]
-    request = PlanRequest(snapshot=sample(), analysis=Analysis(problems=entries))
+    request = PlanRequest(snapshot=sample(), analysis=Analysis(problems=entries, summary=""))
     return await ActivityEnvironment().run(plan_repair, request)
 
 
@@ -556,7 +557,7 @@ def report_request() -> ReportRequest:
     return ReportRequest.model_validate(
         {
             "today": sample().today,
-            "analysis": Analysis(problems=[found]),
+            "analysis": Analysis(problems=[found], summary=""),
             "plan": {
                 "proposals": proposals,
                 "refused": [{"proposal": {"tool": "bribe"}, "reason": "no such tool"}],

@@ -50,7 +50,9 @@ def test_the_planning_report_says_all_of_the_plan() -> None:
     problem = Problem(
         order_id="ORD-002-HJG", kind="short-of-stock", description="187 of 300", confidence=0.9
     )
-    written = as_markdown(of_plan(plan(), Analysis(problems=[problem]), date(2025, 6, 28)))
+    written = as_markdown(
+        of_plan(plan(), Analysis(problems=[problem], summary=""), date(2025, 6, 28))
+    )
     for said in (plan().digest, "ORD-002-HJG", "quantity 113", "0.97", "Skipped", "no tool 'burn'"):
         assert said in written
     # Words of a model stay words.

@@ -34,7 +34,7 @@ HOSTILE = (
 )
 REQUEST = ReportRequest(
     today=date(2025, 6, 28),
-    analysis=Analysis(problems=[]),
+    analysis=Analysis(problems=[], summary=""),
     plan=Plan(scope="r", proposals=[], skipped=[], refused=[]),
     results=[],
     decided_by=HOSTILE.replace("\ud800", ""),

@@ -10,7 +10,7 @@ before a kill are made again. Left out: the order of the analysts, and every rep
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -19,20 +19,16 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.llm.activity import ask_model
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
+from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.repair import analyst_prompts as prompts
 from workshop_lib.repair.analyst_tools import (
     ANALYSIS,
     DETECTION,
     REPAIRS,
-    AnalysisForm,
-    DetectionForm,
     Unacceptable,
-    Unreadable,
     as_proposal,
     read_call,
     specs,
-    to_detection,
-    to_problems,
 )
 from workshop_lib.repair.models import (
     DETECTION_THRESHOLD,
@@ -60,6 +56,7 @@ MAX_REFUSED_CHARS = 4000  # of a refused call, as JSON, that are kept
 ANALYST_OPTIONS = step_options(attempt=300, total=900, longest_pause=20)
 
 Answer = TypeVar("Answer")
+Form = TypeVar("Form", bound=BaseModel)
 
 
 @activity.defn
@@ -74,14 +71,14 @@ async def detect_problems(request: DetectRequest) -> Detection:
     """
     snapshot = request.snapshot
     if not snapshot.orders:
-        return Detection(confidence=0.0, reason="There are no orders.")
+        return Detection(confidence=0.0, order_ids=[], reason="There are no orders.")
 
     def accept(message: Message) -> Detection:
-        form = _only_form(message, DETECTION, DetectionForm)
-        _known_orders(message, form.order_ids, snapshot)
-        if form.confidence >= DETECTION_THRESHOLD and not form.order_ids:
-            raise NotAccepted(message, "the orders that may have a problem are not named")
-        return to_detection(form)
+        found = _form(message, DETECTION)
+        _known_orders(found.order_ids, snapshot)
+        if found.confidence >= DETECTION_THRESHOLD and not found.order_ids:
+            raise NotAccepted("the orders that may have a problem are not named")
+        return found.model_copy(update={"order_ids": list(dict.fromkeys(found.order_ids))})
 
     data = prompts.digest_of(snapshot)
     return await _ask("detection", prompts.DETECT, data, specs(DETECTION), accept)
@@ -100,9 +97,9 @@ async def analyze_problems(request: AnalyzeRequest) -> Analysis:
     snapshot = request.snapshot
 
     def accept(message: Message) -> Analysis:
-        form = _only_form(message, ANALYSIS, AnalysisForm)
-        _known_orders(message, [problem.order_id for problem in form.problems], snapshot)
-        return Analysis(problems=to_problems(form), summary=form.summary)
+        found = _form(message, ANALYSIS)
+        _known_orders((problem.order_id for problem in found.problems), snapshot)
+        return found
 
     data = prompts.details_of(snapshot) | {"suspected": request.detection.order_ids}
     return await _ask("analysis", prompts.ANALYZE, data, specs(ANALYSIS), accept)
@@ -143,11 +140,11 @@ async def write_report(request: ReportRequest) -> Report:
 
     def accept(message: Message) -> Report:
         if message.tool_calls:
-            raise NotAccepted(message, "the report is a text, and there are no tools")
+            raise NotAccepted("the report is a text, and there are no tools")
         text = (message.content or "").strip()
         problem = problem_with_report(text, request)
         if problem is not None:
-            raise NotAccepted(message, problem)
+            raise NotAccepted(problem)
         return Report(markdown=text + "\n")
 
     try:
@@ -162,33 +159,29 @@ class NotAccepted(Exception):
     """A model's answer that goes back to it.
 
     Args:
-        message: the answer.
         reason: what is wrong with it.
         results: what is said to each tool call, by its id; by default the reason.
     """
 
-    def __init__(
-        self, message: Message, reason: str, results: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, reason: str, results: dict[str, str] | None = None) -> None:
         super().__init__(reason)
-        told = results or {}
-        written = message
-        if not message.tool_calls:
+        self._results = results or {}
+
+    def exchange(self, answer: Message) -> list[Message]:
+        """The answer and what is said to it, for the conversation."""
+        if not answer.tool_calls:
             # An empty answer is repeated as such: providers refuse messages without any content.
-            written = Message.assistant((message.content or "").strip() or "(no answer)")
-        self.exchange: list[Message] = [
-            written,
+            text = (answer.content or "").strip() or "(no answer)"
+            said = f"That was not accepted: {self}. Answer again, and mend this."
+            return [Message.assistant(text), Message.user(said)]
+        default = f"Error: {self}. Write the call again."
+        return [
+            answer,
             *(
-                Message.tool_result(
-                    call, told.get(call.id, f"Error: {reason}. Write the call again.")
-                )
-                for call in message.tool_calls
+                Message.tool_result(call, self._results.get(call.id, default))
+                for call in answer.tool_calls
             ),
         ]
-        if not message.tool_calls:
-            self.exchange.append(
-                Message.user(f"That was not accepted: {reason}. Answer again, and mend this.")
-            )
 
 
 async def _ask(
@@ -210,7 +203,7 @@ async def _ask(
         try:
             return accept(completion.message)
         except NotAccepted as problem:
-            messages += problem.exchange
+            messages += problem.exchange(completion.message)
             reason = str(problem)
     raise ApplicationError(
         f"The {analyst} analyst got no usable answer from the model in {MAX_CORRECTIONS + 1} tries."
@@ -220,30 +213,24 @@ async def _ask(
     )
 
 
-Form = TypeVar("Form", bound=BaseModel)
-
-
-def _only_form(message: Message, forms: dict[str, type[BaseModel]], form: type[Form]) -> Form:
+def _form(message: Message, forms: Mapping[str, type[Form]]) -> Form:
     """The one form that the model was asked to fill in.
 
     Raises:
         NotAccepted: it is missing, there are several, or it is not filled in properly.
     """
     if len(message.tool_calls) != 1:
-        (name,) = forms
-        raise NotAccepted(message, f"exactly one call of {name} is expected")
+        raise NotAccepted(f"exactly one call of {', '.join(forms)} is expected")
     try:
-        filled = read_call(message.tool_calls[0], forms)
-    except (Unreadable, Unacceptable) as error:
-        raise NotAccepted(message, str(error)) from None
-    assert isinstance(filled, form)
-    return filled
+        return read_call(message.tool_calls[0], forms)
+    except ToolInputError as error:
+        raise NotAccepted(str(error)) from None
 
 
-def _known_orders(message: Message, order_ids: Sequence[str], snapshot: Snapshot) -> None:
+def _known_orders(order_ids: Iterable[str], snapshot: Snapshot) -> None:
     unknown = [order_id for order_id in order_ids if snapshot.order(order_id) is None]
     if unknown:
-        raise NotAccepted(message, f"there is no order {', '.join(unknown[:5])}")
+        raise NotAccepted(f"there is no order {', '.join(unknown[:5])}")
 
 
 class _Draft:
@@ -275,38 +262,34 @@ class _Draft:
                 # A model that describes its calls in words gets one chance to make them.
                 self._asked_for_calls = True
                 raise NotAccepted(
-                    message,
                     "no tool was called; call the tools, or say why nothing is to be repaired",
                 )
             return
-        results: dict[str, str] = {}
-        reasons: list[str] = []
-        for call in message.tool_calls:
-            problem = self._record(call)
-            if problem is not None:
-                reasons.append(problem)
-                results[call.id] = f"Error: {problem}. Write this call again, or leave it."
-            else:
-                results[call.id] = "Recorded. Nothing is carried out yet."
-        if reasons:
-            raise NotAccepted(message, "; ".join(reasons)[:1000], results)
+        problems = {call.id: self._record(call) for call in message.tool_calls}
+        if reasons := [problem for problem in problems.values() if problem]:
+            results = {
+                name: f"Error: {problem}. Write this call again, or leave it."
+                if problem
+                else "Recorded. Nothing is carried out yet."
+                for name, problem in problems.items()
+            }
+            raise NotAccepted("; ".join(reasons)[:1000], results)
 
     def _record(self, call: ToolCall) -> str | None:
         """Take a call in, or say why it should be written again."""
         try:
-            form = read_call(call, REPAIRS)
-            raw = as_proposal(call.name, form.model_dump())
+            raw = as_proposal(call.name, read_call(call, REPAIRS).model_dump())
             order_id = raw["arguments"]["order_id"]
             if self._request.snapshot.order(order_id) is None:
                 raise Unacceptable(f"there is no order {order_id}", raw)
-        except Unreadable as error:
-            self.unreadable = True
-            return str(error)
         except Unacceptable as error:
             key = _canonical(error.raw)
             if key in self._doubtful:
                 return None  # the model insists; the plan shows the call as refused
             self._doubtful[key] = Rejected(proposal=_bounded(error.raw), reason=str(error))
+            return str(error)
+        except ToolInputError as error:
+            self.unreadable = True
             return str(error)
         self._proposed.setdefault(_canonical([call.name, raw["arguments"]]), raw)
         return None

@@ -9,7 +9,7 @@ Money is a float, in Galleons: it is read from JSON and shown, and nothing is ev
 
 import hashlib
 import json
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -29,18 +29,24 @@ APPROVER: Approver = "approve-orders@diagonalley.co.uk"
 ToolName = Literal["request_approval", "order_inventory", "request_payment_update"]
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(number)]
 Id = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_-]+$")]
+Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Reason = Annotated[str, Field(min_length=1, max_length=500)]
+Words = Annotated[str, Field(min_length=1, max_length=2000)]
 Line = Annotated[str, Field(max_length=300)]  # a name, an address, a status
 Text = Annotated[str, Field(max_length=4000)]  # notes, reasons: what people or a model have written
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A value: it cannot be changed, and has no field more than it should."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --- what the store holds ---------------------------------------------------------------------------
 
 
-class OrderItem(_Frozen):
+class OrderItem(Frozen):
     """A line of an order."""
 
     item_id: Id
@@ -48,11 +54,11 @@ class OrderItem(_Frozen):
     description: Text = ""
     category: Line
     quantity: int = Field(gt=0)
-    unit_price: float = Field(ge=0, allow_inf_nan=False)
-    total_price: float = Field(ge=0, allow_inf_nan=False)
+    unit_price: Money
+    total_price: Money
 
 
-class Order(_Frozen):
+class Order(Frozen):
     """A customer's order. `notes` are the customer's words: data, never instructions."""
 
     order_id: Id
@@ -62,15 +68,15 @@ class Order(_Frozen):
     status: Line
     shipping_address: Line
     items: list[OrderItem] = Field(min_length=1)
-    subtotal: float = Field(ge=0, allow_inf_nan=False)
-    tax: float = Field(ge=0, allow_inf_nan=False)
-    shipping: float = Field(ge=0, allow_inf_nan=False)
-    total: float = Field(ge=0, allow_inf_nan=False)
+    subtotal: Money
+    tax: Money
+    shipping: Money
+    total: Money
     payment_method: Line
     notes: Text = ""
 
 
-class InventoryItem(_Frozen):
+class InventoryItem(Frozen):
     """An article in stock.
 
     Attributes:
@@ -82,16 +88,16 @@ class InventoryItem(_Frozen):
     item_id: Id
     item_name: Line
     category: Line
-    current_stock: int = Field(ge=0)
-    reserved_stock: int = Field(ge=0)
+    current_stock: Count
+    reserved_stock: Count
     available_stock: int
-    reorder_point: int = Field(ge=0)
-    reorder_quantity: int = Field(ge=0)
-    max_stock_level: int = Field(ge=0)
-    unit_cost: float = Field(ge=0, allow_inf_nan=False)
-    unit_price: float = Field(ge=0, allow_inf_nan=False)
+    reorder_point: Count
+    reorder_quantity: Count
+    max_stock_level: Count
+    unit_cost: Money
+    unit_price: Money
     supplier: Line
-    lead_time_days: int = Field(ge=0)
+    lead_time_days: Count
     storage_location: Line
     last_restocked: date
     expiry_date: date | None = None
@@ -106,24 +112,7 @@ class InventoryItem(_Frozen):
         return bool(self.special_requirements or self.restrictions)
 
 
-class LedgerRow(_Frozen):
-    """A repair that was carried out.
-
-    Attributes:
-        item_id: the article; "" where the tool is about none.
-        arguments: of the tool, as canonical JSON.
-    """
-
-    idempotency_key: str
-    tool: ToolName
-    order_id: Id
-    item_id: Id | Literal[""]
-    arguments: str
-    outcome: str
-    recorded_at: datetime
-
-
-class OpenRequest(_Frozen):
+class OpenRequest(Frozen):
     """A repair that is in the ledger already: its order is no problem any more.
 
     Attributes:
@@ -135,7 +124,7 @@ class OpenRequest(_Frozen):
     item_id: Id | None = None
 
 
-class Snapshot(_Frozen):
+class Snapshot(Frozen):
     """What an analyst sees: all orders, all stock and all open requests at one moment, or a page of them.
 
     Attributes:
@@ -165,19 +154,17 @@ class Snapshot(_Frozen):
 # --- the three tools --------------------------------------------------------------------------------
 
 
-class RequestApproval(_Frozen):
+class RequestApproval(Frozen):
     """Ask the approvals office to approve an order that holds restricted goods."""
 
     tool: ClassVar[ToolName] = "request_approval"
 
     order_id: Id = Field(description="The order that needs approval, as in ORD-004-RHG.")
     approver: Approver = Field(APPROVER, description="Who is asked. There is one address.")
-    reason: str = Field(
-        min_length=1, max_length=500, description="Why the order needs approval, in one sentence."
-    )
+    reason: Reason = Field(description="Why the order needs approval, in one sentence.")
 
 
-class OrderInventory(_Frozen):
+class OrderInventory(Frozen):
     """Order more of an article that an order waits for."""
 
     tool: ClassVar[ToolName] = "order_inventory"
@@ -192,15 +179,13 @@ class OrderInventory(_Frozen):
     )
 
 
-class RequestPaymentUpdate(_Frozen):
+class RequestPaymentUpdate(Frozen):
     """Ask a customer whose payment was denied for another way to pay."""
 
     tool: ClassVar[ToolName] = "request_payment_update"
 
     order_id: Id = Field(description="The order whose payment was denied, as in ORD-003-RBW.")
-    reason: str = Field(
-        min_length=1, max_length=500, description="What is wrong with the payment, in one sentence."
-    )
+    reason: Reason = Field(description="What is wrong with the payment, in one sentence.")
 
 
 Arguments = RequestApproval | OrderInventory | RequestPaymentUpdate
@@ -209,38 +194,45 @@ ARGUMENTS: dict[ToolName, type[Arguments]] = {
 }
 
 
-# --- what analysts find -----------------------------------------------------------------------------
+# --- what analysts find: forms that a model fills in -------------------------------------------------
+
+HOW_SURE = Field(description="How sure you are, from 0 to 1, by the evidence in the data.")
 
 
-class Detection(_Frozen):
-    """Whether anything is wrong at all."""
+class Detection(Frozen):
+    """Report whether any order may have a problem, and which orders."""
 
-    confidence: Confidence
-    order_ids: list[Id] = []
-    reason: Text = ""
-
-
-class Problem(_Frozen):
-    """Something that is wrong with one order.
-
-    Attributes:
-        kind: what sort of problem, as in "short-of-stock".
-    """
-
-    order_id: Id
-    kind: Annotated[str, Field(min_length=1, max_length=60)]
-    description: Text
-    confidence: Confidence
+    confidence: Confidence = Field(
+        description="How sure you are that at least one order has a problem, from 0 to 1."
+    )
+    order_ids: list[Id] = Field(
+        max_length=1000, description="Ids of the orders that may have a problem; empty if none."
+    )
+    reason: str = Field(max_length=2000, description="Why, in one or two sentences.")
 
 
-class Analysis(_Frozen):
-    """What is wrong, order by order."""
+class Problem(Frozen):
+    """One problem of one order."""
 
-    problems: list[Problem] = []
-    summary: Text = ""
+    order_id: Id = Field(description="The order that has the problem.")
+    kind: str = Field(
+        min_length=1, max_length=60, description="What sort of problem, such as short-of-stock."
+    )
+    description: Words = Field(description="What is wrong, with the figures that prove it.")
+    confidence: Confidence = HOW_SURE
 
 
-class Proposal(_Frozen):
+class Analysis(Frozen):
+    """Report all problems of the orders, one entry a problem; an order may have several."""
+
+    problems: list[Problem] = Field(
+        max_length=1000,
+        description="The problems, each with the order it belongs to; empty if none.",
+    )
+    summary: str = Field(max_length=2000, description="All of it in one or two sentences.")
+
+
+class Proposal(Frozen):
     """One tool call that a plan proposes.
 
     Attributes:
@@ -280,7 +272,7 @@ class Proposal(_Frozen):
         return self.arguments.item_id if isinstance(self.arguments, OrderInventory) else None
 
 
-class Rejected(_Frozen):
+class Rejected(Frozen):
     """A proposal that the rules threw out. People see it; it is never carried out.
 
     Attributes:
@@ -292,7 +284,7 @@ class Rejected(_Frozen):
     reason: Text
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """What would be done, and what would not.
 
     Attributes:
@@ -329,7 +321,7 @@ class Plan(_Frozen):
 # --- what became of it ------------------------------------------------------------------------------
 
 
-class RepairResult(_Frozen):
+class RepairResult(Frozen):
     """What became of one approved proposal.
 
     Attributes:
@@ -347,7 +339,7 @@ class RepairResult(_Frozen):
     repeated: bool = False
 
 
-class Report(_Frozen):
+class Report(Frozen):
     """A report as Markdown."""
 
     markdown: str
@@ -356,27 +348,27 @@ class Report(_Frozen):
 # --- what the analysts' activities are given --------------------------------------------------------
 
 
-class DetectRequest(_Frozen):
+class DetectRequest(Frozen):
     """Input of `detect_problems`."""
 
     snapshot: Snapshot
 
 
-class AnalyzeRequest(_Frozen):
+class AnalyzeRequest(Frozen):
     """Input of `analyze_problems`."""
 
     snapshot: Snapshot
     detection: Detection
 
 
-class PlanRequest(_Frozen):
+class PlanRequest(Frozen):
     """Input of `plan_repair`."""
 
     snapshot: Snapshot
     analysis: Analysis
 
 
-class ReportRequest(_Frozen):
+class ReportRequest(Frozen):
     """Input of `write_report`: a repair from its problems to its results.
 
     Attributes:

@@ -8,12 +8,12 @@ import logging
 from email.message import EmailMessage
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib import harmless
 from workshop_lib.machine import state_folder
+from workshop_lib.repair.models import Frozen
 from workshop_lib.repair.reports import file_name, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
@@ -26,15 +26,13 @@ SENDER = "repair-agent@diagonalley.co.uk"
 NOTIFY_OPTIONS = step_options(attempt=20, total=120, longest_pause=2)
 
 
-class Notification(BaseModel):
+class Notification(Frozen):
     """Input of `notify`.
 
     Attributes:
         scope: of the pass that it is about; one notification a pass and state.
         body: what the e-mail says below its first line.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     scope: str
     notice: Notice

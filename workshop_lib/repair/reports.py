@@ -16,11 +16,11 @@ import unicodedata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.machine import state_folder
+from workshop_lib.repair.models import Frozen
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.steps import heartbeating, step_options
 
@@ -34,24 +34,20 @@ _NEAREST = str.maketrans(
 )  # fmt: skip
 
 
-class SaveReport(BaseModel):
+class SaveReport(Frozen):
     """Input of `save_report`.
 
     Attributes:
         scope: whose report it is: the plan's scope. It becomes part of the file's name.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     scope: str
     kind: Literal["planning", "execution"]
     markdown: str
 
 
-class ReportFiles(BaseModel):
+class ReportFiles(Frozen):
     """Where a report lies."""
-
-    model_config = ConfigDict(frozen=True)
 
     markdown: str
     pdf: str

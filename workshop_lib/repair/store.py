@@ -28,7 +28,6 @@ from workshop_lib.repair.database import Duplicate, StoreDamaged, StoreUnavailab
 from workshop_lib.repair.models import (
     Arguments,
     InventoryItem,
-    LedgerRow,
     OpenRequest,
     Order,
     OrderInventory,
@@ -94,14 +93,14 @@ class OrderStore:
                 inventory=tables.read_all(connection, tables.inventory, InventoryItem),
                 open_requests=[
                     OpenRequest(order_id=row.order_id, tool=row.tool, item_id=row.item_id or None)
-                    for row in tables.read_all(connection, tables.ledger, LedgerRow)
+                    for row in tables.read_all(connection, tables.ledger, tables.LedgerRow)
                 ],
             )
 
-    def ledger(self) -> list[LedgerRow]:
+    def ledger(self) -> list[tables.LedgerRow]:
         """Every repair that was carried out, by key."""
         with self._reading() as connection:
-            return tables.read_all(connection, tables.ledger, LedgerRow)
+            return tables.read_all(connection, tables.ledger, tables.LedgerRow)
 
     def apply(self, key: str, arguments: Arguments) -> Applied:
         """Carry a repair out, once.
@@ -233,7 +232,7 @@ def _apply(connection: Connection, key: str, arguments: Arguments) -> Applied:
         connection.execute(
             update(tables.orders).where(this_order).values(status=STATUS_AFTER[tool])
         )
-    row = LedgerRow(
+    row = tables.LedgerRow(
         idempotency_key=key,
         tool=tool,
         order_id=order_id,

@@ -6,8 +6,9 @@ Left out: what is done with them (`store`). `data/` is only ever read.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.database import StoreDamaged
-from workshop_lib.repair.models import InventoryItem, LedgerRow, Order, OrderItem
+from workshop_lib.repair.models import Frozen, Id, InventoryItem, Order, OrderItem, ToolName
 from workshop_lib.settings import PROJECT_ROOT
 
 DATA = PROJECT_ROOT / "data"
@@ -23,6 +24,24 @@ DATA = PROJECT_ROOT / "data"
 SCHEMA_VERSION = 1
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class LedgerRow(Frozen):
+    """A repair that was carried out.
+
+    Attributes:
+        item_id: the article; "" where the tool is about none.
+        arguments: of the tool, as canonical JSON.
+    """
+
+    idempotency_key: str
+    tool: ToolName
+    order_id: Id
+    item_id: Id | Literal[""]
+    arguments: str
+    outcome: str
+    recorded_at: datetime
+
 
 # A field's type in JSON Schema, or its format, and what a database calls it.
 _TYPES: dict[str, Any] = {

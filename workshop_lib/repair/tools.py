@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import date
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -19,6 +18,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.database import StoreUnavailable
 from workshop_lib.repair.models import (
     Arguments,
+    Frozen,
     OrderInventory,
     RepairResult,
     RequestApproval,
@@ -38,7 +38,7 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Arguments)
 
 
-class RepairCall(BaseModel, Generic[A]):
+class RepairCall(Frozen, Generic[A]):
     """Input of the three repairs.
 
     Attributes:
@@ -47,22 +47,18 @@ class RepairCall(BaseModel, Generic[A]):
         arguments: of the tool.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     key: str
     proposal_id: str
     arguments: A
 
 
-class LookRequest(BaseModel):
+class LookRequest(Frozen):
     """Input of `look_at_orders`.
 
     Attributes:
         today: the day that analysts are to count from.
         after: the last order of the page before, where the shop is looked at in pages.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     today: date
     after: str | None = None
