@@ -5,8 +5,10 @@ decision when the next one is due lets that one drop: it would only propose the 
 itself (`workflow`), and an agent that lives on between repairs (`proactive`).
 """
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, datetime, timedelta
+from typing import TypedDict, Unpack
 
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
@@ -30,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import KINDS
-from workshop_lib.repair.states import Callback, RepairStart
+from workshop_lib.repair.states import RepairStart
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.steps import TASK_TIMEOUT
@@ -57,6 +59,20 @@ class ScheduleInfo(BaseModel):
     runs: list[str]
 
 
+class ScheduleOptions(TypedDict, total=False):
+    """What a schedule is like.
+
+    Attributes:
+        hour: of the day, UTC; six when left out.
+        today: the day that every one of its repairs counts from; the settings' one when left out.
+        auto_approve: carry whole plans out without asking.
+    """
+
+    hour: int
+    today: date | None
+    auto_approve: bool
+
+
 class RepairSchedules:
     """The schedules of repairs.
 
@@ -70,24 +86,14 @@ class RepairSchedules:
         self._queue = task_queue or get_settings().repair_queue
 
     async def create(
-        self,
-        schedule_id: str = DEFAULT_ID,
-        *,
-        hour: int = 6,
-        today: date | None = None,
-        auto_approve: bool = False,
-        callback: Callback | None = None,
+        self, schedule_id: str = DEFAULT_ID, **what: Unpack[ScheduleOptions]
     ) -> ScheduleInfo:
         """Create a schedule.
-
-        Args:
-            hour: of the day, UTC.
-            today: the day that every one of its repairs counts from; the settings' one when left out.
 
         Raises:
             WorkshopError: there is one of this name, or no such hour.
         """
-        wanted = self._schedule(schedule_id, hour, today, auto_approve, callback)
+        wanted = self._schedule(schedule_id, **what)
         try:
             await self._client.create_schedule(schedule_id, wanted, rpc_timeout=LIMIT)
         except ScheduleAlreadyRunningError:
@@ -98,20 +104,14 @@ class RepairSchedules:
         return await self.describe(schedule_id)
 
     async def upsert(
-        self,
-        schedule_id: str = DEFAULT_ID,
-        *,
-        hour: int = 6,
-        today: date | None = None,
-        auto_approve: bool = False,
-        callback: Callback | None = None,
+        self, schedule_id: str = DEFAULT_ID, **what: Unpack[ScheduleOptions]
     ) -> ScheduleInfo:
         """Create a schedule, or make the one of this name be like this.
 
         Raises:
             WorkshopError: there is no such hour.
         """
-        wanted = self._schedule(schedule_id, hour, today, auto_approve, callback)
+        wanted = self._schedule(schedule_id, **what)
 
         def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
             wanted.state = found.description.schedule.state  # a paused one stays paused
@@ -136,15 +136,12 @@ class RepairSchedules:
         Raises:
             WorkshopError: there is none of this name.
         """
-        try:
+        with _known(schedule_id):
             found = await self._handle(schedule_id).describe(rpc_timeout=LIMIT)
-        except RPCError as error:
-            raise _unknown(schedule_id, error) from None
         schedule = found.schedule
         assert isinstance(schedule.action, ScheduleActionStartWorkflow)
         written = [arg for arg in schedule.action.args if isinstance(arg, Payload)]
         (start,) = await self._client.data_converter.decode(written, [RepairStart])
-        started = [result.action for result in found.info.recent_actions]
         return ScheduleInfo(
             schedule_id=schedule_id,
             hour=schedule.spec.calendars[0].hour[0].start,
@@ -153,9 +150,9 @@ class RepairSchedules:
             paused=schedule.state.paused,
             next_times=list(found.info.next_action_times),
             runs=[
-                action.workflow_id
-                for action in started
-                if isinstance(action, ScheduleActionExecutionStartWorkflow)
+                result.action.workflow_id
+                for result in found.info.recent_actions
+                if isinstance(result.action, ScheduleActionExecutionStartWorkflow)
             ],
         )
 
@@ -165,12 +162,10 @@ class RepairSchedules:
         Raises:
             WorkshopError: there is no schedule of this name.
         """
-        try:
+        with _known(schedule_id):
             await self._handle(schedule_id).trigger(
                 overlap=ScheduleOverlapPolicy.ALLOW_ALL, rpc_timeout=LIMIT
             )
-        except RPCError as error:
-            raise _unknown(schedule_id, error) from None
 
     async def backfill(self, start: datetime, end: datetime, schedule_id: str = DEFAULT_ID) -> None:
         """Start the repairs that would have been due between two times, one after the other.
@@ -184,10 +179,8 @@ class RepairSchedules:
         period = ScheduleBackfill(
             start_at=start, end_at=end, overlap=ScheduleOverlapPolicy.BUFFER_ALL
         )
-        try:
+        with _known(schedule_id):
             await self._handle(schedule_id).backfill(period, rpc_timeout=LIMIT)
-        except RPCError as error:
-            raise _unknown(schedule_id, error) from None
 
     async def delete(self, schedule_id: str = DEFAULT_ID) -> None:
         """Delete a schedule. Repairs that it has started go on.
@@ -195,56 +188,47 @@ class RepairSchedules:
         Raises:
             WorkshopError: there is none of this name.
         """
-        try:
+        with _known(schedule_id):
             await self._handle(schedule_id).delete(rpc_timeout=LIMIT)
-        except RPCError as error:
-            raise _unknown(schedule_id, error) from None
 
     def _handle(self, schedule_id: str) -> ScheduleHandle:
         return self._client.get_schedule_handle(check_name(schedule_id, "schedule", known=True))
 
     def _schedule(
-        self,
-        schedule_id: str,
-        hour: int,
-        today: date | None,
-        auto_approve: bool,
-        callback: Callback | None,
+        self, name: str, hour: int = 6, today: date | None = None, auto_approve: bool = False
     ) -> Schedule:
         if not (isinstance(hour, int) and 0 <= hour <= 23):
             raise WorkshopError(f"There is no hour {hour!r}.", expected="0 to 23, UTC.")
-        check_name(schedule_id, "schedule")
         settings = get_settings()
         start = RepairStart(
-            today=today or settings.today,
-            user=settings.user_name,
-            auto_approve=auto_approve,
-            callback=callback,
+            today=today or settings.today, user=settings.user_name, auto_approve=auto_approve
+        )
+        daily = ScheduleCalendarSpec(
+            hour=[ScheduleRange(hour)], comment=f"every day at {hour:02}:00 UTC"
         )
         return Schedule(
             action=ScheduleActionStartWorkflow(
                 KINDS["repair"],
                 start,
-                id=f"{schedule_id}-run",  # the server adds the time
+                id=f"{check_name(name, 'schedule')}-run",  # the server adds the time
                 task_queue=self._queue,
                 task_timeout=TASK_TIMEOUT,
             ),
-            spec=ScheduleSpec(
-                calendars=[
-                    ScheduleCalendarSpec(
-                        hour=[ScheduleRange(hour)], comment=f"every day at {hour:02}:00 UTC"
-                    )
-                ]
-            ),
+            spec=ScheduleSpec(calendars=[daily]),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),
         )
 
 
-def _unknown(schedule_id: str, error: RPCError) -> WorkshopError:
-    if error.status == RPCStatusCode.NOT_FOUND:
-        return WorkshopError(
-            f"There is no schedule {schedule_id}.", fix="list the schedules, or create it."
-        )
-    return WorkshopError(
-        f"The server did not answer about the schedule {schedule_id}: {error.message}."
-    )
+@contextlib.contextmanager
+def _known(schedule_id: str) -> Iterator[None]:
+    """What the server answers instead, as something that a person can act on."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise WorkshopError(
+                f"There is no schedule {schedule_id}.", fix="list the schedules, or create it."
+            ) from None
+        raise WorkshopError(
+            f"The server did not answer about the schedule {schedule_id}: {error.message}."
+        ) from None
