@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -38,7 +38,6 @@ with workflow.unsafe.imports_passed_through():
         PlanRequest,
         Proposal,
         RepairResult,
-        Report,
         ReportRequest,
         Snapshot,
     )
@@ -146,20 +145,16 @@ class RepairCycle:
             self.end(State.NO_REPAIR_NEEDED, self.detection.reason or "Nothing is wrong.")
             return None
         self.enter(State.ANALYZING)
-        self.analysis = await _analyst(
+        self.analysis = await _run(
             analyze_problems, AnalyzeRequest(snapshot=snapshot, detection=self.detection)
         )
         if not self.analysis.problems:
             self.end(State.NO_REPAIR_NEEDED, self.analysis.summary or "The analysis found nothing.")
             return None
         self.enter(State.PLANNING)
-        planned = await _analyst(
-            plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis)
-        )
+        planned = await _run(plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis))
         self.plan = within_limits(planned, snapshot, self.scope)
-        text = as_markdown(of_plan(self.plan, self.analysis, self.today))
-        self.reports = self.reports.model_copy(update={"planning": text})
-        await self._save(SaveReport(scope=self.scope, kind="planning", markdown=text))
+        await self._file("planning", as_markdown(of_plan(self.plan, self.analysis, self.today)))
         return self.plan
 
     async def _detect(self) -> tuple[Snapshot, Detection]:
@@ -169,7 +164,7 @@ class RepairCycle:
         while not examined or (after and len(examined) < MAX_PAGES):
             look = tools.LookRequest(today=self.today, after=after)
             seen = await _run(tools.look_at_orders, look, tools.STORE_OPTIONS, "orders and stock")
-            examined.append((seen, await _analyst(detect_problems, DetectRequest(snapshot=seen))))
+            examined.append((seen, await _run(detect_problems, DetectRequest(snapshot=seen))))
             after = seen.more_after
         if after:
             self.warnings.append(f"Orders after {after} were not looked at: there are too many.")
@@ -213,10 +208,10 @@ class RepairCycle:
                 raise
             self._stop = True
             await work
-            await self._file(plain_report(self._report_request(), "The repair was cancelled."))
+            report = plain_report(self._report_request(), "The repair was cancelled.").markdown
+            await self._file("execution", report)
             raise
-        await self._file(report)
-        self._conclude()
+        await self._conclude(report)
 
     async def _report_nothing_done(self, plan: Plan) -> None:
         """Report on a plan that holds nothing to carry out."""
@@ -225,8 +220,7 @@ class RepairCycle:
             f"{len(plan.skipped)} skipped, {len(plan.refused)} refused."
         )
         self.desk.close(self.reason)
-        await self._file(await self._write_report())
-        self._conclude()
+        await self._conclude(await self._write_report())
 
     def _fail(self, error: BaseException) -> None:
         """End as FAILED, with the reason."""
@@ -313,41 +307,38 @@ class RepairCycle:
             results=self.results,
         )
 
-    async def _write_report(self) -> Report:
-        """The execution report; written by code where no model can."""
+    async def _write_report(self) -> str:
+        """The execution report as Markdown; written by code where no model can."""
         self.enter(State.PENDING_REPORT)
         request = self._report_request()
         try:
-            written: Report = await _analyst(write_report, request)
+            return (await _run(write_report, request)).markdown
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return plain_report(request, reason_of(error))
-        return written
+            return plain_report(request, reason_of(error)).markdown
 
-    async def _file(self, report: Report) -> None:
-        self.reports = self.reports.model_copy(update={"execution": report.markdown})
-        await self._save(SaveReport(scope=self.scope, kind="execution", markdown=report.markdown))
-
-    def _conclude(self) -> None:
-        failed = [result for result in self.results if not result.done]
-        if failed:
-            self.end(
-                State.FAILED,
-                f"{len(failed)} of {len(self.results)} repairs were not made. "
-                + " ".join(f"{result.proposal_id}: {result.outcome}" for result in failed),
-            )
+    async def _conclude(self, report: str) -> None:
+        """File the execution report, and end."""
+        await self._file("execution", report)
+        made = len(self.results)
+        if failed := [result for result in self.results if not result.done]:
+            reasons = " ".join(f"{result.proposal_id}: {result.outcome}" for result in failed)
+            self.end(State.FAILED, f"{len(failed)} of {made} repairs were not made. {reasons}")
         else:
-            self.end(State.COMPLETED, self.reason or _made(len(self.results)))
+            count = "1 repair was" if made == 1 else f"{made} repairs were"
+            self.end(State.COMPLETED, self.reason or f"{count} made.")
 
-    async def _save(self, request: SaveReport) -> None:
-        """Write a report to files. Where that fails, the text is still here; a warning says so."""
+    async def _file(self, kind: Literal["planning", "execution"], markdown: str) -> None:
+        """Keep a report, and write it to files. Where that fails the text is still here, and a warning says so."""
+        self.reports = self.reports.model_copy(update={kind: markdown})
+        request = SaveReport(scope=self.scope, kind=kind, markdown=markdown)
         try:
-            files = await _run(save_report, request, REPORT_OPTIONS, f"{request.kind} report")
+            files = await _run(save_report, request, REPORT_OPTIONS, f"{kind} report")
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            self.warnings.append(f"The {request.kind} report is in no file: {reason_of(error)}")
+            self.warnings.append(f"The {kind} report is in no file: {reason_of(error)}")
             return
         known = [*self.reports.files, files.markdown, files.pdf]
         self.reports = self.reports.model_copy(update={"files": known})
@@ -356,23 +347,14 @@ class RepairCycle:
 async def _run(
     step: Callable[[Request], Awaitable[Answer]],
     request: Request,
-    options: ActivityConfig,
-    summary: str,
+    options: ActivityConfig = ANALYST_OPTIONS,
+    summary: str | None = None,
 ) -> Answer:
-    """Run an activity with a summary for the Web UI."""
+    """Run an activity, with a summary for the Web UI; by default an analyst."""
     answer: Answer = await workflow.execute_activity(
-        step, request, **(options | ActivityConfig(summary=summary[:200]))
+        step, request, **(options | ActivityConfig(summary=summary))
     )
     return answer
-
-
-async def _analyst(step: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
-    answer: Answer = await workflow.execute_activity(step, request, **ANALYST_OPTIONS)
-    return answer
-
-
-def _made(repairs: int) -> str:
-    return "1 repair was made." if repairs == 1 else f"{repairs} repairs were made."
 
 
 def _is_refusal(error: ActivityError) -> bool:
