@@ -7,15 +7,11 @@ whose context window is too small refuses, and the reason shows.
 """
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from workshop_lib.llm.messages import Message
 from workshop_lib.repair.models import (
     Analysis,
-    InventoryItem,
-    Order,
-    Plan,
     ReportRequest,
     Snapshot,
 )
@@ -111,8 +107,12 @@ def details_of(snapshot: Snapshot, analysis: Analysis | None = None) -> dict[str
     wanted = {line.item_id for order in snapshot.orders for line in order.items}
     data: dict[str, Any] = {
         "today": snapshot.today.isoformat(),
-        "orders": [_order(order) for order in snapshot.orders],
-        "inventory": [_stock(item) for item in snapshot.inventory if item.item_id in wanted],
+        "orders": [order.model_dump(mode="json", exclude=_PERSONAL) for order in snapshot.orders],
+        "inventory": [
+            item.model_dump(mode="json", include=_STOCK_FIELDS, exclude_none=True)
+            for item in snapshot.inventory
+            if item.item_id in wanted
+        ],
         "open_requests": [
             request.model_dump(exclude_none=True) for request in snapshot.open_requests
         ],
@@ -123,7 +123,7 @@ def details_of(snapshot: Snapshot, analysis: Analysis | None = None) -> dict[str
 
 
 def results_of(request: ReportRequest) -> dict[str, Any]:
-    """What the report is about."""
+    """What the report is about, with what the plan or its approver left out."""
     return {
         "today": request.today.isoformat(),
         "decided_by": request.decided_by,
@@ -132,22 +132,14 @@ def results_of(request: ReportRequest) -> dict[str, Any]:
             result.model_dump(include={"order_id", "tool", "outcome", "done", "repeated"})
             for result in request.results
         ],
-        **left_out(request.plan, request.declined),
-    }
-
-
-def left_out(plan: Plan, declined: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """What a plan or its approver left out, by why."""
-    not_wanted = set(declined)
-    return {
         "declined": [
             {"order_id": p.order_id, "tool": p.tool, "reasoning": p.reasoning}
-            for p in plan.proposals
-            if p.proposal_id in not_wanted
+            for p in request.plan.proposals
+            if p.proposal_id in request.declined
         ],
         "skipped": [
             {"order_id": p.order_id, "tool": p.tool, "confidence": p.confidence}
-            for p in plan.skipped
+            for p in request.plan.skipped
         ],
         "refused": [
             {
@@ -155,7 +147,7 @@ def left_out(plan: Plan, declined: Iterable[str]) -> dict[str, list[dict[str, An
                 "tool": str(rejected.proposal.get("tool", "")),
                 "reason": rejected.reason,
             }
-            for rejected in plan.refused
+            for rejected in request.plan.refused
         ],
     }
 
@@ -164,11 +156,3 @@ def conversation(instructions: str, data: dict[str, Any]) -> list[Message]:
     """The messages that a task begins with."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return [Message.system(instructions), Message.user(f"{BEGIN}\n{text}\n{END}")]
-
-
-def _order(order: Order) -> dict[str, Any]:
-    return order.model_dump(mode="json", exclude=_PERSONAL)
-
-
-def _stock(item: InventoryItem) -> dict[str, Any]:
-    return item.model_dump(mode="json", include=_STOCK_FIELDS, exclude_none=True)

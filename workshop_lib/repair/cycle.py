@@ -330,7 +330,7 @@ class RepairCycle:
             self.end(State.COMPLETED, self.reason or f"{count} made.")
 
     async def _file(self, kind: Literal["planning", "execution"], markdown: str) -> None:
-        """Keep a report, and write it to files. Where that fails the text is still here, and a warning says so."""
+        """Keep a report, and write it to files. Where that fails, a warning says so."""
         self.reports = self.reports.model_copy(update={kind: markdown})
         request = SaveReport(scope=self.scope, kind=kind, markdown=markdown)
         try:

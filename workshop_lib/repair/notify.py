@@ -3,21 +3,18 @@
 Left out: sending it. A workshop has no mail server; whoever has one sends what lies in the folder.
 """
 
-import asyncio
 import logging
 from email.message import EmailMessage
-from pathlib import Path
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from workshop_lib import harmless
 from workshop_lib.machine import state_folder
 from workshop_lib.repair.models import Frozen
-from workshop_lib.repair.reports import file_name, write_atomically
+from workshop_lib.repair.reports import file_name, in_thread, write_atomically
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.steps import heartbeating, step_options
+from workshop_lib.temporal.steps import step_options
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +47,21 @@ async def notify(notification: Notification) -> str:
     """
     notice = notification.notice
     logger.info("%s, cycle %d: %s. %s", notice.source, notice.cycle, notice.state, notice.summary)
-    async with heartbeating():
-        try:
-            return str(await asyncio.to_thread(_write, notification))
-        except OSError as error:
-            raise ApplicationError(
-                f"The notification cannot be written: {error.strerror}: {error.filename}.",
-                type="OutboxUnwritable",
-            ) from None
+    return await in_thread(lambda: _write(notification), "The notification", "OutboxUnwritable")
 
 
-def _write(notification: Notification) -> Path:
+def _write(notification: Notification) -> str:
     notice = notification.notice
     mail = EmailMessage()
     mail["From"], mail["To"] = SENDER, RECIPIENT
-    subject = f"Order repair: {notice.state}, cycle {notice.cycle} of {notice.source}"
+    # A workflow id may hold anything, and must stay one line.
     mail["Subject"] = harmless.line(
-        subject
-    )  # a workflow id may hold anything but must stay one line
+        f"Order repair: {notice.state}, cycle {notice.cycle} of {notice.source}"
+    )
     # Not wrapped or encoded: a person may read the file as it is.
     text = harmless.block(f"{notice.summary}\n\n{notification.body}").strip()
     mail.set_content(text + "\n", cte="8bit")
     folder = state_folder.made(get_settings().state_dir, "outbox")
     path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"
     write_atomically(path, mail.as_bytes())
-    return path
+    return str(path)

@@ -7,7 +7,7 @@ made, which is the approver's decision.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -25,9 +25,8 @@ from workshop_lib.repair.models import (
     Snapshot,
 )
 
-PATIENCE_DAYS = (
-    3  # a pending order is left alone for this long; a denied payment is a problem at once
-)
+# A pending order is left alone for this long; a denied payment is a problem at once.
+PATIENCE_DAYS = 3
 
 
 class Checked(NamedTuple):
@@ -37,9 +36,7 @@ class Checked(NamedTuple):
     refused: list[Rejected]
 
 
-def check_plan(
-    proposals: Sequence[Proposal | Mapping[str, Any]], snapshot: Snapshot
-) -> Checked:  # fmt: skip
+def check_plan(proposals: Sequence[Proposal | Mapping[str, Any]], snapshot: Snapshot) -> Checked:
     """Sort proposals into accepted and refused.
 
     Args:
@@ -120,29 +117,20 @@ def _broken_rule(proposal: Proposal, snapshot: Snapshot, accepted: list[Proposal
     healthy = why_healthy(order, snapshot)
     if healthy is not None:
         return healthy
-    return _RULES[type(proposal.arguments)](proposal.arguments, order, snapshot, accepted)
+    match proposal.arguments:
+        case OrderInventory() as purchase:
+            return _problem_with_purchase(purchase, order, snapshot, accepted)
+        case RequestApproval():
+            articles = (snapshot.item(line.item_id) for line in order.items)
+            restricted = any(item is not None and item.needs_approval for item in articles)
+            if not restricted and "approval" not in status_words(order.status):
+                return f"nothing on {order.order_id} needs an approval"
+        case RequestPaymentUpdate() if "payment" not in status_words(order.status):
+            return f"{order.order_id} has no trouble with its payment: its status is {order.status}"
+    return None
 
 
-def _may_ask_approval(
-    _: RequestApproval, order: Order, snapshot: Snapshot, __: list[Proposal]
-) -> str | None:
-    restricted = any(
-        (item := snapshot.item(line.item_id)) and item.needs_approval for line in order.items
-    )
-    if restricted or "approval" in status_words(order.status):
-        return None
-    return f"nothing on {order.order_id} needs an approval"
-
-
-def _may_ask_payment(
-    _: RequestPaymentUpdate, order: Order, __: Snapshot, ___: list[Proposal]
-) -> str | None:
-    if "payment" in status_words(order.status):
-        return None
-    return f"{order.order_id} has no trouble with its payment: its status is {order.status}"
-
-
-def _may_order_stock(
+def _problem_with_purchase(
     wish: OrderInventory, order: Order, snapshot: Snapshot, accepted: list[Proposal]
 ) -> str | None:
     item = snapshot.item(wish.item_id)
@@ -170,14 +158,6 @@ def _may_order_stock(
             + (" or proposed already" if others else "")
         )
     return None
-
-
-_Rule = Callable[[Any, Order, Snapshot, list[Proposal]], str | None]
-_RULES: dict[type, _Rule] = {
-    RequestApproval: _may_ask_approval,
-    OrderInventory: _may_order_stock,
-    RequestPaymentUpdate: _may_ask_payment,
-}
 
 
 def _does(proposal: Proposal) -> tuple[str, str, str | None]:

@@ -13,8 +13,9 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -23,6 +24,8 @@ from workshop_lib.machine import state_folder
 from workshop_lib.repair.models import Frozen
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.steps import heartbeating, step_options
+
+T = TypeVar("T")
 
 REPORT_OPTIONS = step_options(attempt=60, total=300, longest_pause=20)
 
@@ -62,13 +65,21 @@ async def save_report(request: SaveReport) -> ReportFiles:
     Raises:
         ApplicationError: type `ReportUnwritable` (retried): the folder cannot be written.
     """
+    return await in_thread(lambda: _save(request), "The report", "ReportUnwritable")
+
+
+async def in_thread(write: Callable[[], T], what: str, kind: str) -> T:
+    """Write files in a thread, from within an activity.
+
+    Raises:
+        ApplicationError: of this type (retried): the folder cannot be written.
+    """
     async with heartbeating():
         try:
-            return await asyncio.to_thread(_save, request)
+            return await asyncio.to_thread(write)
         except OSError as error:
             raise ApplicationError(
-                f"The report cannot be written: {error.strerror}: {error.filename}.",
-                type="ReportUnwritable",
+                f"{what} cannot be written: {error.strerror}: {error.filename}.", type=kind
             ) from None
 
 

@@ -6,21 +6,8 @@
 import asyncio
 
 from workshop_lib.llm.gateway import warm_up
-from workshop_lib.repair.analysts import (
-    analyze_problems,
-    detect_problems,
-    plan_repair,
-    write_report,
-)
-from workshop_lib.repair.notify import notify
+from workshop_lib.repair import analysts, notify, reports, tools
 from workshop_lib.repair.proactive import ProactiveRepair
-from workshop_lib.repair.reports import save_report
-from workshop_lib.repair.tools import (
-    look_at_orders,
-    order_inventory,
-    request_approval,
-    request_payment_update,
-)
 from workshop_lib.repair.workflow import OrderRepair
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.service import serve
@@ -36,16 +23,16 @@ def repair() -> WorkerSpec:
         task_queue=settings.repair_queue,
         workflows=[OrderRepair, ProactiveRepair],
         activities=[
-            look_at_orders,
-            detect_problems,
-            analyze_problems,
-            plan_repair,
-            request_approval,
-            order_inventory,
-            request_payment_update,
-            write_report,
-            save_report,
-            notify,
+            tools.look_at_orders,
+            analysts.detect_problems,
+            analysts.analyze_problems,
+            analysts.plan_repair,
+            tools.request_approval,
+            tools.order_inventory,
+            tools.request_payment_update,
+            analysts.write_report,
+            reports.save_report,
+            notify.notify,
         ],
         warm_ups=[warm_up],
     )
