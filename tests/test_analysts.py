@@ -623,7 +623,7 @@ async def test_where_no_model_manages_code_writes_the_report_and_says_so(
         "2025-06-28: 1 repair on 1 order, decided by a test.",
         f"* {HERMIONE}, short, confidence 0.90: so it is",
         f"* {HERMIONE}, order_inventory: 113 of STP-ORG-001 are ordered.",
-        f"* p3, {HAGRID}, order_inventory, item_id CRT-FD-101, quantity",
+        f"* p3, {HAGRID}, order_inventory, confidence 0.90, item_id CRT-FD-101, quantity",
         "* bribe: no such tool",
     ):
         assert line in text

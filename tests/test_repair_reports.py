@@ -67,13 +67,12 @@ def test_the_planning_report_says_all_of_the_plan() -> None:
     ]
     assert markdown("x" * 2000, 10) == "xxxxxxxxx…"
     # A terminal is told the same of a plan.
-    entries = [line[2:] for line in written.splitlines() if line.startswith("* ")]
-    text = plan_in_text(plan())
-    assert "* p1, ORD-002-HJG, order_inventory, item_id STP-ORG-001, quantity 113" in written
-    assert entries[0] == "ORD-002-HJG, short-of-stock, confidence 0.90: 187 of 300"
-    assert [line[2:30] for line in text.splitlines() if line.startswith("  ")] == [
-        entry[:28] for entry in entries[1:]
-    ]
+    assert "* ORD-002-HJG, short-of-stock, confidence 0.90: 187 of 300" in written
+    head = "p1, ORD-002-HJG, order_inventory, confidence 0.97, item_id STP-ORG-001, quantity 113"
+    assert f"* {head}: Short by 113. Approved by Dumbledore" in written
+    assert f"\n  {head}\n      Short by 113. # Approved by Dumbledore" in plan_in_text(plan())
+    for words in (plan().digest, "1 proposed, 1 skipped, 1 refused", "Skipped", "no tool 'burn'"):
+        assert words in plan_in_text(plan())
 
 
 async def test_both_files_are_written_and_written_again(

@@ -135,7 +135,10 @@ def as_text(document: Document) -> str:
     lines = [document.title, *map(line, document.opening)]
     for section in document.sections:
         if section.rows:
-            lines += ["", f"{section.title}:", *(f"  {_entry(row, line)}" for row in section.rows)]
+            lines += ["", f"{section.title}:"]
+        for row in section.rows:
+            head, words = _entry(row, line)
+            lines += [f"  {part}" for part in (head, words and f"    {words}") if part]
     return "\n".join(lines)
 
 
@@ -146,8 +149,8 @@ def as_markdown(document: Document) -> str:
         lines += ["", markdown(sentence)]
     for section in document.sections:
         if section.rows:
-            entries = (f"* {_entry(row, markdown)}" for row in section.rows)
-            lines += ["", f"## {section.title}", "", *entries]
+            lines += ["", f"## {section.title}", ""]
+        lines += [f"* {': '.join(filter(None, _entry(row, markdown)))}" for row in section.rows]
     return "\n".join(lines) + "\n"
 
 
@@ -222,9 +225,9 @@ def _found(analysis: Analysis) -> Section:
 def _proposals(title: str, proposals: Sequence[Proposal]) -> Section:
     return Section(
         title,
-        ("Proposal", "Order", "Tool", "Arguments", "Confidence", "Why"),
+        ("Proposal", "Order", "Tool", "Confidence", "Arguments", "Why"),
         [
-            (p.proposal_id, p.order_id, p.tool, _arguments(p), p.confidence, p.reasoning)
+            (p.proposal_id, p.order_id, p.tool, p.confidence, _arguments(p), p.reasoning)
             for p in proposals
         ],
     )
@@ -264,12 +267,12 @@ def _rejected(rejected: Rejected) -> str:
     return line(" ".join(words), 100) or "a proposal without a tool"
 
 
-def _entry(row: tuple[str | float, ...], harmless: Callable[[object], str]) -> str:
-    """A row on one line: the cells, and behind a colon what is said about them."""
+def _entry(row: tuple[str | float, ...], harmless: Callable[[object], str]) -> tuple[str, str]:
+    """A row in words: the cells on one line, and what is said about them."""
     *cells, words = (
         harmless(f"confidence {cell:.2f}" if isinstance(cell, float) else cell) for cell in row
     )
-    return ": ".join(filter(None, [", ".join(filter(None, cells)), words]))
+    return ", ".join(filter(None, cells)), words
 
 
 def _count(number: int, what: str) -> str:
