@@ -53,20 +53,19 @@ class ProactiveRepair(RepairWorkflow):
     @workflow.init
     def __init__(self, start: ProactiveStart) -> None:
         super().__init__()
-        carried = start.carried
         now = workflow.now()
+        carried = start.carried or Carried(cycle=1, started_at=now, next_at=now)
         self._start = start
-        self._started_at = carried.started_at if carried else now
-        self._next_at = carried.next_at if carried else now
-        self._cycle_number = carried.cycle if carried else 1
-        self._cycles = list(carried.cycles) if carried else []
-        self._stop_waiting = carried.stop_waiting if carried else False
+        self._cycle_number = carried.cycle
+        self._started_at = carried.started_at
+        self._next_at = carried.next_at
+        self._stop_waiting = carried.stop_waiting
         self._exit = False
-        if carried:
-            self._refused_signals = list(carried.refused_signals)
-            self._warnings = list(carried.warnings)
+        self._cycles = list(carried.cycles)
+        self._refused_signals = list(carried.refused_signals)
+        self._warnings = list(carried.warnings)
         # Before the first cycle and between two there is a state of its own.
-        self._between: State | None = State.WAITING if carried else None
+        self._between: State | None = State.WAITING if start.carried else None
         self._cycle = self._new_cycle()
 
     @workflow.run

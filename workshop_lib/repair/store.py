@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import state_folder
@@ -73,11 +73,7 @@ class OrderStore:
     def __init__(self, url: str, data: Path = tables.DATA) -> None:
         self._data = data
         self._database = database_at(url)
-
-    @property
-    def engine(self) -> Engine:
-        """SQLAlchemy's engine, for whoever must look closer."""
-        return self._database.engine
+        self.engine = self._database.engine  # for whoever must look closer
 
     def snapshot(self, today: date) -> Snapshot:
         """All orders, stock and open requests at one moment.
