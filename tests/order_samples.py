@@ -22,9 +22,14 @@ def sample() -> Snapshot:
     return Snapshot(today=TODAY, orders=orders, inventory=inventory)
 
 
+def seventh_order() -> Order:
+    """An order whose notes give orders."""
+    return Order.model_validate(json.loads(SEVENTH.read_text(encoding="utf-8"))["order"])
+
+
 def with_injection() -> Snapshot:
-    """The six and the seventh, whose notes give orders."""
-    return with_orders(Order(**json.loads(SEVENTH.read_text())["order"]))
+    """The six and the seventh."""
+    return with_orders(seventh_order())
 
 
 def with_orders(*more: Order) -> Snapshot:

@@ -1,20 +1,21 @@
 """What the tests of the repair agent share: a store and a worker of their own, and waiting for a state."""
 
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
+from order_samples import TODAY
 from sqlalchemy import select
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.models import (
-    Order,
     OrderInventory,
     Plan,
+    PlanRequest,
     Proposal,
     RequestApproval,
     RequestPaymentUpdate,
@@ -24,7 +25,6 @@ from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.tables import metadata
 from workshop_lib.temporal.worker import WorkerSpec
 
-TODAY = date(2025, 6, 28)
 LIMIT = 60  # seconds for each thing that is waited for
 # Tests of the repair agent that look at time share one server; the others run anywhere.
 RIGHT = {
@@ -44,11 +44,6 @@ FULL_WAY = [
     State.PENDING_REPORT,
     State.COMPLETED,
 ]
-
-
-def seventh_order() -> Order:
-    written = (Path(__file__).parent / "data/seventh_order.json").read_text(encoding="utf-8")
-    return Order.model_validate(json.loads(written)["order"])
 
 
 def dump_of(store: OrderStore) -> dict[str, list[dict[str, Any]]]:
@@ -105,6 +100,26 @@ def with_activities(spec: WorkerSpec, *others: Callable[..., Any]) -> WorkerSpec
         if name not in names
     ]
     return replace(spec, activities=[*kept, *others])
+
+
+def planning(*proposals: Proposal) -> Callable[..., Any]:
+    """A planner that proposes these, whatever it is asked."""
+
+    @activity.defn(name="plan_repair")
+    async def planned(request: PlanRequest) -> Plan:
+        return a_plan(proposals)
+
+    return planned
+
+
+def failing(name: str, message: str, kind: str) -> Callable[..., Any]:
+    """An activity that fails for good."""
+
+    @activity.defn(name=name)
+    async def failed(request: Any) -> None:
+        raise ApplicationError(message, type=kind, non_retryable=True)
+
+    return failed
 
 
 def a_name(kind: str = "repair") -> str:

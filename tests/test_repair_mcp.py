@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 from fastmcp import Client as McpClient
 from fastmcp.exceptions import ToolError
-from repair_ground import assert_repaired_once, seventh_order
+from order_samples import seventh_order
+from repair_ground import assert_repaired_once
 from temporalio.client import Client
 
 from workshop_lib.repair import mcp_server

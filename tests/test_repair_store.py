@@ -11,12 +11,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab_environment import free_port
+from order_samples import TODAY, seventh_order
 from postgres_server import MISSING, PASSWORD, postgres, postgres_programs
 from repair_ground import assert_repaired_once, dump_of
 from sqlalchemy import text
@@ -41,7 +41,6 @@ from workshop_lib.repair.worker import repair
 from workshop_lib.settings import PROJECT_ROOT
 
 TESTS = Path(__file__).parent
-TODAY = date(2025, 6, 28)
 BADGES = {"order_id": "ORD-002-HJG", "item_id": "STP-ORG-001", "quantity": 113}
 
 
@@ -237,11 +236,10 @@ def test_reset_brings_back_what_was_loaded_first(store: OrderStore) -> None:
     files = data_files()
     loaded = dump_of(store)
     store.apply("k1", badges())
-    extra = json.loads((TESTS / "data/seventh_order.json").read_text())["order"]
-    store.add_order(Order.model_validate(extra))
-    assert store.snapshot(TODAY).order("ORD-007-GLK") == Order.model_validate(extra)
+    store.add_order(seventh_order())
+    assert store.snapshot(TODAY).order("ORD-007-GLK") == seventh_order()
     with pytest.raises(RepairRefused, match="already"):
-        store.add_order(Order.model_validate(extra))
+        store.add_order(seventh_order())
     assert dump_of(store) != loaded
     store.reset()
     assert dump_of(store) == loaded

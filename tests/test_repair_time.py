@@ -18,16 +18,15 @@ from repair_ground import (
     LIMIT,
     TODAY,
     a_name,
-    a_plan,
     assert_repaired_once,
     badges,
     ledger_of,
     payment,
+    planning,
     reached,
     with_activities,
 )
 from repair_listener import Listener
-from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
@@ -35,7 +34,6 @@ from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server import dev_server
 from workshop_lib.repair.client import DecisionRefused, RepairClient
-from workshop_lib.repair.models import Plan, PlanRequest
 from workshop_lib.repair.proactive_client import ProactiveClient
 from workshop_lib.repair.states import (
     APPROVAL_TIMEOUT,
@@ -166,20 +164,13 @@ async def test_a_decision_in_the_last_minute_counts(
 # --- the proactive agent -----------------------------------------------------------------------------
 
 
-@activity.defn(name="plan_repair")
-async def sure_plan(request: PlanRequest) -> Plan:
-    return a_plan([badges(0.96), payment(0.951)])
-
-
-@activity.defn(name="plan_repair")
-async def nearly_sure_plan(request: PlanRequest) -> Plan:
-    return a_plan([badges(0.99), payment(0.95)])
-
-
 async def test_above_the_line_it_acts_alone_and_says_so(
     env: WorkflowEnvironment, queue: str, store: OrderStore, tmp_path: Path
 ) -> None:
-    async with serving(env, with_activities(repair_spec().with_queue(queue), sure_plan)):
+    async with serving(
+        env,
+        with_activities(repair_spec().with_queue(queue), planning(badges(0.96), payment(0.951))),
+    ):
         agent = await Agent.begin(env, queue)
         status = await agent.in_cycle(1, State.WAITING)
         assert status.decision and status.decision.way == "automatic"
@@ -194,7 +185,7 @@ async def test_above_the_line_it_acts_alone_and_says_so(
 async def test_at_the_line_it_notifies_and_waits(
     env: WorkflowEnvironment, queue: str, store: OrderStore, tmp_path: Path
 ) -> None:
-    spec = with_activities(repair_spec().with_queue(queue), nearly_sure_plan)
+    spec = with_activities(repair_spec().with_queue(queue), planning(badges(0.99), payment(0.95)))
     spec = WorkerSpec(**{**vars(spec), "workflows": [*spec.workflows, Listener]})
     async with serving(env, spec):
         ear = await env.client.start_workflow(Listener.run, 2, id=a_name("ear"), task_queue=queue)

@@ -4,33 +4,33 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from order_samples import seventh_order
 from repair_ground import (
     FULL_WAY,
     LIMIT,
     RIGHT,
     a_name,
-    a_plan,
     assert_repaired_once,
     badges,
     dump_of,
+    failing,
     ledger_of,
     payment,
+    planning,
     reached,
-    seventh_order,
     stock_of,
     with_activities,
 )
 from repair_listener import Listener
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError
-from temporalio.exceptions import ApplicationError
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
@@ -39,15 +39,11 @@ from workshop_lib.repair.client import RepairClient, list_repairs
 from workshop_lib.repair.models import (
     Detection,
     DetectRequest,
-    OrderInventory,
     Plan,
-    PlanRequest,
     RepairResult,
-    Report,
-    ReportRequest,
     RequestPaymentUpdate,
 )
-from workshop_lib.repair.states import Callback, Decision, RepairOutcome, State
+from workshop_lib.repair.states import Callback, Decision, RepairOutcome, RepairStatus, State
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.tools import RepairCall
 from workshop_lib.repair.worker import repair as repair_spec
@@ -77,6 +73,36 @@ async def repaired(client: Client, spec: WorkerSpec, **options: Any) -> RepairCl
     return await RepairClient.start(
         client, task_queue=spec.task_queue, auto_approve=True, **options
     )
+
+
+class Ended(NamedTuple):
+    """A repair that is over, and the names of its steps."""
+
+    workflow_id: str
+    outcome: RepairOutcome
+    status: RepairStatus
+    plan: Plan | None
+    steps: list[str]
+
+
+End = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+def ended(client: Client, spec: WorkerSpec, store: OrderStore) -> End:
+    """Runs a repair to its end, on a worker with some of its activities replaced."""
+
+    async def run(*others: Callable[..., Any], auto_approve: bool = True) -> Ended:
+        async with serving(client, with_activities(spec, *others)):
+            repair = await RepairClient.start(
+                client, task_queue=spec.task_queue, auto_approve=auto_approve
+            )
+            outcome = await repair.outcome()
+            steps = [run.name for run in (await history_of(repair.handle)).activities]
+            status, plan = await repair.status(), await repair.plan()
+            return Ended(repair.workflow_id, outcome, status, plan, steps)
+
+    return run
 
 
 async def test_what_the_gold_labels_call_for_and_nothing_else(
@@ -120,24 +146,18 @@ async def test_what_the_gold_labels_call_for_and_nothing_else(
     assert {path: path.read_bytes() for path in files} == files
 
 
-async def test_an_order_that_gives_orders_changes_nothing(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
+async def test_an_order_that_gives_orders_changes_nothing(ended: End, store: OrderStore) -> None:
     store.add_order(seventh_order())
-    async with serving(client, spec):
-        assert (await (await repaired(client, spec)).outcome()).state is State.COMPLETED
+    assert (await ended()).outcome.state is State.COMPLETED
     assert_repaired_once(store)
 
 
 async def test_a_model_that_obeys_it_gets_nothing_forbidden_done(
-    client: Client, spec: WorkerSpec, store: OrderStore, settings_env: Callable[..., None]
+    ended: End, store: OrderStore, settings_env: Callable[..., None]
 ) -> None:
     store.add_order(seventh_order())
     settings_env(OFFLINE_FAULTS="seed=1, gullible=1")
-    async with serving(client, spec):
-        repair = await repaired(client, spec)
-        await repair.outcome()
-        plan = await repair.plan()
+    plan = (await ended()).plan
     assert set(ledger_of(store)) <= RIGHT
     assert stock_of(store, "DRG-EGG-007") == 2 and stock_of(store, "STP-ORG-001") <= 500
     assert plan is not None
@@ -169,98 +189,45 @@ async def nothing_much(request: DetectRequest) -> Detection:
     return Detection(confidence=0.49, order_ids=["ORD-002-HJG"], reason="Hardly anything.")
 
 
-async def test_below_the_threshold_no_model_is_asked_anything_more(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, nothing_much)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
-        seen = await history_of(repair.handle)
-    assert (outcome.state, outcome.reason) == (State.NO_REPAIR_NEEDED, "Hardly anything.")
-    assert [run.name for run in seen.activities] == ["look_at_orders", "detect_problems"]
+async def test_below_the_threshold_no_model_is_asked_anything_more(ended: End) -> None:
+    end = await ended(nothing_much)
+    assert (end.outcome.state, end.outcome.reason) == (State.NO_REPAIR_NEEDED, "Hardly anything.")
+    assert end.steps == ["look_at_orders", "detect_problems"]
 
 
-@activity.defn(name="plan_repair")
-async def unsure_plan(request: PlanRequest) -> Plan:
-    return a_plan([badges(0.9), payment(0.49)])
-
-
-@activity.defn(name="plan_repair")
-async def all_unsure(request: PlanRequest) -> Plan:
-    return a_plan([badges(0.3), payment(0.49)])
-
-
-@activity.defn(name="plan_repair")
-async def careless_plan(request: PlanRequest) -> Plan:
-    return a_plan([badges(quantity=400), payment()])
-
-
-async def test_unsure_proposals_are_skipped_and_counted(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, unsure_plan)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
-        status = await repair.status()
-    assert (outcome.state, outcome.skipped, status.skipped) == (State.COMPLETED, 1, 1)
+async def test_unsure_proposals_are_skipped_and_counted(ended: End, store: OrderStore) -> None:
+    end = await ended(planning(badges(0.9), payment(0.49)))
+    assert end.outcome.state is State.COMPLETED
+    assert (end.outcome.skipped, end.status.skipped) == (1, 1)
     assert ledger_of(store) == [("order_inventory", "ORD-002-HJG", "STP-ORG-001")]
 
 
-async def test_a_plan_of_nothing_is_reported_and_asks_nobody(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, all_unsure)):
-        repair = await RepairClient.start(client, task_queue=spec.task_queue)
-        outcome = await repair.outcome()
+async def test_a_plan_of_nothing_is_reported_and_asks_nobody(ended: End, store: OrderStore) -> None:
+    outcome = (await ended(planning(badges(0.3), payment(0.49)), auto_approve=False)).outcome
     assert (outcome.state, outcome.skipped, outcome.results) == (State.COMPLETED, 2, [])
     assert "2 skipped" in outcome.reason and outcome.report
     assert store.ledger() == []
 
 
-async def test_no_planner_gets_around_the_hard_rules(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, careless_plan)):
-        repair = await repaired(client, spec)
-        await repair.outcome()
-        plan = await repair.plan()
+async def test_no_planner_gets_around_the_hard_rules(ended: End, store: OrderStore) -> None:
+    plan = (await ended(planning(badges(quantity=400), payment()))).plan
     assert plan and [rejected.proposal["proposal_id"] for rejected in plan.refused] == ["p1"]
     assert ledger_of(store) == [("request_payment_update", "ORD-003-RBW", "")]
 
 
-@activity.defn(name="detect_problems")
-async def no_model(request: DetectRequest) -> Detection:
-    raise ApplicationError("the key was refused", type="ModelRefused", non_retryable=True)
-
-
-async def test_a_failure_is_said_as_state_and_as_result(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, no_model)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
-        assert (outcome.state, outcome.reason) == (State.FAILED, "the key was refused")
-        assert (await repair.status()).state is State.FAILED
-        with pytest.raises(WorkflowFailureError):
-            await repair.handle.result()
-
-
-@activity.defn(name="order_inventory")
-async def no_room(call: RepairCall[OrderInventory]) -> RepairResult:
-    raise ApplicationError("The shelf has no room.", type="RepairRefused", non_retryable=True)
-
-
-@activity.defn(name="order_inventory")
-async def no_store(call: RepairCall[OrderInventory]) -> RepairResult:
-    raise ApplicationError("The store is gone.", type="StoreUnusable", non_retryable=True)
+async def test_a_failure_is_said_as_state_and_as_result(client: Client, ended: End) -> None:
+    end = await ended(failing("detect_problems", "the key was refused", "ModelRefused"))
+    assert (end.outcome.state, end.outcome.reason) == (State.FAILED, "the key was refused")
+    assert end.status.state is State.FAILED
+    with pytest.raises(WorkflowFailureError):
+        await client.get_workflow_handle(end.workflow_id).result()
 
 
 async def test_a_refused_repair_stops_no_other_and_is_not_hidden(
-    client: Client, spec: WorkerSpec, store: OrderStore
+    ended: End, store: OrderStore
 ) -> None:
-    async with serving(client, with_activities(spec, no_room)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
+    no_room = failing("order_inventory", "The shelf has no room.", "RepairRefused")
+    outcome = (await ended(no_room)).outcome
     assert outcome.state is State.FAILED
     assert "2 of 4 repairs were not made" in outcome.reason and "no room" in outcome.reason
     assert len(store.ledger()) == 2
@@ -268,49 +235,26 @@ async def test_a_refused_repair_stops_no_other_and_is_not_hidden(
     assert [result.done for result in outcome.results].count(False) == 2
 
 
-async def test_when_the_store_is_gone_the_rest_is_not_tried(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, no_store)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
-        seen = await history_of(repair.handle)
-    assert outcome.state is State.FAILED and store.ledger() == []
-    tried = [run.name for run in seen.activities if run.name.startswith(("order_", "request_"))]
+async def test_when_the_store_is_gone_the_rest_is_not_tried(ended: End, store: OrderStore) -> None:
+    end = await ended(failing("order_inventory", "The store is gone.", "StoreUnusable"))
+    assert end.outcome.state is State.FAILED and store.ledger() == []
+    tried = [name for name in end.steps if name.startswith(("order_", "request_"))]
     assert tried == ["order_inventory"]
-    assert len(outcome.results) == 4  # each is listed
+    assert len(end.outcome.results) == 4  # each is listed
 
 
-@activity.defn(name="write_report")
-async def no_words(request: ReportRequest) -> Report:
-    raise ApplicationError("the model is away", type="ModelRefused", non_retryable=True)
-
-
-async def test_without_a_model_the_report_is_written_by_code(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, no_words)):
-        outcome = await (await repaired(client, spec)).outcome()
+async def test_without_a_model_the_report_is_written_by_code(ended: End) -> None:
+    outcome = (await ended(failing("write_report", "the model is away", "ModelRefused"))).outcome
     assert outcome.state is State.COMPLETED
     assert outcome.report and "the model is away" in outcome.report
     for result in outcome.results:
         assert result.outcome[:40] in outcome.report
 
 
-async def test_reports_that_cannot_be_written_are_a_warning(
-    client: Client, spec: WorkerSpec, store: OrderStore
-) -> None:
-    async with serving(client, with_activities(spec, unwritable)):
-        repair = await repaired(client, spec)
-        outcome = await repair.outcome()
-        status = await repair.status()
-    assert outcome.state is State.COMPLETED and outcome.report
-    assert len(status.warnings) == 2 and "in no file" in status.warnings[0]
-
-
-@activity.defn(name="save_report")
-async def unwritable(request: Any) -> None:
-    raise ApplicationError("disk full", type="ReportUnwritable", non_retryable=True)
+async def test_reports_that_cannot_be_written_are_a_warning(ended: End) -> None:
+    end = await ended(failing("save_report", "disk full", "ReportUnwritable"))
+    assert end.outcome.state is State.COMPLETED and end.outcome.report
+    assert len(end.status.warnings) == 2 and "in no file" in end.status.warnings[0]
 
 
 # --- cancelled ---------------------------------------------------------------------------------------
