@@ -13,7 +13,6 @@ ordered. Ordered stock counts as delivered at once, since the workshop has no su
 
 import contextlib
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -71,8 +70,8 @@ class OrderStore:
     """
 
     def __init__(self, url: str, data: Path = tables.DATA) -> None:
-        self._data = data
         self._database = database_at(url)
+        self._tables = tables.Tables(self._database, data)
         self.engine = self._database.engine  # for whoever must look closer
 
     def snapshot(self, today: date) -> Snapshot:
@@ -82,7 +81,7 @@ class OrderStore:
             StoreDamaged: a row is not what it must be; it is named.
             StoreUnavailable: the database does not answer.
         """
-        with self._reading() as connection:
+        with self._tables.reading() as connection:
             return Snapshot(
                 today=today,
                 orders=tables.read_orders(connection),
@@ -95,7 +94,7 @@ class OrderStore:
 
     def ledger(self) -> list[tables.LedgerRow]:
         """Every repair that was carried out, by key."""
-        with self._reading() as connection:
+        with self._tables.reading() as connection:
             return tables.read_all(connection, tables.ledger, tables.LedgerRow)
 
     def apply(self, key: str, arguments: Arguments) -> Applied:
@@ -110,10 +109,10 @@ class OrderStore:
                 restricted, the shelf is too small, or the key belongs to another repair.
             StoreDamaged, StoreUnavailable: as in `snapshot`.
         """
-        with contextlib.suppress(Duplicate), self._writing() as connection:
+        with contextlib.suppress(Duplicate), self._tables.writing() as connection:
             return _apply(connection, key, arguments)
         # Another transaction has committed the same key a moment ago; now its row is visible.
-        with self._writing() as connection:
+        with self._tables.writing() as connection:
             return _apply(connection, key, arguments)
 
     def add_order(self, order: Order) -> None:
@@ -123,7 +122,7 @@ class OrderStore:
             RepairRefused: there is one with this id.
         """
         try:
-            with self._writing() as connection:
+            with self._tables.writing() as connection:
                 tables.write_order(connection, order)
         except Duplicate:
             raise RepairRefused(f"There is an order {order.order_id} already.") from None
@@ -135,40 +134,14 @@ class OrderStore:
             Where a damaged file is kept, which was in the way; else None.
         """
         try:
-            self._begin_anew()
+            self._tables.begin_anew()
             return None
         except StoreDamaged:
             kept = self._database.put_aside()
             if kept is None:
                 raise
-        self._begin_anew()
+        self._tables.begin_anew()
         return kept
-
-    def _begin_anew(self) -> None:
-        with self._database.transaction(writing=True) as connection:
-            self._database.lock_all(connection)
-            tables.refuse_foreign(connection)
-            # Dropped and not emptied: the tables may be those of an older version.
-            tables.metadata.drop_all(connection)
-            tables.create(connection, self._data)
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._database.transaction(writing=False) as connection:
-            if tables.is_ready(connection):
-                yield connection
-                return
-        with self._writing() as connection:  # the first one to come loads it
-            yield connection
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._database.transaction(writing=True) as connection:
-            if not tables.is_ready(connection):
-                self._database.lock_creation(connection)
-                if not tables.is_ready(connection):  # else another process did it while we waited
-                    tables.create(connection, self._data)
-            yield connection
 
 
 def open_store() -> OrderStore:
@@ -188,9 +161,7 @@ def open_store() -> OrderStore:
     return _store(url)
 
 
-@lru_cache(maxsize=8)
-def _store(url: str) -> OrderStore:
-    return OrderStore(url)
+_store = lru_cache(maxsize=8)(OrderStore)
 
 
 def _apply(connection: Connection, key: str, arguments: Arguments) -> Applied:
@@ -267,10 +238,8 @@ def _order_stock(connection: Connection, purchase: OrderInventory) -> str:
         )
     stock = item.current_stock + purchase.quantity
     available = stock - item.reserved_stock
-    if available <= 0:
-        status = "out-of-stock"
-    else:
-        status = "low-stock" if available <= item.reorder_point else "in-stock"
+    enough = "in-stock" if available > item.reorder_point else "low-stock"
+    status = enough if available > 0 else "out-of-stock"
     connection.execute(
         update(inventory)
         .where(this_article)

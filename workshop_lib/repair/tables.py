@@ -3,9 +3,10 @@
 Left out: what is done with them (`store`). `data/` is only ever read.
 """
 
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.repair.database import StoreDamaged
+from workshop_lib.repair.database import Database, StoreDamaged
 from workshop_lib.repair.models import Frozen, Id, InventoryItem, Order, OrderItem, ToolName
 from workshop_lib.settings import PROJECT_ROOT
 
@@ -87,56 +88,62 @@ ledger = sa.Table(
 )
 
 
-def is_ready(connection: sa.Connection) -> bool:
-    """Whether the tables are there and filled.
+class Tables:
+    """The tables in a database: made and loaded by the first one who uses them.
 
-    Raises:
-        WorkshopError: they are those of another version of the workshop.
+    Args:
+        folder: where they are loaded from.
     """
-    if not sa.inspect(connection).has_table(store_info.name):
-        return False
-    version = connection.execute(sa.select(store_info.c.version)).scalar()
-    if version not in (None, SCHEMA_VERSION):
-        raise WorkshopError(
-            f"The order store is of version {version}; this workshop writes {SCHEMA_VERSION}.",
-            fix="`workshop repair reset` makes it anew from data/; its repairs are forgotten.",
-        )
-    return version is not None
 
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
+        self._folder = folder
 
-def refuse_foreign(connection: sa.Connection) -> None:
-    """Keep away from a database where another program has tables of these names.
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees all of one moment."""
+        with self._database.transaction(writing=False) as connection:
+            if _is_ready(connection):
+                yield connection
+                return
+        with self.writing() as connection:
+            yield connection
 
-    Raises:
-        WorkshopError: it has.
-    """
-    there = sorted(set(sa.inspect(connection).get_table_names()) & set(metadata.tables))
-    # All of ours but the one with the version, in a file: damaged, and nobody else's.
-    ours = connection.dialect.name == "sqlite" and len(there) == len(metadata.tables) - 1
-    if there and store_info.name not in there and not ours:
-        raise WorkshopError(
-            f"The database of the order store holds tables of another program: {', '.join(there)}.",
-            expected="a database of its own. Nothing was changed there.",
-            fix="correct ORDERS_DATABASE_URL, or unset it to use the file in the state folder.",
-        )
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that changes something."""
+        with self._database.transaction(writing=True) as connection:
+            if not _is_ready(connection):
+                self._database.lock_creation(connection)
+                if not _is_ready(connection):  # else another process did it while we waited
+                    self._create(connection)
+            yield connection
 
+    def begin_anew(self) -> None:
+        """Forget everything, and load it again."""
+        with self._database.transaction(writing=True) as connection:
+            self._database.lock_all(connection)
+            _refuse_foreign(connection)
+            # Dropped and not emptied: the tables may be those of an older version.
+            metadata.drop_all(connection)
+            self._create(connection)
 
-def create(connection: sa.Connection, folder: Path) -> None:
-    """Make the tables, and fill them from `orders.json` and `inventory.json` of a folder.
+    def _create(self, connection: sa.Connection) -> None:
+        """Make the tables, and fill them from `orders.json` and `inventory.json`.
 
-    Raises:
-        WorkshopError: a file is missing, is no JSON, holds what is no order or article, or one twice; or
-            the tables of another program are there.
-    """
-    refuse_foreign(connection)
-    metadata.create_all(connection)
-    every_order = _read(folder / "orders.json", "orders", Order, "order_id")
-    articles = _read(folder / "inventory.json", "items", InventoryItem, "item_id")
-    connection.execute(sa.insert(store_info).values(version=SCHEMA_VERSION))
-    for order in every_order:
-        write_order(connection, order)
-    for item in articles:
-        connection.execute(sa.insert(inventory).values(item.model_dump()))
+        Raises:
+            WorkshopError: a file is missing, is no JSON, holds what is no order or article, or one twice; or
+                the tables of another program are there.
+        """
+        _refuse_foreign(connection)
+        metadata.create_all(connection)
+        every_order = _read(self._folder / "orders.json", "orders", Order, "order_id")
+        articles = _read(self._folder / "inventory.json", "items", InventoryItem, "item_id")
+        connection.execute(sa.insert(store_info).values(version=SCHEMA_VERSION))
+        for order in every_order:
+            write_order(connection, order)
+        for item in articles:
+            connection.execute(sa.insert(inventory).values(item.model_dump()))
 
 
 def write_order(connection: sa.Connection, order: Order) -> None:
@@ -227,3 +234,37 @@ def _read(path: Path, name: str, kind: type[Model], key: str) -> list[Model]:
     except (ValueError, LookupError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
     raise WorkshopError(f"{path} cannot be used: {why}.", expected=expected, fix=fix)
+
+
+def _is_ready(connection: sa.Connection) -> bool:
+    """Whether the tables are there and filled.
+
+    Raises:
+        WorkshopError: they are those of another version of the workshop.
+    """
+    if not sa.inspect(connection).has_table(store_info.name):
+        return False
+    version = connection.execute(sa.select(store_info.c.version)).scalar()
+    if version not in (None, SCHEMA_VERSION):
+        raise WorkshopError(
+            f"The order store is of version {version}; this workshop writes {SCHEMA_VERSION}.",
+            fix="`workshop repair reset` makes it anew from data/; its repairs are forgotten.",
+        )
+    return version is not None
+
+
+def _refuse_foreign(connection: sa.Connection) -> None:
+    """Keep away from a database where another program has tables of these names.
+
+    Raises:
+        WorkshopError: it has.
+    """
+    there = sorted(set(sa.inspect(connection).get_table_names()) & set(metadata.tables))
+    # All of ours but the one with the version, in a file: damaged, and nobody else's.
+    ours = connection.dialect.name == "sqlite" and len(there) == len(metadata.tables) - 1
+    if there and store_info.name not in there and not ours:
+        raise WorkshopError(
+            f"The database of the order store holds tables of another program: {', '.join(there)}.",
+            expected="a database of its own. Nothing was changed there.",
+            fix="correct ORDERS_DATABASE_URL, or unset it to use the file in the state folder.",
+        )

@@ -5,7 +5,7 @@ actions: how many the model proposed, and how many of these the rules stopped. L
 is done. Labels are for measuring; no agent reads them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,57 +18,45 @@ from workshop_lib.settings import PROJECT_ROOT
 GOLD_FILE = PROJECT_ROOT / "data" / "gold.json"
 
 
-class _Label(BaseModel):
+class Label(BaseModel):
+    """An action by what it does, or an order; what is left out may be anything.
+
+    Attributes:
+        min_quantity, max_quantity: both are allowed.
+        why: in words.
+    """
+
     model_config = ConfigDict(frozen=True)
 
     order_id: str
+    tool: ToolName | Literal["any"] = "any"
     item_id: str | None = None
-    why: str
-
-
-class RightAction(_Label):
-    """An action that has to be in a plan; `min_quantity` and `max_quantity` are both allowed."""
-
-    tool: ToolName
     min_quantity: int | None = None
     max_quantity: int | None = None
+    why: str
 
     def matches(self, action: Mapping[str, Any]) -> bool:
         """True where a proposed action, as a mapping of tool and arguments, is this one."""
         arguments = _arguments(action)
-        if (action.get("tool"), arguments.get("order_id")) != (self.tool, self.order_id):
-            return False
-        if self.item_id is not None and arguments.get("item_id") != self.item_id:
-            return False
-        if self.min_quantity is None or self.max_quantity is None:
-            return True
-        quantity = arguments.get("quantity")
-        return isinstance(quantity, int) and self.min_quantity <= quantity <= self.max_quantity
-
-
-class ForbiddenAction(_Label):
-    """An action that must never be in a plan; `tool` may be any of them."""
-
-    tool: ToolName | Literal["any"]
-
-    def matches(self, action: Mapping[str, Any]) -> bool:
-        """True where a proposed action is forbidden by this label."""
-        arguments = _arguments(action)
-        return (
+        same = (
             self.tool in ("any", action.get("tool"))
             and arguments.get("order_id") == self.order_id
             and self.item_id in (None, arguments.get("item_id"))
         )
+        if not same or self.min_quantity is None or self.max_quantity is None:
+            return same
+        quantity = arguments.get("quantity")
+        return isinstance(quantity, int) and self.min_quantity <= quantity <= self.max_quantity
 
 
 class Gold(BaseModel):
     """The labels: which orders are problems, which actions are right and which are forbidden."""
 
-    problems: list[_Label]
-    healthy: list[_Label]
-    right: list[RightAction]
-    forbidden: list[ForbiddenAction]
-    report_only: list[_Label] = []
+    problems: list[Label]
+    healthy: list[Label]
+    right: list[Label]
+    forbidden: list[Label]
+    report_only: list[Label] = []
 
 
 class Score(BaseModel):
@@ -104,31 +92,24 @@ def score_plan(plan: Plan, gold: Gold) -> Score:
     planned = [proposal.model_dump() for proposal in plan.proposals]
     stopped = [rejected.proposal for rejected in plan.refused]
     everything = planned + stopped
-    done = [label for label in gold.right if any(label.matches(action) for action in planned)]
-    wrong = [action for action in planned if not _is_right(action, gold)]
+    missed = [label for label in gold.right if not _any_of(planned, [label])]
+    wrong = [action for action in planned if not _any_of([action], gold.right)]
+    right = [action for action in everything if _any_of([action], gold.right)]
     return Score(
         precision=_share(len(planned) - len(wrong), len(planned)),
-        recall=_share(len(done), len(gold.right)),
-        unruled_precision=_share(
-            sum(_is_right(action, gold) for action in everything), len(everything)
-        ),
+        recall=_share(len(gold.right) - len(missed), len(gold.right)),
+        unruled_precision=_share(len(right), len(everything)),
         missed=[
-            " ".join(filter(None, (label.tool, label.order_id, label.item_id)))
-            for label in gold.right
-            if label not in done
+            " ".join(filter(None, (label.tool, label.order_id, label.item_id))) for label in missed
         ],
         wrong=[_in_words(action) for action in wrong],
-        forbidden_proposed=[_in_words(a) for a in everything if _is_forbidden(a, gold)],
-        forbidden_stopped=[_in_words(a) for a in stopped if _is_forbidden(a, gold)],
+        forbidden_proposed=[_in_words(a) for a in everything if _any_of([a], gold.forbidden)],
+        forbidden_stopped=[_in_words(a) for a in stopped if _any_of([a], gold.forbidden)],
     )
 
 
-def _is_right(action: Mapping[str, Any], gold: Gold) -> bool:
-    return any(label.matches(action) for label in gold.right)
-
-
-def _is_forbidden(action: Mapping[str, Any], gold: Gold) -> bool:
-    return any(label.matches(action) for label in gold.forbidden)
+def _any_of(actions: Sequence[Mapping[str, Any]], labels: Sequence[Label]) -> bool:
+    return any(label.matches(action) for action in actions for label in labels)
 
 
 def _arguments(action: Mapping[str, Any]) -> Mapping[str, Any]:
