@@ -146,7 +146,7 @@ def as_markdown(document: Document) -> str:
     """A document as Markdown."""
     lines = [f"# {document.title}"]
     for sentence in document.opening:
-        lines += ["", markdown(sentence)]
+        lines += ["", markdown(sentence[:1].upper() + sentence[1:])]
     for section in document.sections:
         if section.rows:
             lines += ["", f"## {section.title}", ""]
