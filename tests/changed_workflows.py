@@ -6,11 +6,12 @@ In a module of its own, since the sandbox imports a workflow's module anew for e
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.agents.chat import ChatSession, ChatStart, Reply
+    from workshop_lib.agents.chat import ChatSession, ChatStart
     from workshop_lib.agents.loops.manual import ManualChat
     from workshop_lib.agents.loops.mcp import McpChat
     from workshop_lib.agents.loops.sdk import SdkChat
-    from workshop_lib.agents.toolbox import Toolbox, TurnCalls
+    from workshop_lib.agents.toolbox import Toolbox
+    from workshop_lib.agents.turn import Answer, Turn
     from workshop_lib.llm.messages import ToolCall
     from workshop_lib.repair.proactive import ProactiveRepair
     from workshop_lib.repair.states import (
@@ -27,10 +28,10 @@ EARLY = ToolCall(id="early", name="weather", arguments='{"city": "Seattle"}')
 class EarlyTool(ChatSession):
     """Put before a loop: the same commands, and one before them."""
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """Look at the weather first."""
-        await toolbox.run(EARLY, TurnCalls([]), 0)
-        await super().respond(message, toolbox, reply)
+        await Turn(toolbox).run(EARLY)
+        return await super().respond(message, toolbox)
 
 
 @workflow.defn(name="ManualChat")

@@ -3,8 +3,9 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.agents.chat import ChatSession, ChatStart, Reply
+    from workshop_lib.agents.chat import ChatSession, ChatStart
     from workshop_lib.agents.toolbox import Toolbox
+    from workshop_lib.agents.turn import Answer
 
 
 @workflow.defn(name="ManualChat")
@@ -22,5 +23,5 @@ class VerboseChat(ChatSession):
     async def open_toolbox(self) -> Toolbox:
         return Toolbox([])
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
-        reply.text = "ä" * int(message)
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
+        return Answer("ä" * int(message))

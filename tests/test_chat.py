@@ -20,13 +20,13 @@ from temporalio.openai_agents._openai_runner import TemporalOpenAIRunner
 
 from workshop_lib.agents import planner
 from workshop_lib.agents.chat import (
-    MAX_CORRECTIONS,
     MAX_MESSAGE_CHARS,
     MAX_TOOL_ROUNDS,
     MODEL_DOWN,
     Reply,
 )
 from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
+from workshop_lib.agents.turn import MAX_CORRECTIONS
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
 from workshop_lib.llm.journal import read_journal

@@ -47,9 +47,9 @@ def start_of_last_turn(messages: list[Message]) -> int:
 def test_every_window_is_a_conversation_that_a_provider_accepts(seed: int) -> None:
     messages = a_conversation(seed)
     window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16, 40]))
-    system, *sent = window.select(INSTRUCTIONS, messages)
+    system, sent = window.select(INSTRUCTIONS, messages)
 
-    assert system.role == "system" and (system.content or "").startswith(INSTRUCTIONS)
+    assert system.startswith(INSTRUCTIONS)
     assert sent == messages[len(messages) - len(sent) :]  # the latest, in order, unchanged
     assert sent[0].role == "user"
     under_way = len(messages) - start_of_last_turn(messages)
@@ -66,10 +66,7 @@ def test_every_window_is_a_conversation_that_a_provider_accepts(seed: int) -> No
 
 def test_a_short_conversation_is_sent_whole_and_without_a_note() -> None:
     messages = a_turn(1, 1) + a_turn(2, 0, answered=False)
-    assert ContextWindow().select(INSTRUCTIONS, messages) == [
-        Message.system(INSTRUCTIONS),
-        *messages,
-    ]
+    assert ContextWindow().select(INSTRUCTIONS, messages) == (INSTRUCTIONS, messages)
 
 
 def test_the_note_repeats_how_the_conversation_began() -> None:
@@ -79,7 +76,7 @@ def test_the_note_repeats_how_the_conversation_began() -> None:
         messages += a_turn(n, 1)
     messages.append(Message.user("What is my name?"))
     window = ContextWindow(opening_chars=50)
-    system = window.select(INSTRUCTIONS, messages)[0].content
+    system, _ = window.select(INSTRUCTIONS, messages)
     assert system == f"{INSTRUCTIONS}\n{OPENING_NOTE}{opening[:50]}"
 
 
@@ -87,7 +84,7 @@ def test_the_length_of_what_is_sent_does_not_grow_with_the_conversation() -> Non
     def sent_after(turns: int) -> int:
         messages = [m for n in range(turns) for m in a_turn(100 + n, 1)]
         messages.append(Message.user("question 999"))
-        return sum(len(m.model_dump_json()) for m in ContextWindow().select("", messages))
+        return sum(len(m.model_dump_json()) for m in ContextWindow().select("", messages)[1])
 
     assert sent_after(100) == sent_after(10) > sent_after(2)
 
@@ -101,7 +98,8 @@ def test_long_tool_results_are_cut_and_say_so() -> None:
         Message.tool_result(call, long),
         Message.tool_result(call, "r" * 100),
     ]
-    _, question, asked, cut, short = ContextWindow(max_result_chars=100).select("", messages)
+    _, sent = ContextWindow(max_result_chars=100).select("", messages)
+    question, asked, cut, short = sent
     assert [question, asked, short] == [messages[0], messages[1], messages[3]]
     assert cut.content == "r" * 100 + " … (4900 characters left out)"
     assert cut.tool_call_id == "1"
@@ -137,12 +135,12 @@ def test_what_a_session_lets_go_of_would_not_have_been_sent_again(seed: int) -> 
     for index, item in enumerate(items):
         kept.append(item)
         if item.get("role") == "user":  # a turn begins
-            latest = window.latest_items(kept)
+            latest = window.latest(kept)
             if len(latest) < len(kept) and opening is None:
                 opening = kept[0]["content"]
             kept = latest
-        whole = window.select_items(INSTRUCTIONS, items[: index + 1])
-        assert window.select_items(INSTRUCTIONS, kept, opening) == whole
+        whole = window.select(INSTRUCTIONS, items[: index + 1])
+        assert window.select(INSTRUCTIONS, kept, opening) == whole
 
 
 def test_a_session_of_the_sdk_does_not_hold_on_to_the_whole_conversation() -> None:

@@ -22,10 +22,11 @@ from mcp_teams import Teams, served_teams, team_runs
 from openai_server import KEY, openai_server
 from temporalio.client import Client
 
-from workshop_lib.agents.chat import MAX_CORRECTIONS, ChatStart, Reply
+from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.loops import mcp_clients
 from workshop_lib.agents.loops.mcp_clients import LISTING_TRIES
 from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.agents.turn import MAX_CORRECTIONS
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.other_side import mcp_runs

@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workshop_lib.agents.toolbox import MAX_CORRECTIONS as MAX_CORRECTIONS
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
+from workshop_lib.agents.turn import Answer
 from workshop_lib.mcp.wire import Transport
 from workshop_lib.temporal.steps import reason_of
 
@@ -96,10 +96,6 @@ class Reply(BaseModel):
     notice: str = ""
     failed: bool = False
 
-    def fail(self, reason: str) -> None:
-        """Say that there is no answer, and why."""
-        self.text, self.failed = reason, True
-
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What a notebook shows: the notice only where there is one, and a failure."""
         usual = (("notice", ""), ("failed", False))
@@ -137,21 +133,11 @@ class ChatSession:
             if _any_full(self._held()) and workflow.patched("full-while-waiting"):
                 raise _refusal("ChatFull", CHAT_FULL)
             self._turns += 1
-            # Every field is given: a converter that leaves out what was never set would lose the rest.
-            reply = Reply(
-                text="", turn=self._turns, model_calls=0, tool_calls=[], notice="", failed=False
-            )
             self._say("user", message)
-            try:
-                toolbox = self._toolbox = self._toolbox or await self.open_toolbox()
-                await self.respond(message, toolbox, reply)
-            except ActivityError as error:
-                if is_cancelled_exception(error):
-                    raise
-                reply.fail(f"I could not find out which tools there are: {reason_of(error)}")
-            self._say("agent", reply.text)
-            reply.notice = self._notice()
-            return reply
+            answer = await self._answer(message)
+            self._say("agent", answer.text)
+            # Every field is given: a converter that leaves out what was never set would lose the rest.
+            return Reply(turn=self._turns, notice=self._notice(), **vars(answer))
 
     @send_message.validator
     def _check_message(self, message: str) -> None:
@@ -184,9 +170,20 @@ class ChatSession:
         """The session's tools, asked for with the first message: the local ones and those of the teams."""
         return await open_toolbox(self._team_timeout)
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
-        """Find the answer to a message and fill it into `reply`."""
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
+        """Find the answer to a message."""
         raise NotImplementedError
+
+    async def _answer(self, message: str) -> Answer:
+        try:
+            self._toolbox = self._toolbox or await self.open_toolbox()
+            return await self.respond(message, self._toolbox)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return Answer(
+                f"I could not find out which tools there are: {reason_of(error)}", failed=True
+            )
 
     async def until_ended(self) -> int:
         """Wait for `end_chat` and for the turns that are under way. Returns the number of turns."""

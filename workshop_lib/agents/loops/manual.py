@@ -4,7 +4,7 @@ Every step outside the loop is an activity, so the workflow can be replayed on a
 and goes on where it was. What may run twice after a kill is said at the activities: one model call, or one
 look-up by a tool. Neither changes anything, so the turn ends with the same reply.
 
-Left out: what a model is sent (`context_window`), how a tool is called (`toolbox`) and what a session is
+Left out: what a model is sent (`context_window`), how a tool is called (`turn`) and what a session is
 (`chat`).
 """
 
@@ -21,11 +21,11 @@ with workflow.unsafe.imports_passed_through():
         TOO_MANY_ROUNDS,
         ChatSession,
         ChatStart,
-        Reply,
     )
     from workshop_lib.agents.context_window import ContextWindow
     from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
-    from workshop_lib.agents.toolbox import Toolbox, TurnCalls
+    from workshop_lib.agents.toolbox import Toolbox
+    from workshop_lib.agents.turn import Answer, Turn
     from workshop_lib.llm.messages import Completion, Message
     from workshop_lib.temporal.steps import reason_of
 
@@ -45,38 +45,33 @@ class ManualChat(ChatSession):
         """Serve messages until the chat is ended; returns the number of turns."""
         return await self.until_ended()
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
         self._messages.append(Message.user(message))
-        await self._find_answer(toolbox, reply)
-        self._messages.append(Message.assistant(reply.text))
+        answer = await self._find_answer(Turn(toolbox))
+        self._messages.append(Message.assistant(answer.text))
+        return answer
 
-    async def _find_answer(self, toolbox: Toolbox, reply: Reply) -> None:
-        turn = TurnCalls(reply.tool_calls)
+    async def _find_answer(self, turn: Turn) -> Answer:
         for _ in range(MAX_TOOL_ROUNDS):
             try:
-                plan = await self._plan(toolbox)
+                plan = await self._plan(turn.toolbox)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                reply.fail(f"{MODEL_DOWN} {reason_of(error)}")
-                return
-            reply.model_calls += 1
+                return turn.answered(f"{MODEL_DOWN} {reason_of(error)}", failed=True)
+            turn.model_calls += 1
             calls = plan.message.tool_calls
             if not calls:
-                reply.text = plan.message.content or NOTHING_SAID
-                return
+                return turn.answered(plan.message.content or NOTHING_SAID)
             self._messages.append(plan.message)
-            results = await asyncio.gather(
-                *(toolbox.run(call, turn, reply.model_calls) for call in calls)
-            )
+            results = await asyncio.gather(*map(turn.run, calls))
             self._messages += map(Message.tool_result, calls, results)
             if turn.problem:
-                reply.fail(turn.problem)
-                return
-        reply.fail(TOO_MANY_ROUNDS)
+                return turn.answered(turn.problem, failed=True)
+        return turn.answered(TOO_MANY_ROUNDS, failed=True)
 
     async def _plan(self, toolbox: Toolbox) -> Completion:
-        messages = self._window.select(self.instructions, self._messages)
-        request = PlanRequest(messages=messages, tools=toolbox.specs)
+        system, messages = self._window.select(self.instructions, self._messages)
+        request = PlanRequest(messages=[Message.system(system), *messages], tools=toolbox.specs)
         return await workflow.execute_activity(plan_next_action, request, **PLAN_OPTIONS)

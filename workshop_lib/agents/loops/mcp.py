@@ -10,6 +10,7 @@ team's tools still work.
 """
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -19,10 +20,11 @@ with workflow.unsafe.imports_passed_through():
     from agents.exceptions import AgentsException
     from agents.mcp import MCPServer
 
-    from workshop_lib.agents.chat import ChatStart, Reply
+    from workshop_lib.agents.chat import ChatStart
     from workshop_lib.agents.loops.mcp_team import TEAMS, team_server, tools_of
-    from workshop_lib.agents.loops.sdk_session import AgentSession, Turn
+    from workshop_lib.agents.loops.sdk_session import AgentSession
     from workshop_lib.agents.toolbox import Toolbox, local_toolbox
+    from workshop_lib.agents.turn import Answer, Turn
     from workshop_lib.temporal.steps import reason_of
 
 
@@ -53,7 +55,7 @@ class McpChat(AgentSession):
         """Only the local tools: those of the teams belong to the agent's servers."""
         return local_toolbox()
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn, with the tools of the teams that can be reached."""
         # What was listed stays listed; a team that was out of reach is asked again.
         servers = list(self._servers)
@@ -61,8 +63,8 @@ class McpChat(AgentSession):
         self._outages = [sentence for sentence in outages if sentence]
         reached = [server for server, outage in zip(servers, outages, strict=True) if not outage]
         self._team_tools = await tools_of(reached, {spec.name for spec in toolbox.specs})
-        await super().respond(message, toolbox, reply)
-        reply.text = "\n\n".join([reply.text, *self._outages])
+        answer = await super().respond(message, toolbox)
+        return replace(answer, text="\n\n".join([answer.text, *self._outages]))
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """An assistant with the tools of the teams' servers and the local ones."""

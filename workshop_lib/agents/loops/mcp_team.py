@@ -21,13 +21,11 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
 
-from workshop_lib.agents.loops.sdk_session import Turn
-from workshop_lib.agents.toolbox import HAS_IT, MAX_ERROR
+from workshop_lib.agents.turn import Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec
-from workshop_lib.llm.tools import ToolInputError, arguments_for, free_name
+from workshop_lib.llm.tools import ToolInputError, free_name
 from workshop_lib.mcp.wire import TEAM_SERVERS, CallMeta, Transport
-from workshop_lib.temporal.bounded import cut
-from workshop_lib.temporal.steps import reason_of, step_options
+from workshop_lib.temporal.steps import step_options
 
 TEAMS = TEAM_SERVERS
 GRACE = timedelta(seconds=5)  # by then the server has said what kept it; this side could not
@@ -48,28 +46,14 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
     def begin_call(context: MCPToolMetaContext) -> dict[str, Any]:
         """The SDK asks for the `_meta` of a call once, right before it makes it."""
         turn: Turn = context.run_context.context
-        refuse_impossible(context, turn)
-        turn.calls.made.append(context.tool_name)
-        meta = CallMeta(
-            idempotency_key=str(workflow.uuid4()), time_limit=time_limit.total_seconds()
-        )
-        return meta.model_dump()
-
-    def refuse_impossible(context: MCPToolMetaContext, turn: Turn) -> None:
         specs = [
             ToolSpec(name=tool.name, description="", parameters=tool.input_schema)
             for tool in server.cached_tools or []
         ]
         call = ToolCall(id="", name=context.tool_name, arguments=json.dumps(context.arguments))
-        try:
-            arguments_for(call, specs)
-        except ToolInputError:
-            turn.calls.corrections += 1
-            raise
-        if turn.calls.is_repeated(
-            f"{team}: {call.name}", context.arguments, turn.reply.model_calls
-        ):
-            raise ToolInputError(HAS_IT.removeprefix("Error: "))
+        turn.begin(call, specs, team)
+        key, seconds = str(workflow.uuid4()), time_limit.total_seconds()
+        return CallMeta(idempotency_key=key, time_limit=seconds).model_dump()
 
     server = temporal_mcp_server(
         server_name(team, transport),
@@ -101,12 +85,11 @@ async def tools_of(servers: Sequence[MCPServer], taken: set[str]) -> list[Tool]:
 
 def explain_failure(context: RunContextWrapper[Turn], error: Exception) -> str:
     """What the model is told of a call that failed for good, or that could not be made at all."""
-    cause = error.__cause__  # the SDK's own exception is around it
-    if isinstance(cause, ActivityError) and not is_cancelled_exception(cause):
-        return f"Error: {cut(reason_of(cause), MAX_ERROR)}"
-    if isinstance(cause, ToolInputError):
-        return f"Error: {cut(str(cause), MAX_ERROR)}"
+    turn, cause = context.context, error.__cause__  # the SDK's own exception is around it
+    if isinstance(cause, ActivityError | ToolInputError) and not is_cancelled_exception(cause):
+        return turn.in_words(cause)
     if isinstance(error, ModelBehaviorError):
-        context.context.calls.corrections += 1
-        return "Error: the arguments are not a JSON object; write the call again"
+        return turn.in_words(
+            ToolInputError("the arguments are not a JSON object; write the call again")
+        )
     raise error

@@ -12,7 +12,8 @@ with workflow.unsafe.imports_passed_through():
     from agents.exceptions import AgentsException
 
     from workshop_lib.agents.chat import ChatStart
-    from workshop_lib.agents.loops.sdk_session import AgentSession, Turn
+    from workshop_lib.agents.loops.sdk_session import AgentSession
+    from workshop_lib.agents.turn import Turn
 
 
 # What the SDK raises would otherwise fail the workflow task again and again, for ever.

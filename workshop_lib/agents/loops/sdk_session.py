@@ -6,12 +6,12 @@ rounds and a model that is down go to the user. Left out: which tools an agent h
 how its model is called (`sdk_model`).
 """
 
-from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.items import ModelResponse, TResponseInputItem
+from agents.result import RunResultBase
 from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterArgs
 from agents.run_context import RunContextWrapper
 from agents.tool_context import ToolContext
@@ -28,28 +28,15 @@ from workshop_lib.agents.chat import (
     TOO_MANY_ROUNDS,
     ChatSession,
     ChatStart,
-    Reply,
 )
 from workshop_lib.agents.context_window import ContextWindow
-from workshop_lib.agents.toolbox import Toolbox, TurnCalls
+from workshop_lib.agents.toolbox import Toolbox
+from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
+from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.temporal.steps import reason_of
 
-
-@dataclass
-class Turn:
-    """What a run knows of its turn, besides the conversation.
-
-    Attributes:
-        opening: what the conversation began with, where the run is not given all of it.
-    """
-
-    reply: Reply
-    opening: str | None = None
-    calls: TurnCalls = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.calls = TurnCalls(self.reply.tool_calls)
+WINDOW = ContextWindow()
 
 
 class _GivenUp(AgentsException):
@@ -76,62 +63,69 @@ class AgentSession(ChatSession):
         """What the stream has cost the run."""
         return (self._stream.polls, self._stream.batches) if self._stream else (0, 0)
 
-    async def respond(self, message: str, toolbox: Toolbox, reply: Reply) -> None:
+    async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
         self._ask(message)
+        turn = Turn(toolbox)
         try:
             if not self._tools:
-                self._tools = [as_sdk_tool(spec, toolbox) for spec in toolbox.specs]
-            self._items = await self._run(self.agent(self._tools), reply)
-            return
+                self._tools = [as_sdk_tool(spec) for spec in toolbox.specs]
+            result = await self._run(self.agent(self._tools), turn)
+            self._items = result.to_input_list()
+            return turn.answered(str(result.final_output or NOTHING_SAID))
         except MaxTurnsExceeded:
-            reply.fail(TOO_MANY_ROUNDS)
+            answer = turn.answered(TOO_MANY_ROUNDS, failed=True)
         except _GivenUp as error:
-            reply.fail(str(error))
+            answer = turn.answered(str(error), failed=True)
         except (AgentsException, AgentsWorkflowError, FailureError) as error:
             if is_cancelled_exception(error):
                 raise
-            reply.fail(_reason(error))
-        self._items.append({"role": "assistant", "content": reply.text})
+            answer = turn.answered(_reason(error), failed=True)
+        self._items.append({"role": "assistant", "content": answer.text})
+        return answer
 
     def _ask(self, message: str) -> None:
         """Add the user's message to the conversation, and let go of what no model will be sent again."""
         items: list[TResponseInputItem] = [*self._items, {"role": "user", "content": message}]
-        self._items = ContextWindow().latest_items(items)
+        self._items = WINDOW.latest(items)
         if len(self._items) < len(items) and self._opening is None:
             self._opening = str(items[0].get("content"))
 
-    async def _run(self, agent: Agent[Turn], reply: Reply) -> list[TResponseInputItem]:
-        """Run the agent to its answer; returns the conversation with what the run has added."""
-        config = RunConfig(
-            tracing_disabled=True,
-            call_model_input_filter=_select,
-            tool_not_found_behavior="return_error_to_model",
-            tool_error_formatter=_unknown_tool,
-        )
-        turns, hooks, turn = MAX_TOOL_ROUNDS, _Hooks(), Turn(reply, self._opening)
+    async def _run(self, agent: Agent[Turn], turn: Turn) -> RunResultBase:
+        """Run the agent to its answer."""
+        options: dict[str, Any] = {
+            "context": turn,
+            "max_turns": MAX_TOOL_ROUNDS,
+            "hooks": _Hooks(),
+            "run_config": RunConfig(
+                tracing_disabled=True,
+                call_model_input_filter=self._select,
+                tool_not_found_behavior="return_error_to_model",
+                tool_error_formatter=_unknown_tool,
+            ),
+        }
         if self._stream is None:
-            result = await Runner.run(
-                agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
-            )
-            reply.text = str(result.final_output or NOTHING_SAID)
-            return result.to_input_list()
-        streamed = Runner.run_streamed(
-            agent, self._items, context=turn, max_turns=turns, hooks=hooks, run_config=config
-        )
+            return await Runner.run(agent, self._items, **options)
+        streamed = Runner.run_streamed(agent, self._items, **options)
         async for _ in streamed.stream_events():
             pass  # whoever listens gets them from the stream
-        reply.text = str(streamed.final_output or NOTHING_SAID)
-        return streamed.to_input_list()
+        return streamed
+
+    def _select(self, data: CallModelData[Turn]) -> ModelInputData:
+        """What the model is sent, by the same policy as in the manual loop."""
+        sent = data.model_data
+        instructions, items = WINDOW.select(sent.instructions or "", sent.input, self._opening)
+        return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
 
 
-def as_sdk_tool(spec: ToolSpec, toolbox: Toolbox) -> FunctionTool:
-    """A tool of the toolbox as one of the SDK's: the schema is sent as it is, errors come back as words."""
+def as_sdk_tool(spec: ToolSpec) -> FunctionTool:
+    """A tool of the turn's toolbox as one of the SDK's: the schema is sent as it is, errors come back as
+    words."""
 
     async def call(context: ToolContext[Turn], arguments: str) -> str:
-        call = ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
-        turn = context.context
-        return await toolbox.run(call, turn.calls, turn.reply.model_calls)
+        return await context.context.run(
+            ToolCall(id=context.tool_call_id, name=spec.name, arguments=arguments)
+        )
 
     return FunctionTool(
         name=spec.name,
@@ -157,7 +151,7 @@ class _CountingStream(WorkflowStream):
 
 
 class _Hooks(RunHooks[Turn]):
-    """Counts model calls into the reply, also those of a run that fails later, and sets it an end."""
+    """Counts model calls, also those of a run that fails later, and sets it an end."""
 
     async def on_llm_start(
         self,
@@ -166,21 +160,13 @@ class _Hooks(RunHooks[Turn]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        if problem := context.context.calls.problem:
+        if problem := context.context.problem:
             raise _GivenUp(problem)
 
     async def on_llm_end(
         self, context: RunContextWrapper[Turn], agent: Agent[Turn], response: ModelResponse
     ) -> None:
-        context.context.reply.model_calls += 1
-
-
-def _select(data: CallModelData[Turn]) -> ModelInputData:
-    """What the model is sent, by the same policy as in the manual loop."""
-    sent = data.model_data
-    opening = data.context.opening if data.context else None
-    instructions, items = ContextWindow().select_items(sent.instructions or "", sent.input, opening)
-    return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
+        context.context.model_calls += 1
 
 
 def _sendable(item: TResponseInputItem) -> TResponseInputItem:
@@ -194,8 +180,8 @@ def _unknown_tool(error: ToolErrorFormatterArgs[Turn]) -> str | None:
     """What the model is told of a tool that does not exist; None for the SDK's own words."""
     if error.kind != "tool_not_found":
         return None
-    error.run_context.context.calls.corrections += 1
-    return f"Error: there is no tool {error.tool_name!r}"
+    turn: Turn = error.run_context.context
+    return turn.in_words(ToolInputError(f"there is no tool {error.tool_name!r}"))
 
 
 def _reason(error: BaseException) -> str:

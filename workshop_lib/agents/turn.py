@@ -1,0 +1,133 @@
+"""One turn of a chat: the tool calls that the model asks for, and whether it gets anywhere.
+
+Every loop calls tools through it, so that a tool behaves the same in each: what the model can mend (an
+unknown tool, malformed arguments, an unknown ticker) and what it cannot (a team that is down) both come
+back as words. Only cancellation goes through. A model that does not get on is stopped, in words for the user.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from temporalio.exceptions import (
+    ActivityError,
+    FailureError,
+    NexusOperationError,
+    is_cancelled_exception,
+)
+
+from workshop_lib.agents.team_tools import TeamOutOfReach
+from workshop_lib.agents.toolbox import Toolbox
+from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.tools import ToolInputError, arguments_for
+from workshop_lib.temporal.bounded import as_text, cut
+from workshop_lib.temporal.steps import reason_of
+
+MAX_CORRECTIONS = 3  # a turn; calls handed back because they cannot be made
+MAX_REPEATS = 2  # a turn; answers that ask for nothing but what the model has been told
+MAX_ERROR = 2_000  # characters of why a call failed
+
+TOO_MANY_CORRECTIONS = (
+    "I could not work out a tool call that is possible. Please ask in other words."
+)
+GOING_ROUND = (
+    "I called the same tool again and again without coming to an answer. Please ask in other words."
+)
+
+
+class _Repeated(ToolInputError):
+    """The model has asked for the same call before, and was told the result."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this very call was made before in this turn, and you have its result. Answer from it, or make"
+            " another call."
+        )
+
+
+@dataclass
+class Answer:
+    """What a turn comes to.
+
+    Attributes:
+        model_calls: calls to the model whose answers are in the history.
+        tool_calls: names of the tools called, in order.
+        failed: no answer was found; the text says why.
+    """
+
+    text: str
+    model_calls: int = 0
+    tool_calls: list[str] = field(default_factory=list)
+    failed: bool = False
+
+
+@dataclass
+class Turn:
+    """A turn under way, with the tools that it may use.
+
+    Attributes:
+        model_calls: the model's answers so far; a loop counts them.
+        tool_calls: names of the tools called, in order.
+        corrections: calls that could not be made.
+        repeats: in how many of its answers the model has asked for a call that was made before.
+    """
+
+    toolbox: Toolbox
+    model_calls: int = 0
+    tool_calls: list[str] = field(default_factory=list)
+    corrections: int = 0
+    repeats: int = 0
+    _asked_in: dict[str, int] = field(
+        default_factory=dict
+    )  # a call to the answer that asked for it
+    _repeated_in: int = -1
+
+    @property
+    def problem(self) -> str | None:
+        """Why the turn had better end, in words for the user, or None."""
+        if self.repeats >= MAX_REPEATS:
+            return GOING_ROUND
+        return TOO_MANY_CORRECTIONS if self.corrections > MAX_CORRECTIONS else None
+
+    def answered(self, text: str, *, failed: bool = False) -> Answer:
+        """What the turn comes to, with this text for the user."""
+        return Answer(text, self.model_calls, self.tool_calls, failed)
+
+    async def run(self, call: ToolCall) -> str:
+        """Make a tool call. Returns the result, or a sentence that begins with "Error: "."""
+        try:
+            arguments = self.begin(call, self.toolbox.specs)
+            return as_text(await self.toolbox.by_name[call.name].call(arguments))
+        except (ToolInputError, TeamOutOfReach, ActivityError, NexusOperationError) as error:
+            if is_cancelled_exception(error):
+                raise
+            return self.in_words(error)
+
+    def begin(self, call: ToolCall, specs: Sequence[ToolSpec], owner: str = "") -> dict[str, Any]:
+        """The arguments of a call, which counts as made.
+
+        An answer that asks twice at once for the same does not repeat itself: it has seen no result yet.
+
+        Args:
+            owner: tells tools of one name apart that are not the toolbox's.
+
+        Raises:
+            ToolInputError: it cannot be made, or the model has its result.
+        """
+        arguments = arguments_for(call, specs)
+        key = json.dumps([owner, call.name, arguments], sort_keys=True, default=str)
+        first = self._asked_in.setdefault(key, self.model_calls)
+        if first < self.model_calls:
+            if self._repeated_in != self.model_calls:
+                self.repeats, self._repeated_in = self.repeats + 1, self.model_calls
+            raise _Repeated
+        self.tool_calls.append(call.name)
+        return arguments
+
+    def in_words(self, error: Exception) -> str:
+        """What the model is told of a call that was not made, or has failed for good."""
+        if isinstance(error, ToolInputError) and not isinstance(error, _Repeated):
+            self.corrections += 1
+        text = reason_of(error) if isinstance(error, FailureError) else str(error)
+        return f"Error: {cut(text, MAX_ERROR)}"
