@@ -19,7 +19,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import (
@@ -33,9 +33,8 @@ from workshop_lib.agents.chat import (
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
-from workshop_lib.temporal.asking import patience_with, query
 from workshop_lib.temporal.names import check_name
-from workshop_lib.temporal.steps import TASK_TIMEOUT
+from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
 
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
@@ -129,40 +128,32 @@ class ChatClient:
 
     async def _send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
         """One attempt to send; errors that a person can act on are said as such."""
+        how: dict[str, Any] = {"id": update_id, "result_type": Reply, "rpc_timeout": timeout}
         try:
-            if not self._begun:
-                reply = await self._start_and_send(message, update_id, timeout)
-                self._begun = True
+            reply: Reply
+            if self._begun:
+                reply = await self.handle.execute_update("send_message", message, **how)
                 return reply
-            return await self.handle.execute_update(
-                ChatSession.send_message, message, id=update_id, rpc_timeout=timeout
-            )
+            # In one request with the start of the session, where it does not run yet.
+            start = WithStartWorkflowOperation[ChatSession, int](**self._start_options())
+            try:
+                reply = await self._client.execute_update_with_start_workflow(
+                    "send_message", message, start_workflow_operation=start, **how
+                )
+            except Exception:
+                # The failure is also kept for whoever asks for the handle; fetch it, or asyncio complains.
+                with contextlib.suppress(Exception):
+                    await start.workflow_handle()
+                raise
+            self._begun = True
+            return reply
         except WorkflowUpdateFailedError as error:
-            raise _refused(error) from None
+            raise MessageRefused(reason_of(error)) from None
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise self._has_ended() from None
-            raise
-
-    async def _start_and_send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
-        """Start the session where it does not run yet, and send, in one request."""
-        start = WithStartWorkflowOperation[ChatSession, int](**self._start_options())
-        try:
-            reply: Reply = await self._client.execute_update_with_start_workflow(
-                "send_message",
-                message,
-                start_workflow_operation=start,
-                id=update_id,
-                result_type=Reply,
-                rpc_timeout=timeout,
-            )
-            return reply
-        except Exception:
-            # The failure is also kept for whoever asks for the handle; fetch it, or asyncio complains.
-            with contextlib.suppress(Exception):
-                await start.workflow_handle()
             raise
 
     async def begin(self) -> None:
@@ -210,8 +201,8 @@ class ChatClient:
         """
         lines: list[TranscriptLine] = []
         try:
-            patience = await patience_with(self.handle)
-            while page := await query(
+            patience = await asking.patience_with(self.handle)
+            while page := await asking.query(
                 self.handle, ChatSession.history, args=[len(lines)], patience=patience
             ):
                 lines += page
@@ -236,23 +227,14 @@ class ChatClient:
 
 async def list_sessions(client: Client) -> AsyncIterator[SessionInfo]:
     """The sessions that the server knows, latest first."""
-    loops = {workflow_type: loop for loop, workflow_type in LOOPS.items()}
-    kinds = ", ".join(f"'{workflow_type}'" for workflow_type in loops)
-    async for run in client.list_workflows(f"WorkflowType IN ({kinds})"):
-        loop = loops[run.workflow_type]
+    async for run in asking.list_runs(client, LOOPS):
         yield SessionInfo(
-            session=run.id.removeprefix(f"chat-{loop}-"),
-            loop=loop,
-            workflow_id=run.id,
-            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
-            started=run.start_time,
+            session=run.workflow_id.removeprefix(f"chat-{run.kind}-"),
+            loop=run.kind,
+            workflow_id=run.workflow_id,
+            status=run.status,
+            started=run.started,
         )
-
-
-def _refused(error: WorkflowUpdateFailedError) -> WorkshopError:
-    cause = error.cause
-    text = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    return MessageRefused(text)
 
 
 def _no_reply(workflow_id: str, timeout: timedelta) -> WorkshopError:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -65,15 +65,6 @@ class DecisionRefused(WorkshopError):
         look = "look at the status and the plan, and decide about that."
         super().__init__(what, fix=over if kind in _SETTLED else look)
         self.kind = kind
-
-
-class RepairInfo(BaseModel):
-    """A line of the list of repairs. `status` is the workflow's, not the repair's state."""
-
-    workflow_id: str
-    kind: str
-    status: str
-    started: datetime | None
 
 
 class RepairClient:
@@ -360,17 +351,9 @@ class RepairClient:
         )
 
 
-async def list_repairs(client: Client) -> AsyncIterator[RepairInfo]:
+def list_repairs(client: Client) -> AsyncIterator[asking.RunInfo]:
     """The repairs that the server knows, latest first."""
-    kinds = {workflow_type: kind for kind, workflow_type in KINDS.items()}
-    names = ", ".join(f"'{workflow_type}'" for workflow_type in kinds)
-    async for run in client.list_workflows(f"WorkflowType IN ({names})"):
-        yield RepairInfo(
-            workflow_id=run.id,
-            kind=kinds[run.workflow_type],
-            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
-            started=run.start_time,
-        )
+    return asking.list_runs(client, KINDS)
 
 
 async def start_run(

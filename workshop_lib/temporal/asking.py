@@ -1,4 +1,4 @@
-"""Queries and updates that are asked again where they got lost.
+"""What clients ask: queries and updates, again where they got lost, and lists of runs.
 
 Of several queries that reach a worker while it takes a finished run out of its cache, the SDK (1.35) answers
 one and forgets the others, and whoever asked waits until its own limit for an answer that nobody owes it. A
@@ -12,11 +12,16 @@ after it, the same words are a new update.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from temporalio.client import WorkflowHandle, WorkflowUpdateRPCTimeoutOrCancelledError
+from pydantic import BaseModel
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 T = TypeVar("T")
@@ -35,9 +40,8 @@ _NOT_ANSWERED = {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 # What a run that has taken all the updates it may take answers for good.
 FULL = "total number of distinct updates"
 
-_given_up: dict[
-    str, list[tuple[str, str]]
-] = {}  # workflow id → what was asked there, and its update id
+# Of each workflow what was asked there and given up, with the id of that update.
+_given_up: dict[str, list[tuple[str, str]]] = {}
 
 
 async def update(
@@ -148,3 +152,34 @@ async def patience_with(handle: WorkflowHandle[Any, Any]) -> timedelta:
     """
     found = await handle.describe(rpc_timeout=timedelta(seconds=10))
     return timedelta(seconds=(found.history_length or 0) / EVENTS_A_SECOND)
+
+
+class RunInfo(BaseModel):
+    """A line of a list of runs.
+
+    Attributes:
+        kind: what people call its workflow type.
+        status: of the workflow, in words.
+    """
+
+    workflow_id: str
+    kind: str
+    status: str
+    started: datetime | None
+
+
+async def list_runs(client: Client, kinds: Mapping[str, str]) -> AsyncIterator[RunInfo]:
+    """The runs that the server knows, latest first.
+
+    Args:
+        kinds: workflow types, by what people call them.
+    """
+    names = {workflow_type: kind for kind, workflow_type in kinds.items()}
+    types = ", ".join(f"'{workflow_type}'" for workflow_type in names)
+    async for run in client.list_workflows(f"WorkflowType IN ({types})"):
+        yield RunInfo(
+            workflow_id=run.id,
+            kind=names[run.workflow_type],
+            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
+            started=run.start_time,
+        )
