@@ -1,10 +1,15 @@
 """The house rules that tools can keep: lint, format, types, walls, and what may be imported when."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import workshop_lib
+from workshop_lib import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -58,3 +63,20 @@ def test_the_help_does_not_even_import_temporal() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == "0 False True", done.stderr
+
+
+def test_the_tree_of_errors_is_drawn_where_they_begin() -> None:
+    for module in pkgutil.walk_packages(workshop_lib.__path__, "workshop_lib."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    def drawn(error: type, depth: int) -> set[tuple[int, str, str]]:
+        children = [c for c in error.__subclasses__() if c.__module__.startswith("workshop_lib.")]
+        public = {(depth, c.__name__, c.__module__) for c in children if c.__name__[0] != "_"}
+        return public.union(*(drawn(child, depth + 4) for child in children))
+
+    lines = (errors.__doc__ or "").partition("    WorkshopError\n")[2].splitlines()
+    assert {
+        (len(line) - len(line.lstrip()), line.split()[0], f"workshop_lib.{line.split()[-1]}")
+        for line in lines
+    } == drawn(errors.WorkshopError, 8)

@@ -4,6 +4,23 @@ A `WorkshopError` says three things: what was wrong, what was expected, and the 
 fixes it. In a notebook it renders as those lines and nothing else; the command line prints the same
 lines on stderr and leaves with status 1. For everything else that is raised the command line finds words
 too, and keeps the traceback in a log (`edge`).
+
+    WorkshopError
+        NoServer            the state folder's dev server does not run    temporal.own_server
+        ModelUnavailable    the model did not answer; it may later        llm.failures
+        ModelRefused        the model never answers such a request        llm.failures
+        MessageRefused      a chat does not take the message              agents.sessions
+        DecisionRefused     a decision about a plan did not count         repair.client
+        RepairRefused       an order repair cannot be carried out         repair.store
+        StoreUnavailable    the order store does not answer just now      repair.store
+        StoreDamaged        the order store cannot be used as it is       repair.damage
+        PortLost            the dev server found its port taken           lab.server.process
+        NoAnswer            what a cell waits for did not come in time    lab.watching.waiting
+        NobodyPolls         no worker takes what a cell waits for         lab.watching.waiting
+        StuckWorkflow       a bug in workflow code holds a run up         lab.watching.waiting
+        KeepsFailing        a step fails at every attempt                 lab.watching.waiting
+        WorkflowFailed      a run, or an update of it, has failed         lab.watching.waiting
+        CheckNotMet         an exercise is not solved yet                 lab.checks.framework
 """
 
 from workshop_lib import harmless
