@@ -185,7 +185,7 @@ print(planner.__doc__)
 #
 # The check looks at the history: a completed `execute_tool` activity for each of two tools.
 #
-# *Hint: `execute_tool` takes one `ToolRequest`, and `tool` is one; its options are `planner.TOOL_OPTIONS`.*
+# *Hint: `execute_tool` takes one `ToolRequest`, and `tool` is one; its options are `TOOL_OPTIONS`.*
 
 # %% exercise="durable_loop" minutes=8
 # %%workflow agent
@@ -193,7 +193,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from workshop_lib.agents import planner
-    from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
+    from workshop_lib.agents.local_tools import LOCAL_TOOLS, TOOL_OPTIONS, ToolRequest, execute_tool
     from workshop_lib.llm.messages import Message
     from workshop_lib.llm.tools import arguments_of
 
@@ -211,7 +211,7 @@ class Agent:
                 return plan.message.content
             for call in plan.message.tool_calls:
                 tool = ToolRequest(name=call.name, arguments=arguments_of(call))
-                said = await workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)
+                said = await workflow.execute_activity(execute_tool, tool, **TOOL_OPTIONS)
                 talk.append(Message.tool_result(call, said))
 
 
@@ -221,7 +221,7 @@ class Agent:
 #
 # with workflow.unsafe.imports_passed_through():
 #     from workshop_lib.agents import planner
-#     from workshop_lib.agents.local_tools import LOCAL_TOOLS, ToolRequest, execute_tool
+#     from workshop_lib.agents.local_tools import LOCAL_TOOLS, TOOL_OPTIONS, ToolRequest, execute_tool
 #     from workshop_lib.llm.messages import Message
 #     from workshop_lib.llm.tools import arguments_of
 #

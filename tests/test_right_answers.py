@@ -171,7 +171,7 @@ async def test_another_loop(nb: Notebook, turn: str) -> None:
     await nb01.naked_loop(nb["turn"])
 
 
-SAID = "said = await workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)"
+SAID = "said = await workflow.execute_activity(execute_tool, tool, **TOOL_OPTIONS)"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ SAID = "said = await workflow.execute_activity(execute_tool, tool, **planner.TOO
                 "    @workflow.run",
                 """
     async def tool(self, request):
-        return await workflow.execute_activity(execute_tool, request, **planner.TOOL_OPTIONS)
+        return await workflow.execute_activity(execute_tool, request, **TOOL_OPTIONS)
 
     @workflow.run""",
             ),

@@ -62,7 +62,7 @@ PIECES = {
     "answered": "return plan.content",
     "asked": "(await complete(conversation, tools)).message",
     "async": "async def turn(",
-    "tool_run": "await workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)",
+    "tool_run": "await workflow.execute_activity(execute_tool, tool, **TOOL_OPTIONS)",
     "key": 'f"{step.workflow_run_id}/{step.activity_id}"',
     "takes": "order_badges(quantity: int)",
     "calls": "(order_badges, quantity, ",
@@ -193,8 +193,8 @@ async def test_a_loop_that_is_none(
     ("line", "why"),
     [
         ("LOCAL_TOOLS[tool.name].run(tool.arguments)", "0 completed `execute_tool` activities"),
-        ("workflow.execute_activity(execute_tool, tool, **planner.TOOL_OPTIONS)", "await"),
-        ("await workflow.execute_activity(execute_tool, call, **planner.TOOL_OPTIONS)", "failing"),
+        ("workflow.execute_activity(execute_tool, tool, **TOOL_OPTIONS)", "await"),
+        ("await workflow.execute_activity(execute_tool, call, **TOOL_OPTIONS)", "failing"),
     ],
     ids=["inside", "not awaited", "another argument"],
 )

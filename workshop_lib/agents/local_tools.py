@@ -21,8 +21,9 @@ from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.llm.tools import ToolInputError, checked, spec_of
 from workshop_lib.settings import PROJECT_ROOT
 from workshop_lib.temporal.bounded import as_text
-from workshop_lib.temporal.steps import heartbeating
+from workshop_lib.temporal.steps import heartbeating, step_options
 
+TOOL_OPTIONS = step_options(attempt=20, total=300, longest_pause=2)
 MAX_EXPRESSION = 200  # characters
 MAX_EXPONENT = 1_000
 MAX_DIGITS = 300  # of a number on the way to the result; 9**9**9 would have 369 million

@@ -19,7 +19,6 @@ from workshop_lib.temporal.steps import step_options
 
 # After three minutes the user is told, and can ask again.
 PLAN_OPTIONS = step_options(attempt=90, total=180, longest_pause=20)
-TOOL_OPTIONS = step_options(attempt=20, total=300, longest_pause=2)
 
 
 class PlanRequest(BaseModel):

@@ -13,11 +13,11 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import (
     LOCAL_TOOLS,
+    TOOL_OPTIONS,
     LocalTool,
     ToolRequest,
     execute_tool,
 )
-from workshop_lib.agents.planner import TOOL_OPTIONS
 from workshop_lib.agents.team_tools import open_team_tools
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.llm.tools import free_name, readable_schema

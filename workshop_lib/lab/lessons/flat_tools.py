@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 
-from workshop_lib.agents.local_tools import LOCAL_TOOLS
-from workshop_lib.agents.planner import TOOL_OPTIONS
+from workshop_lib.agents.local_tools import LOCAL_TOOLS, TOOL_OPTIONS
 from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.temporal.bounded import as_text
 
