@@ -11,12 +11,14 @@ namespace's name, which comes from `settings` so that clients, workers and endpo
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import re
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from temporalio.client import Client, Interceptor, Plugin
@@ -35,8 +37,6 @@ from workshop_lib.machine.records import live_record
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.failures import DATA_CONVERTER
 from workshop_lib.temporal.own_server import NoServer, OwnServer
-
-_quiet = False
 
 
 async def connect(
@@ -155,6 +155,7 @@ def ui_url() -> str | None:
     return None
 
 
+@cache
 def quiet_runtime() -> None:
     """Keep the SDK's core from logging warnings that a cell or a terminal need not show.
 
@@ -164,10 +165,6 @@ def quiet_runtime() -> None:
     Takes effect before the process's first connection only; later calls, and calls where a program
     has set a runtime of its own (for metrics), change nothing.
     """
-    global _quiet
-    if _quiet:
-        return
-    _quiet = True
     # A thread of the SDK's core tells the event loop that something is done and lets go of Python's lock just
     # after. A process that ends in between aborts (`PyGILState_Release`, some runs of a hundred).
     atexit.register(time.sleep, 0.1)
@@ -175,10 +172,8 @@ def quiet_runtime() -> None:
     forwarded = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
     logs = LoggingConfig(filter=errors_only, forwarding=forwarded)
     runtime = Runtime(telemetry=TelemetryConfig(logging=logs))
-    try:
+    with contextlib.suppress(RuntimeError):  # somebody was first, and meant it
         Runtime.set_default(runtime)
-    except RuntimeError:
-        return  # somebody was first, and meant it
 
 
 def _config_reason(text: str) -> str:
@@ -190,35 +185,38 @@ def _config_reason(text: str) -> str:
     return "it is not in the expected format"
 
 
+# Words of the SDK's text, and what is told instead: what is wrong, what was expected, how to mend it.
+_REFUSALS = (
+    (
+        ("unauthenticated", "permissiondenied", "permission denied"),
+        "The Temporal server at {} refused the credentials.",
+        "an API key or certificate that is valid for the namespace.",
+        "check TEMPORAL_API_KEY (or TEMPORAL_TLS_CLIENT_CERT_PATH and _KEY_PATH) and TEMPORAL_NAMESPACE.",
+    ),
+    (
+        ("tls", "certificate", "privatekey", "handshake", "invalidcontenttype"),
+        "No TLS connection to the Temporal server at {}.",
+        "a server that speaks TLS, and a certificate and private key in PEM format.",
+        "check TEMPORAL_TLS and TEMPORAL_TLS_CLIENT_CERT_PATH, _KEY_PATH, _SERVER_CA_CERT_PATH "
+        "and _SERVER_NAME; for a server without TLS unset them and TEMPORAL_API_KEY.",
+    ),
+    (
+        ("dns error", "invalid target", "invalid uri"),
+        "{} is not the address of a server.",
+        "TEMPORAL_ADDRESS as host:port, for example localhost:7233.",
+        "correct TEMPORAL_ADDRESS, or unset it to work on the local dev server.",
+    ),
+)
+
+
 def _refusal(address: str, text: str) -> WorkshopError:
     """The error a person can act on, from the text of the SDK's exception."""
-    lower = text.lower()
-    if "unauthenticated" in lower or "permissiondenied" in lower or "permission denied" in lower:
-        return WorkshopError(
-            f"The Temporal server at {address} refused the credentials.",
-            expected="an API key or certificate that is valid for the namespace.",
-            fix="check TEMPORAL_API_KEY (or TEMPORAL_TLS_CLIENT_CERT_PATH and _KEY_PATH) "
-            "and TEMPORAL_NAMESPACE.",
-        )
-    if any(
-        word in lower
-        for word in ("tls", "certificate", "privatekey", "handshake", "invalidcontenttype")
-    ):
-        return WorkshopError(
-            f"No TLS connection to the Temporal server at {address}.",
-            expected="a server that speaks TLS, and a certificate and private key in PEM format.",
-            fix="check TEMPORAL_TLS and TEMPORAL_TLS_CLIENT_CERT_PATH, _KEY_PATH, _SERVER_CA_CERT_PATH "
-            "and _SERVER_NAME; for a server without TLS unset them and TEMPORAL_API_KEY.",
-        )
-    if "dns error" in lower or "invalid target" in lower or "invalid uri" in lower:
-        return WorkshopError(
-            f"{address} is not the address of a server.",
-            expected="TEMPORAL_ADDRESS as host:port, for example localhost:7233.",
-            fix="correct TEMPORAL_ADDRESS, or unset it to work on the local dev server.",
-        )
-    if "unimplemented" in lower:
-        return _unreachable(address, "what answers there is not a Temporal server")
-    return _unreachable(address, "nothing answers there")
+    for words, what, expected, fix in _REFUSALS:
+        if any(word in text.lower() for word in words):
+            return WorkshopError(what.format(address), expected=expected, fix=fix)
+    foreign = "unimplemented" in text.lower()
+    reason = "what answers there is not a Temporal server" if foreign else "nothing answers there"
+    return _unreachable(address, reason)
 
 
 def _unreachable(address: str, reason: str) -> WorkshopError:

@@ -52,18 +52,11 @@ async def serve(spec: WorkerSpec) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-    async def make() -> Worker:
-        return spec.build(await client_for(spec))
-
     # First: while a library loads, the process is too busy to notice in time that its server has ended.
     for warm_up in spec.warm_ups:
         await warm_up()
 
-    def polls() -> None:
-        logger.info(spec.banner())
-
-    await serve_until(stop, spec, make, polls, kind="service")
+    await serve_until(stop, spec, lambda: logger.info(spec.banner()), kind="service")
     # Threads of the SDK may still hold on to the interpreter; all is done.
     logging.shutdown()
     os._exit(0)
@@ -78,16 +71,16 @@ async def client_for(spec: WorkerSpec) -> Client:
 async def serve_until(
     stop: asyncio.Event,
     spec: WorkerSpec,
-    make: Callable[[], Awaitable[Worker]],
     polls: Callable[[], None],
     *,
+    make: Callable[[], Awaitable[Worker]] | None = None,
     kind: str = "worker",
 ) -> None:
     """Run workers of a spec, one after the other where a server ends and another begins, until `stop`.
 
     Args:
-        make: connects and builds one.
         polls: called each time when one polls.
+        make: connects and builds one; the spec alone when left out.
         kind: "service" for one that waits for a server that is not there yet, and that `workshop down` ends;
             "command" for one that ends with a command.
 
@@ -106,7 +99,8 @@ async def serve_until(
     try:
         while not stop.is_set():
             try:
-                await run_until(await make(), stop, begun)
+                worker = await make() if make else spec.build(await client_for(spec))
+                await run_until(worker, stop, begun)
                 return
             except NoServer as gone:
                 if not waits:
@@ -126,11 +120,7 @@ async def serve_until(
 async def polling(spec: WorkerSpec) -> AsyncIterator[None]:
     """A worker in this process that polls while the block runs, for a command."""
     stop, polls = asyncio.Event(), asyncio.Event()
-
-    async def make() -> Worker:
-        return spec.build(await client_for(spec))
-
-    serving = asyncio.create_task(serve_until(stop, spec, make, polls.set, kind="command"))
+    serving = asyncio.create_task(serve_until(stop, spec, polls.set, kind="command"))
     begun = asyncio.create_task(polls.wait())
     await asyncio.wait({serving, begun}, return_when=asyncio.FIRST_COMPLETED)
     begun.cancel()

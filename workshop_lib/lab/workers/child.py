@@ -86,7 +86,7 @@ async def serve(spec: WorkerSpec, kill_at: str | None, pipe: int) -> None:
         if untold:
             _say(untold.pop(), {"ready": spec.banner()})
 
-    await serve_until(stop, spec, make, polls)
+    await serve_until(stop, spec, polls, make=make)
 
 
 def _leave_with(parent: int) -> None:

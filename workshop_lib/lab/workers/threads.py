@@ -151,7 +151,7 @@ class RunningWorker:
             return worker
 
         try:
-            await serve_until(stop, self.spec, make, self._say_that_it_polls)
+            await serve_until(stop, self.spec, self._say_that_it_polls, make=make)
         finally:
             for pool in (threads, steps):  # an activity that blocks must not block the replacement
                 pool.shutdown(wait=False)
