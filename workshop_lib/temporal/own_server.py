@@ -14,9 +14,9 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ class Life:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._end = End(pid)
-        self._dependents: set[asyncio.Future[Any]] = set()
-        self._workers: set[Worker] = set()
+        self._last_acts: set[Callable[[], object]] = set()
         threading.Thread(target=self._watch, name=f"server {pid}", daemon=True).start()
 
     @property
@@ -67,35 +66,25 @@ class Life:
         return self._end.has_come()
 
     @contextmanager
-    def holds(self, future: "asyncio.Future[Any]") -> Iterator[None]:
-        """Cancel a future or a task of a running loop when the process ends during the block."""
-        self._dependents.add(future)
+    def ends_with(self, last_act: Callable[[], object]) -> Iterator[None]:
+        """Call something from another thread when the process ends during the block."""
+        self._last_acts.add(last_act)
         try:
             if self.over:
-                future.cancel()
+                last_act()
             yield
         finally:
-            self._dependents.discard(future)
+            self._last_acts.discard(last_act)
 
-    @contextmanager
-    def polled_by(self, worker: Worker) -> Iterator[None]:
-        """Keep a worker from polling when the process ends during the block."""
-        self._workers.add(worker)
-        try:
-            yield
-        finally:
-            self._workers.discard(worker)
+    def cancels(self, future: "asyncio.Future[Any]") -> AbstractContextManager[None]:
+        """Cancel a future or a task of this loop when the process ends during the block."""
+        return self.ends_with(partial(future.get_loop().call_soon_threadsafe, future.cancel))
 
     def _watch(self) -> None:
         self._end.has_come(within=None)
-        for worker in self._workers.copy():
-            # From this thread, though the SDK offers it in the worker's loop only: that may be busy for a
-            # second, and somebody else's server is up in less.
-            with contextlib.suppress(AttributeError):  # it has stopped in this moment
-                worker._bridge_worker.initiate_shutdown()
-        for future in self._dependents.copy():
+        for last_act in self._last_acts.copy():
             with contextlib.suppress(RuntimeError):  # its loop has closed
-                future.get_loop().call_soon_threadsafe(future.cancel)
+                last_act()
         with contextlib.suppress(OSError):  # where it was a child of this process
             os.waitpid(self._pid, os.WNOHANG)
 
@@ -135,13 +124,9 @@ class OwnServer(SimplePlugin):
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """Put the guard around activities, outermost."""
-        config["interceptors"] = [_Guard(self), *config.get("interceptors", ())]
+        assert self._service
+        config["interceptors"] = [_Guard(self._service), *config.get("interceptors", ())]
         return super().configure_worker(config)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the server that the client is connected to has ended."""
-        return self._service is None or self._service.has_ended
 
     async def run_worker(
         self,
@@ -158,7 +143,14 @@ class OwnServer(SimplePlugin):
         worker.client = worker.client  # the connection may have been made anew since it was built
         running = asyncio.ensure_future(next(worker))
         lives: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with life.holds(lives), life.polled_by(worker):
+
+        def stop_polling() -> None:
+            # From another thread, though the SDK offers it in the worker's loop only: that may be busy for a
+            # second, and somebody else's server is up in less.
+            with contextlib.suppress(AttributeError):  # it has stopped in this moment
+                worker._bridge_worker.initiate_shutdown()
+
+        with life.cancels(lives), life.ends_with(stop_polling):
             try:
                 await asyncio.wait({running, lives}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
@@ -168,38 +160,35 @@ class OwnServer(SimplePlugin):
         if running.done() and not life.over:
             return running.result()
         # It stops to poll at once. To be done takes it ten seconds, in which it tries to tell the server.
-        for task in (running, asyncio.ensure_future(worker.shutdown())):
-            _in_background.add(task)
-            task.add_done_callback(_forget)
+        leaving = asyncio.gather(running, worker.shutdown(), return_exceptions=True)
+        _in_background.add(leaving)
+        leaving.add_done_callback(_in_background.discard)
         raise NoServer
-
-
-class _Guard(Interceptor):
-    """Runs no activity that came after the server's end: it is somebody else's."""
-
-    def __init__(self, server: OwnServer) -> None:
-        self._server = server
-
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        """Look before each activity: a busy process may take one before it hears of the end."""
-        guard = ActivityInboundInterceptor(next)
-
-        async def execute_activity(input: ExecuteActivityInput) -> Any:  # noqa: A002
-            if self._server.has_ended:
-                raise NoServer
-            return await next.execute_activity(input)
-
-        guard.execute_activity = execute_activity  # type: ignore[method-assign]
-        return guard
 
 
 _in_background: set["asyncio.Future[Any]"] = set()
 
 
-def _forget(task: "asyncio.Future[Any]") -> None:
-    _in_background.discard(task)
-    if not task.cancelled():
-        task.exception()  # looked at, or asyncio would complain
+class _Guard(Interceptor):
+    """Runs no activity that came after the server's end: it is somebody else's."""
+
+    def __init__(self, service: "_OwnServiceClient") -> None:
+        self._service = service
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Look before each activity: a busy process may take one before it hears of the end."""
+        guarded = _GuardedActivity(next)
+        guarded.service = self._service
+        return guarded
+
+
+class _GuardedActivity(ActivityInboundInterceptor):
+    service: "_OwnServiceClient"
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        if not self.service.lives:
+            raise NoServer
+        return await super().execute_activity(input)
 
 
 class _Gone(RPCError):
@@ -234,13 +223,13 @@ class _OwnServiceClient(ServiceClient):
         self._there.update_api_key(api_key)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the server of the connection that there is has ended."""
-        return self._life is None or self._life.over
+    def lives(self) -> bool:
+        """Whether the server of the connection that there is does."""
+        return self._life is not None and not self._life.over
 
     async def alive(self) -> Life:
         """The server's life; connects anew where the one before is over."""
-        if self._life and not self._life.over:
+        if self._life and self.lives:
             return self._life
         record = live_record(self._state_dir)
         if not record:
@@ -278,7 +267,7 @@ class _OwnServiceClient(ServiceClient):
         except (NoServer, RuntimeError):
             raise _Gone(NoServer().what) from None
         call = asyncio.ensure_future(self._there._rpc_call(*what, **options))
-        with life.holds(call):
+        with life.cancels(call):
             try:
                 answer = await call
                 if not life.over:  # else nobody knows whose answer it is
