@@ -7,10 +7,10 @@ made anew. Left out: the session's side of it (`mcp_team`).
 """
 
 import asyncio
+import importlib
 import json
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,7 +45,6 @@ MAX_META = 4_000  # characters, as JSON
 _HTTP_LIMIT = 5.0  # seconds to connect, and to list the tools; a call has the limit of who makes it
 _STDIO_LIMIT = 30.0  # the same; here it takes the start of a process
 _PREFIX = "temporalio.mcp."
-_validator_loaded = threading.Event()
 
 
 def mcp_plugin() -> SimplePlugin:
@@ -158,20 +157,19 @@ class _McpActivity(ActivityInboundInterceptor):
             return await super().execute_activity(input)
         try:
             async with heartbeating():
-                await _load_validator()
+                # MCP's client imports what checks a tool's result when the first one is there, and that may
+                # take two seconds. On the loop nothing else would move meanwhile, heartbeats neither: the
+                # call would be given up and made again.
+                await asyncio.to_thread(importlib.import_module, "jsonschema")
                 return _bounded(await self._with_reconnect(input))
         except Exception as error:
-            if (
-                isinstance(error, ApplicationError) and error.non_retryable
-            ):  # the server's own answer
-                raise ApplicationError(
-                    cut(whole(error.message)), type=error.type, non_retryable=True
-                ) from None
-            name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
-            gives_up = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
-            raise ApplicationError(
-                cut(whole(_in_words(error, name))), type=SERVER_DOWN, non_retryable=gives_up
-            ) from None
+            if isinstance(error, ApplicationError) and error.non_retryable:
+                text, type_, final = error.message, error.type, True  # the server's own answer
+            else:
+                name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
+                text, type_ = _in_words(error, name), SERVER_DOWN
+                final = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
+            raise ApplicationError(cut(whole(text)), type=type_, non_retryable=final) from None
 
     async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         """By the connection that there is, or by a new one where its server has left."""
@@ -216,22 +214,6 @@ def _named(part: dict[str, Any]) -> dict[str, Any]:
     kind = inner.get("mime_type") or part["type"]
     where = f" at {inner['uri']}" if inner.get("uri") else ""
     return {"type": "text", "text": f"({kind}{where}, which cannot be shown here)"}
-
-
-async def _load_validator() -> None:
-    """Import what checks a tool's result, off the event loop.
-
-    MCP's client imports it when the first result is there, and that may take two seconds. On the loop
-    nothing else would move meanwhile, heartbeats neither: the call would be given up and made again.
-    """
-    if not _validator_loaded.is_set():
-        await asyncio.to_thread(_import_validator)
-
-
-def _import_validator() -> None:
-    import jsonschema  # type: ignore[import-untyped]  # noqa: F401
-
-    _validator_loaded.set()
 
 
 def _in_words(error: BaseException, server: str) -> str:

@@ -8,9 +8,10 @@ tried once and Temporal retries it; failures are explained in the same words as 
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from agents import Model, ModelProvider, ModelResponse, ModelSettings
 from agents.items import TResponseInputItem, TResponseOutputItem, TResponseStreamEvent
@@ -49,10 +50,7 @@ def agents_plugin() -> SimplePlugin:
     return _Plugin(
         model_provider=SettingsProvider(),
         model_params=ModelActivityParameters(
-            start_to_close_timeout=PLAN_OPTIONS["start_to_close_timeout"],
-            schedule_to_close_timeout=PLAN_OPTIONS["schedule_to_close_timeout"],
-            heartbeat_timeout=PLAN_OPTIONS["heartbeat_timeout"],
-            retry_policy=PLAN_OPTIONS["retry_policy"],
+            **cast(dict[str, Any], PLAN_OPTIONS),
             streaming_topic=REPLY_TOPIC,
             streaming_batch_interval=PUBLISH_EVERY,
         ),
@@ -131,31 +129,30 @@ class _Model(Model):
         Raises:
             ApplicationError: as in `plan_next_action`.
         """
-        name = self._resolve()
-        try:
-            response = await (await _open(name, request)).get_response(**request)
-        except Exception as error:
-            raise _explained(error, name) from None
+        async with self._opened(request) as model:
+            response = await model.get_response(**request)
         _mend(response.output, request["input"])
         return response
 
     async def stream_response(self, **request: Any) -> AsyncIterator[TResponseStreamEvent]:  # type: ignore[override]
         """The answer as events, the last of which holds all of it. Raises as `get_response`."""
-        name = self._resolve()
-        try:
-            model = await _open(name, request)
+        async with self._opened(request) as model:
             async for event in model.stream_response(**request):
                 if event.type == "response.completed":  # of all events the SDK goes by this one
                     _mend(event.response.output, request["input"])
                 yield event
-        except Exception as error:
-            raise _explained(error, name) from None
 
-    def _resolve(self) -> str:
+    @asynccontextmanager
+    async def _opened(self, request: dict[str, Any]) -> AsyncIterator[Model]:
+        """The SDK's own model for a request. A failure of either gets the gateway's explanation, without the
+        provider's exception, which may quote a key."""
+        name = ""
         try:
-            return self._name or get_settings().model.name
-        except WorkshopError as error:
-            raise as_application_error(error) from None
+            name = self._name or get_settings().model.name
+            yield await _open(name, request)
+        except Exception as error:
+            known = error if isinstance(error, WorkshopError) else explain_failure(error, name)
+            raise as_application_error(known) from None
 
 
 async def _open(name: str, request: dict[str, Any]) -> Model:
@@ -244,9 +241,3 @@ def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputIte
             item.call_id = own_id(item.call_id, used)
             used.add(item.call_id)
             item.arguments = readable(item.arguments)
-
-
-def _explained(error: Exception, name: str) -> Exception:
-    """The gateway's explanation of a failure, without the provider's exception, which may quote a key."""
-    known = error if isinstance(error, WorkshopError) else explain_failure(error, name)
-    return as_application_error(known)
