@@ -65,27 +65,19 @@ class TeamRequest(BaseModel):
 @activity.defn
 async def discover_teams(request: TeamRequest) -> list[TeamEndpoint]:
     """Ask the server where the teams' endpoints lead. Only reads, so a second run does no harm."""
-    settings = get_settings()
-    configured = {
-        "it": (settings.it_endpoint, settings.it_namespace, settings.it_queue),
-        "finance": (settings.finance_endpoint, settings.finance_namespace, settings.finance_queue),
-    }
-    found = []
     async with heartbeating():
-        for team in request.teams:
-            endpoint, namespace, queue = configured[team]
-            found.append(
-                await _look_up(
-                    TeamEndpoint(
-                        team=team, endpoint=endpoint, namespace=namespace, task_queue=queue
-                    )
-                )
-            )
-    return found
+        return [await _look_up(team) for team in request.teams]
 
 
-async def _look_up(configured: TeamEndpoint) -> TeamEndpoint:
-    """The endpoint as the server has it."""
+async def _look_up(team: str) -> TeamEndpoint:
+    """A team's endpoint as the server has it, or as the settings have it where it does not say."""
+    settings = get_settings()
+    configured = TeamEndpoint(
+        team=team,
+        endpoint=getattr(settings, f"{team}_endpoint"),
+        namespace=getattr(settings, f"{team}_namespace"),
+        task_queue=getattr(settings, f"{team}_queue"),
+    )
     try:
         endpoint = await find_endpoint(activity.client(), configured.endpoint)
     except RPCError as error:
