@@ -62,12 +62,13 @@ class WorkerSpec:
     @property
     def workflow_names(self) -> list[str]:
         """Workflow types as they appear in histories."""
-        return [_definition_name(cls, "__temporal_workflow_definition") for cls in self.workflows]
+        found = [(cls, workflow._Definition.must_from_class(cls).name) for cls in self.workflows]
+        return [name or cls.__name__ for cls, name in found]
 
     @property
     def activity_names(self) -> list[str]:
         """Activity types as they appear in histories."""
-        return [_definition_name(fn, "__temporal_activity_definition") for fn in self.activities]
+        return _activity_names(self.activities)
 
     @property
     def plugin_activity_names(self) -> list[str]:
@@ -76,7 +77,7 @@ class WorkerSpec:
         for make in self.client_plugins:
             activities = getattr(make(), "activities", None)
             added += activities([]) if callable(activities) else activities or []
-        return [_definition_name(fn, "__temporal_activity_definition") for fn in added]
+        return _activity_names(added)
 
     @property
     def operation_names(self) -> list[str]:
@@ -159,14 +160,6 @@ def identity(name: str) -> str:
     return f"{name}@{os.getpid()}@{socket.gethostname()}"
 
 
-def _definition_name(definition: Any, attribute: str) -> str:
-    """A workflow's or activity's type name, which its decorator may have changed."""
-    kind = (
-        workflow._Definition
-        if attribute.startswith("__temporal_workflow")
-        else activity._Definition
-    )
-    found = getattr(definition, attribute, None)
-    if not isinstance(found, kind):
-        raise TypeError(f"{definition!r} lacks its @workflow.defn or @activity.defn decorator")
-    return found.name or definition.__name__
+def _activity_names(activities: Sequence[Callable[..., Any]]) -> list[str]:
+    found = [(fn, activity._Definition.must_from_callable(fn).name) for fn in activities]
+    return [name or fn.__name__ for fn, name in found]
