@@ -37,8 +37,6 @@ NOTHING_SAID = "The model had nothing to say to that."
 TOO_MANY_ROUNDS = (
     "I called tools again and again without coming to an answer. Please ask for less at once."
 )
-
-
 CHAT_FULL = (
     "This session is full: it holds as much as one can. Nothing is lost, and it can be read as before;"
     " start a session with another name to go on."
@@ -130,7 +128,7 @@ class ChatSession:
         self._messages_taken += 1
         async with self._one_at_a_time:
             # Those before it in the line may have filled the session. No run of before this rule got there.
-            if _any_full(self._held()) and workflow.patched("full-while-waiting"):
+            if _any_full(self._use()[1:]) and workflow.patched("full-while-waiting"):
                 raise _refusal("ChatFull", CHAT_FULL)
             self._turns += 1
             self._say("user", message)
@@ -144,7 +142,7 @@ class ChatSession:
         """Refuse before anything is recorded: a refused message leaves no event in the history."""
         if self._ended:
             raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
-        if _any_full([self._updates(), *self._held()]):
+        if _any_full(self._use()):
             raise _refusal("ChatFull", CHAT_FULL)
         problem = problem_with_message(message)
         if problem is not None:
@@ -195,26 +193,25 @@ class ChatSession:
         """Updates and signals that the session got besides messages, in a loop that streams."""
         return 0, 0
 
-    def _updates(self) -> tuple[int, int]:
-        """Updates that the run has accepted, and how many it may."""
-        return self._messages_taken + self.stream_counts()[0], self._limits.updates
-
-    def _held(self) -> list[tuple[int, int]]:
-        """The same for what grows while a message is answered."""
+    def _use(self) -> list[tuple[int, int]]:
+        """What the run holds, and how much it may: updates, as they are accepted, and then what grows while a
+        message is answered."""
         run, limits = workflow.info(), self._limits
+        updates, signals = self.stream_counts()
         return [
-            (self.stream_counts()[1], limits.signals),
+            (self._messages_taken + updates, limits.updates),
+            (signals, limits.signals),
             (run.get_current_history_length(), limits.events),
             (run.get_current_history_size(), limits.history_bytes),
         ]
 
     def _notice(self) -> str:
         """A word on how many more messages there is room for, when these are few."""
-        kinds = [self._updates(), *self._held()]
-        if _any_full(kinds):
+        use = self._use()
+        if _any_full(use):
             return CHAT_FULL
         # What a message costs is judged by those before.
-        left = min((limit - held) * self._messages_taken // held for held, limit in kinds if held)
+        left = min((limit - held) * self._messages_taken // held for held, limit in use if held)
         if left > NOTICE_AT:
             return ""
         return (
@@ -244,8 +241,8 @@ def problem_with_message(message: str) -> tuple[str, str] | None:
     return None
 
 
-def _any_full(kinds: list[tuple[int, int]]) -> bool:
-    return any(held >= limit for held, limit in kinds)
+def _any_full(use: list[tuple[int, int]]) -> bool:
+    return any(held >= limit for held, limit in use)
 
 
 def _refusal(kind: str, text: str) -> ApplicationError:
