@@ -89,10 +89,6 @@ def _stdio_client(team: str) -> _TeamClient:
     return _TeamClient(server, _STDIO_LIMIT)
 
 
-class _ServerLeft(MCPError):
-    """The server of a connection is not where it was when the connection was made."""
-
-
 class _HttpClient(_TeamClient):
     """A client that asks a team's server, and nobody who has taken the port of one that is gone.
 
@@ -117,8 +113,8 @@ class _HttpClient(_TeamClient):
 
     def _check_url(self) -> None:
         if reachable_url(self._team) != self._url:
-            # As if it had been closed: it is not used any more, and another one is made.
-            raise _ServerLeft(CONNECTION_CLOSED, f"{self._url} is not the {self._team} team's now")
+            # As if it had been closed: it is not used any more, and the next attempt makes another one.
+            raise MCPError(CONNECTION_CLOSED, f"{self._url} is not the {self._team} team's now")
 
 
 @asynccontextmanager
@@ -161,7 +157,7 @@ class _McpActivity(ActivityInboundInterceptor):
                 # take two seconds. On the loop nothing else would move meanwhile, heartbeats neither: the
                 # call would be given up and made again.
                 await asyncio.to_thread(importlib.import_module, "jsonschema")
-                return _bounded(await self._with_reconnect(input))
+                return _bounded(await super().execute_activity(input))
         except Exception as error:
             if isinstance(error, ApplicationError) and error.non_retryable:
                 text, type_, final = error.message, error.type, True  # the server's own answer
@@ -170,15 +166,6 @@ class _McpActivity(ActivityInboundInterceptor):
                 text, type_ = _in_words(error, name), SERVER_DOWN
                 final = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
             raise ApplicationError(cut(whole(text)), type=type_, non_retryable=final) from None
-
-    async def _with_reconnect(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        """By the connection that there is, or by a new one where its server has left."""
-        try:
-            return await super().execute_activity(input)
-        except ApplicationError as error:
-            if not isinstance(error.__cause__, _ServerLeft):
-                raise
-        return await super().execute_activity(input)
 
 
 def _bounded(result: dict[str, Any]) -> dict[str, Any]:
