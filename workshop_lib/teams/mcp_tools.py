@@ -39,6 +39,7 @@ from workshop_lib.llm.tools import ToolInputError, checked, explain_validation, 
 from workshop_lib.mcp.server import connection_of
 from workshop_lib.mcp.wire import CallMeta
 from workshop_lib.teams.run_ids import run_id
+from workshop_lib.temporal.steps import causes
 
 TIME_LIMIT = timedelta(seconds=60)  # of a call; a caller may ask for less
 PROGRESS_EVERY = 1.0  # seconds
@@ -147,11 +148,9 @@ class WorkflowTool(Tool):
 
     def _words(self, error: WorkflowFailureError, workflow_id: str) -> str:
         """Why a run failed, for the caller: the team's words, where they are meant for a caller."""
-        cause: BaseException | None = error
-        while cause is not None:
+        for cause in causes(error):
             if isinstance(cause, ApplicationError) and cause.type in self._team.errors:
                 return cause.message
-            cause = cause.__cause__
         return f"the {self._team.name} team could not do this; its run {workflow_id} says why"
 
     @property

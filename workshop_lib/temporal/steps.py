@@ -7,7 +7,7 @@ stands where it is called.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 from temporalio import activity
@@ -81,13 +81,19 @@ async def heartbeating(every: float = 0.4) -> AsyncIterator[None]:
         timer.cancel()
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """A failure and what it was caused by, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def reason_of(error: BaseException) -> str:
     """The text of the innermost failure, or of the first one that an application raised on purpose.
 
     Temporal wraps a failure once for every border that it has crossed: an activity's in an `ActivityError`,
     an operation's in a `NexusOperationError` around that. People and models are told what stands inside.
     """
-    cause = error
-    while not isinstance(cause, ApplicationError) and cause.__cause__:
-        cause = cause.__cause__
+    chain = list(causes(error))
+    cause = next((link for link in chain if isinstance(link, ApplicationError)), chain[-1])
     return str(getattr(cause, "message", None) or cause or error)

@@ -34,7 +34,7 @@ from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
 from workshop_lib.llm.tools import ToolInputError
-from workshop_lib.temporal.steps import reason_of
+from workshop_lib.temporal.steps import causes, reason_of
 
 WINDOW = ContextWindow()
 
@@ -189,10 +189,8 @@ def _reason(error: BaseException) -> str:
 
     The SDK's own words are advice to programmers; they go to the worker's log.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, ActivityError):
             return f"{MODEL_DOWN} {reason_of(cause)}"
-        cause = cause.__cause__
     workflow.logger.error("The agent cannot run: %s: %s", type(error).__name__, error)
     return AGENT_BROKEN
