@@ -55,11 +55,10 @@ class WeatherInput(BaseModel):
 def calculator(args: CalculatorInput) -> str:
     """Calculate an arithmetic expression exactly as written and return the result as a number."""
     try:
-        tree = ast.parse(args.expression.strip(), mode="eval")
-        value = _evaluate(tree.body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, ToolInputError):
-            raise
+        value = _evaluate(ast.parse(args.expression.strip(), mode="eval").body)
+    except ToolInputError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ToolInputError(f"not an arithmetic expression: {args.expression!r}") from None
     except ZeroDivisionError:
         raise ToolInputError(f"division by zero in {args.expression!r}") from None
