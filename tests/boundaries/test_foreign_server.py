@@ -232,18 +232,12 @@ async def test_doctor_and_up_notice_a_worker_that_lives_and_does_not_poll(
 
 def test_nothing_connects_without_asking_whose_server_it_is() -> None:
     """One place makes clients; the other asks a process that it has just started whether it serves."""
-    places_of = [
-        path.name
-        for path in (PROJECT_ROOT / "workshop_lib").rglob("*.py")
-        if "Client.connect(" in path.read_text(encoding="utf-8")
-    ]
-    assert sorted(places_of) == ["connect.py", "server_process.py"]
-    named = [
-        path.name
-        for path in (PROJECT_ROOT / "workshop_lib").rglob("*.py")
-        if "7233" in path.read_text(encoding="utf-8")
-    ]
-    assert sorted(named) == [
-        "connect.py",
-        "dev_server.py",
-    ]  # examples in advice, and where to begin
+
+    def holding(text: str) -> list[str]:
+        library = PROJECT_ROOT / "workshop_lib"
+        files = [path for path in library.rglob("*.py") if text in path.read_text(encoding="utf-8")]
+        return sorted(str(path.relative_to(library)) for path in files)
+
+    assert holding("Client.connect(") == ["lab/server/process.py", "temporal/connect.py"]
+    # Examples in advice, and where to begin.
+    assert holding("7233") == ["lab/server/dev_server.py", "temporal/connect.py"]
