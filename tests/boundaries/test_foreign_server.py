@@ -116,7 +116,7 @@ async def our_calls_fail(client: Client) -> None:
 def told_within(seconds: float, *arguments: str) -> "subprocess.CompletedProcess[str]":
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", "from workshop_lib.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from workshop_lib.cli.main import main; main()", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
