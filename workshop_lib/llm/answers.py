@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from workshop_lib.temporal.bounded import cut, whole
+from workshop_lib.temporal.bounded import whole
 
 MAX_ANSWER = 100_000  # characters of text
 MAX_ARGUMENTS = 50_000  # characters of one call's arguments
@@ -36,40 +36,29 @@ def mended(answer: Any) -> dict[str, Any]:
         answer: JSON of any shape.
     """
     if not isinstance(answer, dict) or not ("choices" in answer or "error" in answer):
-        said = {"content": f"{UNREADABLE}: it is no chat completion."}
-        answer = {"choices": [{"message": said}]}
+        answer = unreadable_answer("it is no chat completion")
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else {}
     choice = choice if isinstance(choice, dict) else {"message": choice}
     message = choice.get("message", choice.get("text"))
     if not isinstance(message, dict):
         message = {"content": message}
-    text = whole(_text(message.get("content")))
-    if refusal := _refusal(message):
-        text += f"{DECLINED}: {refusal}"
-    calls = _calls(message)
-    if answer.get("error") and not text and not calls:
-        return dict(answer)  # for LiteLLM to raise
-    note = _ending(choice.get("finish_reason"), bool(calls))
-    kept = {
-        "role": "assistant",
-        "content": cut(text, MAX_ANSWER) + (f" {note}" if text and note else note) or None,
-        "tool_calls": calls or None,
-    }
-    extras = _extras(message)
-    return {
-        **{name: answer[name] for name in ("id", "model") if isinstance(answer.get(name), str)},
-        "object": "chat.completion",
-        "created": _count(answer.get("created")),
-        "choices": [
-            {
-                "index": 0,
-                "message": extras | kept,
-                "finish_reason": "tool_calls" if calls else "stop",
-            }
-        ],
-        "usage": _usage(answer.get("usage")),
-    }
+    # A whole answer is one that comes in one piece. Where each call has its number, none is another's rest.
+    calls = [call | {"index": number} for number, call in enumerate(_raw_calls(message))]
+    delta = message | {"tool_calls": calls, "function_call": None}
+    pieces = Pieces()
+    pieces.mended(
+        {name: answer.get(name) for name in ("id", "model", "created", "usage")}
+        | {"choices": [{"delta": delta, "finish_reason": choice.get("finish_reason") or ""}]}
+    )
+    said_nothing = not (pieces.text or pieces.calls)
+    return dict(answer) if answer.get("error") and said_nothing else pieces.whole()
+
+
+def unreadable_answer(reason: str) -> dict[str, Any]:
+    """A chat completion that says that the one which came cannot be read."""
+    message = {"content": f"{UNREADABLE}: {reason}."}
+    return {"choices": [{"message": message, "finish_reason": "stop"}]}
 
 
 def extras_of(message: dict[str, Any]) -> dict[str, Any] | None:
@@ -82,16 +71,24 @@ def extras_of(message: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class Pieces:
-    """Mends the chunks of one streamed answer. Given the chunks in their order, each of any shape."""
+    """Mends the chunks of one streamed answer, given in their order, each of any shape; and puts it together.
+
+    Attributes:
+        ended: the answer has said how it ends.
+        text: of the answer so far. calls: its calls, as the API describes them.
+    """
 
     def __init__(self) -> None:
         self.ended = False
-        self._length = 0
+        self.text = ""
+        self.calls: list[dict[str, Any]] = []
+        self._answer: dict[str, Any] = {}
+        self._extras: dict[str, Any] = {}
         self._refused = False
         self._half = ""  # of a character, whose other half may come with the next chunk
-        self._calls: list[dict[str, str]] = []
+        self._given: list[str] = []  # the ids of the calls as the provider has them
         self._left = 10 * MAX_ARGUMENTS
-        self._current: dict[Any, int] = {}  # the provider's index to ours
+        self._current: dict[str, int] = {}  # the provider's index to ours
 
     def mended(self, chunk: Any) -> dict[str, Any]:
         """A chunk as the API describes it."""
@@ -99,15 +96,34 @@ class Pieces:
             chunk = {}
         if chunk.get("error"):
             return dict(chunk)
+        head = {name: chunk[name] for name in ("id", "model") if isinstance(chunk.get(name), str)}
+        head["created"] = _count(chunk.get("created"))
+        if chunk.get("usage"):
+            head["usage"] = _usage(chunk["usage"])
+        self._answer |= head
         choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
-        kept: dict[str, Any] = {
-            **{name: chunk[name] for name in ("id", "model") if isinstance(chunk.get(name), str)},
-            "object": "chat.completion.chunk",
-            "created": _count(chunk.get("created")),
-            "choices": [self._choice(choice)] if isinstance(choice, dict) else [],
+        mended = [self._choice(choice)] if isinstance(choice, dict) else []
+        return head | {"object": "chat.completion.chunk", "choices": mended}
+
+    def whole(self) -> dict[str, Any]:
+        """The chunks so far as one answer, in the shape of the API."""
+        for call in self.calls:
+            call["function"]["arguments"] = readable(call["function"]["arguments"])
+        message = self._extras | {
+            "role": "assistant",
+            "content": self.text or None,
+            "tool_calls": self.calls or None,
         }
-        return kept | ({"usage": _usage(chunk["usage"])} if chunk.get("usage") else {})
+        finish = "tool_calls" if self.calls else "stop"
+        return (
+            {"usage": _usage(None), "created": 0}
+            | self._answer
+            | {
+                "object": "chat.completion",
+                "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            }
+        )
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta = choice.get("delta") or choice.get("message") or choice.get("text") or {}
@@ -117,20 +133,19 @@ class Pieces:
         if refusal := _refusal(delta):
             text += refusal if self._refused else f"{DECLINED}: {refusal}"
             self._refused = True
-        calls = [self._call(call) for call in _raw_calls(delta)]
+        calls = [mended for call in _raw_calls(delta) if (mended := self._call(call))]
         finish = choice.get("finish_reason")
         text = self._bounded(self._joined(text, last=finish is not None))
         if finish is not None:
             self.ended = True
-            note = _ending(finish, bool(self._calls))
-            text += f" {note}" if note and self._length else note
-            finish = "tool_calls" if self._calls else "stop"
-        kept = {
-            "role": "assistant",
-            "content": text or None,
-            "tool_calls": [c for c in calls if c] or None,
-        }
-        return {"index": 0, "delta": _extras(delta) | kept, "finish_reason": finish}
+            note = _ending(finish, bool(self.calls))
+            text += f" {note}" if note and (self.text or text) else note
+            finish = "tool_calls" if self.calls else "stop"
+        self.text += text
+        extras = _extras(delta)
+        _add(self._extras, extras)
+        kept = {"role": "assistant", "content": text or None, "tool_calls": calls or None}
+        return {"index": 0, "delta": extras | kept, "finish_reason": finish}
 
     def _joined(self, text: str, *, last: bool) -> str:
         text, self._half = self._half + text, ""
@@ -139,47 +154,61 @@ class Pieces:
         return whole(text)
 
     def _bounded(self, text: str) -> str:
-        before, self._length = self._length, self._length + len(text)
-        if self._length <= MAX_ANSWER or not text:
+        room = MAX_ANSWER - len(self.text)
+        if len(text) <= room:
             return text
-        return f"{text[: max(0, MAX_ANSWER - before)]} …" if before <= MAX_ANSWER else ""
+        return f"{text[:room]} …" if room >= 0 else ""
 
     def _call(self, piece: dict[str, Any]) -> dict[str, Any] | None:
         """A piece of a call under an index of its own; what was said before is not said again."""
-        function = piece["function"]
-        name, said = whole(_text(function.get("name")))[:200], piece.get("id")
-        given = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
+        index, function, given = str(piece.get("index")), piece["function"], piece.get("id")
+        name = whole(_text(function.get("name")))[:200]
+        given = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
         arguments = _written(function.get("arguments"))
-        number = self._current.get(piece.get("index"), -1)
+        number = self._current.get(index, -1)
         if self._begins(number, given, name, arguments):
-            number = self._current[piece.get("index")] = len(self._calls)
-            if number >= MAX_CALLS:
-                return None
-            own = own_id(given, {call["own"] for call in self._calls})
-            self._calls.append({"given": given, "own": own, "name": "", "arguments": ""})
-        elif number >= MAX_CALLS:
+            number = self._current[index] = len(self.calls)
+            if number < MAX_CALLS:
+                own = own_id(given, {call["id"] for call in self.calls})
+                function = {"name": "", "arguments": ""}
+                self.calls.append({"id": own, "type": "function", "function": function})
+                self._given.append(given)
+        if number >= MAX_CALLS:
             return None
-        call = self._calls[number]
+        call = self.calls[number]
+        known = call["function"]
+        room = min(self._left, MAX_ARGUMENTS - len(known["arguments"]))
+        arguments = whole(arguments)[:room]
         self._left -= len(arguments)
-        arguments = whole(arguments)[: MAX_ARGUMENTS - len(call["arguments"])] * (self._left >= 0)
-        function = {"arguments": arguments}
-        kept = _extras(piece) | {"index": number, "type": "function", "function": function}
-        if name and not call["name"]:
-            call["name"] = function["name"] = name
-            kept["id"] = call["own"]
-        call["arguments"] += arguments
+        known["arguments"] += arguments
+        extras = _extras(piece)
+        _add(call, extras)
+        new: dict[str, Any] = {"arguments": arguments}
+        kept = extras | {"index": number, "type": "function", "function": new}
+        if name and not known["name"]:
+            known["name"] = new["name"] = name
+            kept["id"] = call["id"]
         return kept
 
     def _begins(self, number: int, given: str, name: str, arguments: str) -> bool:
         """Whether a piece is of a new call: it has another id or name than the call under way, or name and
         arguments again although that call is complete."""
-        if number < 0 or number >= len(self._calls):
+        if not 0 <= number < len(self.calls):
             return number < 0 or bool(given or name)
-        call = self._calls[number]
-        if given and call["given"] and given != call["given"]:
+        known, before = self.calls[number]["function"], self._given[number]
+        if given and before and given != before:
             return True
-        again = bool(name and call["name"])
-        return again and (name != call["name"] or bool(arguments and _is_object(call["arguments"])))
+        again = bool(name and known["name"])
+        return again and (
+            name != known["name"] or bool(arguments and _is_object(known["arguments"]))
+        )
+
+
+def _add(known: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add what a chunk brings to what is there: texts and lists grow."""
+    for name, value in more.items():
+        grows = isinstance(value, str | list) and type(known.get(name)) is type(value)
+        known[name] = known[name] + value if grows else value
 
 
 def own_id(given: str, used: set[str]) -> str:
@@ -253,23 +282,6 @@ def _raw_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
         call if isinstance(call.get("function"), dict) else {**call, "function": call}
         for call in found
     ]
-
-
-def _calls(message: dict[str, Any]) -> list[dict[str, Any]]:
-    calls: list[dict[str, Any]] = []
-    used: set[str] = set()
-    left = 10 * MAX_ARGUMENTS
-    for call in _raw_calls(message)[:MAX_CALLS]:
-        given = call.get("id")
-        own = own_id(str(given) if isinstance(given, str | int) else "", used)
-        used.add(own)
-        name = whole(_text(call["function"].get("name")))[:200]
-        arguments = _written(call["function"].get("arguments"))[: min(left, MAX_ARGUMENTS)]
-        left -= len(arguments)
-        arguments = readable(arguments)
-        kept = {"name": name, "arguments": arguments}
-        calls.append(_extras(call) | {"id": own, "type": "function", "function": kept})
-    return calls
 
 
 def _written(arguments: Any) -> str:

@@ -5,12 +5,11 @@ A provider's failure arrives as one of LiteLLM's exceptions. Here it becomes `Mo
 provider's own text quotes it. Left out: trying again, which is Temporal's work.
 """
 
-import asyncio
-import json
 import os
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import PROVIDERS, get_settings, provider_of
@@ -25,9 +24,6 @@ _KEY_LIKE = re.compile(
       | \bbearer\s+\S+ | \b(?:api[-_ ]?key|token)\s*[:=]\s*\S+
     """,
     re.VERBOSE | re.IGNORECASE,
-)
-_CUT_JSON = re.compile(
-    r"Expecting (value|property name|',')|Unterminated string|[Ii]nvalid response from LLM"
 )
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _KEY_PART = 5  # characters of a key in a row that count as a part of it
@@ -56,6 +52,69 @@ class ModelRefused(WorkshopError):
     """The model will not answer this request however often it is asked: key, name or request are wrong."""
 
 
+_KEY = (
+    "{variable} in .env, a key that is valid for this model.",
+    "edit .env and restart the kernel; `workshop doctor` checks it; LLM_MODEL=offline needs no key.",
+)
+# What is said of each kind of failure: what happened, what was expected, what mends it.
+_PASSING: dict[str, tuple[str, str | None, str | None]] = {
+    "timeout": ("The model {model} did not answer in time.", None,
+        "it is tried again; LLM_TIMEOUT (seconds) in .env allows it more time."),
+    "slow down": ("The provider of {model} asks us to slow down (429).", None,
+        "it is tried again after the pause the provider asks for."),
+    "no connection": ("No connection to the model {model}{at_base}.", None,
+        "see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`."),
+    "cut answer": ("The answer of {model} arrived cut or garbled: it is not valid JSON.", None,
+        "it is tried again; if it stays so, see that LLM_API_BASE in .env points to a model's server."),
+    "outage": ("The provider of {model} failed ({status}): {text}", None,
+        "it is tried again; LLM_MODEL=offline in .env works without any provider."),
+}  # fmt: skip
+_LASTING: dict[str, tuple[str, str | None, str | None]] = {
+    "no credit": ("The account behind the key of {model} has no credit left (429, insufficient_quota).",
+        None, "add credit at the provider, or set LLM_MODEL=offline in .env."),
+    # The provider's text is not passed on: it likes to quote the key.
+    "no key": ("The model {model} cannot be called: there is no key for it.", *_KEY),
+    "bad key": ("The model {model} cannot be called: the provider refused the key ({status}).", *_KEY),
+    "endless": ("The model {model} repeats one word without end.", None, None),
+    # Asked again, this side would stumble again, and an answer that has arrived is paid for.
+    "unreadable": ("What {model} has answered, or was sent, cannot be read here: {name}: {last_line}", None,
+        "another model may be read; whoever maintains this workshop should hear of it."),
+    "too long": ("The conversation is too long for {model}.", None,
+        "start a new chat, or make its context window smaller."),
+    "policy": ("The provider of {model} declines to answer this: content policy.", None, None),
+    "no model": ("There is no model {model} ({status}).",
+        "provider/name, such as openai/gpt-5-mini, or offline.",
+        "mend LLM_MODEL in .env and restart the kernel; `workshop doctor` checks it."),
+    "no address": ("The server at LLM_API_BASE={base} has no such address, or no model {model} ({status}).",
+        "the address of its API, which mostly ends in /v1, and a model that it serves.",
+        "mend LLM_API_BASE or LLM_MODEL in .env, restart the kernel; `workshop doctor` checks them."),
+    "our setting": ("The offline model cannot answer: {own_text}", None, None),
+    "refused": ("The provider of {model} refused the request ({status}): {text}", None,
+        "if the text does not say why, run `workshop doctor` or set LLM_MODEL=offline in .env."),
+}  # fmt: skip
+# Which kind it is, the first that fits: by the status, by the exception or one of its bases, by the text.
+_BY_STATUS = {429: "slow down", 401: "bad key", 403: "bad key"}
+_BY_CLASS = {
+    **dict.fromkeys(("Timeout", "TimeoutError"), "timeout"),
+    **dict.fromkeys(("APIConnectionError", "OSError"), "no connection"),
+    # The OpenAI client raises a cut or garbled body as it is.
+    **dict.fromkeys(("JSONDecodeError", "UnicodeDecodeError"), "cut answer"),
+    **dict.fromkeys(("NotFoundError", "LiteLLMUnknownProvider"), "no model"),
+    "ContextWindowExceededError": "too long",
+    "ContentPolicyViolationError": "policy",
+}
+_BY_TEXT = {
+    r"API key not valid|API_KEY_INVALID": "bad key",
+    r"Connection error": "no connection",
+    r"LLM Provider NOT provided": "no model",
+    r"repeating the same chunk": "endless",  # LiteLLM has stopped reading, and the model is not done
+    r"Expecting (value|property name|',')|Unterminated string|[Ii]nvalid response from LLM": "cut answer",
+    # LiteLLM could not read the answer and puts its own traceback into the message.
+    r"Traceback \(most recent call last\)": "unreadable",
+}
+_CONNECTING = ("httpx", "httpx2", "httpcore", "aiohttp")  # whose exceptions have no status
+
+
 def explain_failure(error: BaseException, model: str) -> ModelUnavailable | ModelRefused:
     """The error to raise instead of what a call to `model` raised.
 
@@ -63,53 +122,51 @@ def explain_failure(error: BaseException, model: str) -> ModelUnavailable | Mode
         error: LiteLLM's exception, or `TimeoutError` from our own time limit.
         model: the model as it was asked for.
     """
-    import litellm
-
-    if isinstance(error, litellm.Timeout | asyncio.TimeoutError):
-        return ModelUnavailable(
-            f"The model {model} did not answer in time.",
-            fix="it is tried again; LLM_TIMEOUT (seconds) in .env allows it more time.",
-        )
-    if isinstance(error, litellm.APIConnectionError) and _lacks_key(error):
-        return _key_refused(model, "there is no key for it")
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
-        # The OpenAI client raises a cut or garbled body as it is: a ValueError of the JSON parser.
-        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-            return _cut_answer(model)
-        family = type(error).__module__.partition(".")[0]
-        broke = isinstance(error, OSError) or family in ("httpx", "httpx2", "httpcore", "aiohttp")
-        return _no_connection(model) if broke else _unreadable(error, model)
     said = str(getattr(error, "message", error))
-    if status == 429:
-        if "insufficient_quota" in f"{said} {getattr(error, 'body', '')}":
-            return ModelRefused(
-                f"The account behind the key of {model} has no credit left (429, insufficient_quota).",
-                fix="add credit at the provider, or set LLM_MODEL=offline in .env.",
-            )
-        return ModelUnavailable(
-            f"The provider of {model} asks us to slow down (429).",
-            fix="it is tried again after the pause the provider asks for.",
-            retry_after=retry_after_of(error),
-        )
-    if status in (401, 403) or "API key not valid" in said or "API_KEY_INVALID" in said:
-        return _key_refused(model, f"the provider refused the key ({status})")
-    if isinstance(error, litellm.APIConnectionError) or "Connection error" in said:
-        return _no_connection(model)
-    if "repeating the same chunk" in said:  # LiteLLM has stopped reading, and the model is not done
-        return ModelRefused(f"The model {model} repeats one word without end.")
-    if _CUT_JSON.search(said):
-        return _cut_answer(model)
-    if "Traceback (most recent call last)" in said:
-        # LiteLLM could not read the answer and puts its own traceback into the message.
-        return _unreadable(error, model)
-    if status >= 500 or status in (408, 409, 425):
-        return ModelUnavailable(
-            f"The provider of {model} failed ({status}): {without_secrets(said)}",
-            fix="it is tried again; LLM_MODEL=offline in .env works without any provider.",
-            retry_after=retry_after_of(error),
-        )
-    return _request_refused(error, model, status, said)
+    status, base = getattr(error, "status_code", None), get_settings().llm_api_base
+    kind = _kind(error, status, said)
+    if kind == "slow down" and "insufficient_quota" in f"{said} {getattr(error, 'body', '')}":
+        kind = "no credit"
+    elif kind == "no connection" and "api_key" in said and "must be set" in said:
+        kind = "no key"
+    elif kind == "no model" and base and status in (404, 405):
+        kind = "no address"
+    elif kind == "refused" and provider_of(model) == "offline":
+        kind = "our setting"
+    facts = {
+        "model": model,
+        "status": status,
+        "base": base,
+        "at_base": f" at {base}" if base else "",
+        "name": type(error).__name__,
+        "text": without_secrets(said),
+        "last_line": without_secrets(said.strip().rpartition("\n")[2]),
+        "own_text": said.split(": ", 1)[-1],
+        "variable": PROVIDERS.get(provider_of(model), ("the provider's key", ""))[0],
+    }
+    sentences = _PASSING.get(kind) or _LASTING[kind]
+    what, expected, fix = (text and text.format(**facts) for text in sentences)
+    if kind in _LASTING:
+        return ModelRefused(what or "", expected=expected, fix=fix)
+    return ModelUnavailable(
+        what or "", expected=expected, fix=fix, retry_after=retry_after_of(error)
+    )
+
+
+def _kind(error: BaseException, status: Any, said: str) -> str:
+    """The kind of a failure."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    for base in type(error).__mro__:
+        if base.__name__ in _BY_CLASS:
+            return _BY_CLASS[base.__name__]
+    if not isinstance(status, int):
+        family = type(error).__module__.partition(".")[0]
+        return "no connection" if family in _CONNECTING else "unreadable"
+    for pattern, kind in _BY_TEXT.items():
+        if re.search(pattern, said):
+            return kind
+    return "outage" if status >= 500 or status in (408, 409, 425) else "refused"
 
 
 def retry_after_of(error: BaseException) -> float | None:
@@ -145,85 +202,3 @@ def without_secrets(text: str) -> str:
     words = ["[hidden]" if any(part in word for part in parts) else word for word in text.split()]
     short = " ".join(words)
     return short if len(short) <= MAX_PROVIDER_TEXT else short[:MAX_PROVIDER_TEXT] + " …"
-
-
-def _lacks_key(error: BaseException) -> bool:
-    said = str(getattr(error, "message", error))
-    return "api_key" in said and "must be set" in said
-
-
-def _key_refused(model: str, reason: str) -> ModelRefused:
-    # The provider's text is not passed on: it likes to quote the key.
-    variable = PROVIDERS.get(provider_of(model), ("the provider's key", ""))[0]
-    return ModelRefused(
-        f"The model {model} cannot be called: {reason}.",
-        expected=f"{variable} in .env, a key that is valid for this model.",
-        fix="edit .env and restart the kernel; `workshop doctor` checks it; LLM_MODEL=offline needs no key.",
-    )
-
-
-def _no_connection(model: str) -> ModelUnavailable:
-    base = get_settings().llm_api_base
-    return ModelUnavailable(
-        f"No connection to the model {model}" + (f" at {base}." if base else "."),
-        fix="see that the network, or the server at LLM_API_BASE in .env, is up: `workshop doctor`.",
-    )
-
-
-def _not_found(model: str, status: int) -> ModelRefused:
-    base = get_settings().llm_api_base
-    if base and status in (404, 405):
-        return ModelRefused(
-            f"The server at LLM_API_BASE={base} has no such address, or no model {model} ({status}).",
-            expected="the address of its API, which mostly ends in /v1, and a model that it serves.",
-            fix="mend LLM_API_BASE or LLM_MODEL in .env, restart the kernel; `workshop doctor` checks them.",
-        )
-    return ModelRefused(
-        f"There is no model {model} ({status}).",
-        expected="provider/name, such as openai/gpt-5-mini, or offline.",
-        fix="mend LLM_MODEL in .env and restart the kernel; `workshop doctor` checks it.",
-    )
-
-
-def _cut_answer(model: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"The answer of {model} arrived cut or garbled: it is not valid JSON.",
-        fix="it is tried again; if it stays so, see that LLM_API_BASE in .env points to a model's server.",
-    )
-
-
-def _unreadable(error: BaseException, model: str) -> ModelRefused:
-    """Something on this side stumbled over an answer, or over a request: asked again, it would again, and an
-    answer that has arrived is paid for."""
-    said = str(getattr(error, "message", error)).strip().splitlines() or [""]
-    return ModelRefused(
-        f"What {model} has answered, or was sent, cannot be read here: {type(error).__name__}: "
-        f"{without_secrets(said[-1])}",
-        fix="another model may be read; whoever maintains this workshop should hear of it.",
-    )
-
-
-def _request_refused(
-    error: BaseException, model: str, status: int, said: str
-) -> ModelRefused | ModelUnavailable:
-    import litellm
-
-    if provider_of(model) == "offline":
-        return ModelRefused(
-            f"The offline model cannot answer: {said.split(': ', 1)[-1]}"
-        )  # a setting of ours
-    if isinstance(error, litellm.ContextWindowExceededError):
-        return ModelRefused(
-            f"The conversation is too long for {model}.",
-            fix="start a new chat, or make its context window smaller.",
-        )
-    if isinstance(error, litellm.ContentPolicyViolationError):
-        return ModelRefused(f"The provider of {model} declines to answer this: content policy.")
-    if isinstance(error, litellm.NotFoundError | litellm.LiteLLMUnknownProvider) or (
-        "LLM Provider NOT provided" in said
-    ):
-        return _not_found(model, status)
-    return ModelRefused(
-        f"The provider of {model} refused the request ({status}): {without_secrets(said)}",
-        fix="if the text does not say why, run `workshop doctor` or set LLM_MODEL=offline in .env.",
-    )

@@ -33,7 +33,7 @@ __all__ = [
     "call_options",
     "complete",
     "load",
-    "register_offline_provider",
+    "load_now",
     "stand_in",
     "stream",
     "warm_up",
@@ -71,14 +71,10 @@ async def complete(
     """
     if answers := stand_in.get():
         return await answers(messages, tools)
-    model = model or get_settings().model.name
-    seconds = timeout or get_settings().llm_timeout
-    litellm = await asyncio.to_thread(_litellm) if _litellm_module is None else _litellm_module
-    request = _request(messages, tools, model, seconds)
-    _journal(model, request)
-    failure: Exception
+    litellm, request = await _prepared(messages, tools, model, timeout)
+    model = request["model"]
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(request["timeout"]):
             response = await litellm.acompletion(**request)
         return _completion(read_answer(response.model_dump(), model), model, messages)
     except Exception as error:
@@ -103,42 +99,30 @@ async def stream(
     Raises:
         ModelUnavailable, ModelRefused: as in `complete`, also in the middle of an answer.
     """
-    model = model or get_settings().model.name
-    seconds = timeout or get_settings().llm_timeout
-    litellm = await asyncio.to_thread(_litellm) if _litellm_module is None else _litellm_module
-    request = _request(messages, tools, model, seconds)
+    litellm, request = await _prepared(messages, tools, model, timeout)
+    model, seconds, pieces = request["model"], request["timeout"], Pieces()
     request |= {"stream": True, "stream_options": {"include_usage": True}}
-    _journal(model, request)
-    answer, pieces = _StreamedAnswer(), Pieces()
-    chunks: AsyncIterator[Any] | None = None
-    failure: Exception | None = None
-    while failure is None:
-        try:
+    try:
+        async with asyncio.timeout(seconds):
+            chunks = aiter(await litellm.acompletion(**request))
+        while True:
             async with asyncio.timeout(seconds):
-                if chunks is None:
-                    chunks = aiter(await litellm.acompletion(**request))
-                chunk = await anext(chunks)
-            text = answer.add(pieces.mended(chunk.model_dump()))
-        except StopAsyncIteration:
-            break
-        except Exception as error:
-            failure = _translated(error, model)
-        else:
-            if text:
-                yield text
-    if failure is None:
-        try:
-            completion = _completion(read_answer(answer.whole(), model), model, messages)
-        except Exception as error:
-            failure = _translated(error, model)
-    if failure is not None:
-        raise failure
-    yield completion
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                break
+            for choice in pieces.mended(chunk.model_dump())["choices"]:
+                if text := choice["delta"]["content"]:
+                    yield text
+        yield _completion(read_answer(pieces.whole(), model), model, messages)
+        return
+    except Exception as error:
+        failure = _translated(error, model)
+    raise failure
 
 
 async def warm_up() -> None:
     """Load LiteLLM, off the event loop, so that the first call does not wait seconds for it."""
-    litellm = await asyncio.to_thread(_litellm)
+    litellm = await load()
     # A call that reaches no model: LiteLLM loads much of itself only when the first call is made.
     with large_import():
         await asyncio.to_thread(
@@ -149,19 +133,13 @@ async def warm_up() -> None:
         )
 
 
-async def load() -> None:
-    """Load LiteLLM where that was not done yet, off the event loop: it takes seconds."""
-    if _litellm_module is None:
-        await asyncio.to_thread(_litellm)
+async def load() -> Any:
+    """LiteLLM, loaded off the event loop where that was not done yet: it takes seconds."""
+    return _litellm_module or await asyncio.to_thread(load_now)
 
 
-def register_offline_provider() -> None:
-    """Make `offline/rules` a model that LiteLLM knows, whoever calls LiteLLM. Repeating it is harmless."""
-    _litellm()
-
-
-def _litellm() -> Any:
-    """The litellm module, imported and set up once: quiet, no look-up of prices, our provider in place."""
+def load_now() -> Any:
+    """LiteLLM, loaded and set up once: quiet, no look-up of prices, `offline/rules` a model that it knows."""
     global _litellm_module
     with _setup_lock:
         if _litellm_module is None:
@@ -176,10 +154,15 @@ def _litellm() -> Any:
     return _litellm_module
 
 
-def _request(
-    messages: Sequence[Message], tools: Sequence[ToolSpec], model: str, seconds: float
-) -> dict[str, Any]:
-    """The arguments of `litellm.acompletion`."""
+async def _prepared(
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    model: str | None,
+    seconds: float | None,
+) -> tuple[Any, dict[str, Any]]:
+    """LiteLLM, and the arguments of its `acompletion`; the request is in the journal."""
+    model = model or get_settings().model.name
+    litellm = await load()
     request: dict[str, Any] = {
         "model": model,
         "messages": [message.to_openai() for message in messages],
@@ -187,7 +170,9 @@ def _request(
     }
     if tools:
         request["tools"] = [tool.to_openai() for tool in tools]
-    return request
+    if provider_of(model) != OFFLINE_PROVIDER:  # the offline model keeps its own journal
+        record_request(model, request["messages"], request.get("tools"))
+    return litellm, request
 
 
 def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
@@ -212,11 +197,6 @@ def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
             key = provider_key("OPENAI_API_KEY") or "no-key-needed"
             options |= {"api_key": key, "client": client_of(settings.llm_api_base, key)}
     return options
-
-
-def _journal(model: str, request: dict[str, Any]) -> None:
-    if provider_of(model) != OFFLINE_PROVIDER:  # the offline model keeps its own
-        record_request(model, request["messages"], request.get("tools"))
 
 
 def _translated(error: Exception, model: str) -> Exception:
@@ -268,38 +248,3 @@ def _completion(answer: dict[str, Any], model: str, asked: Sequence[Message]) ->
 def _spelled(answered: str | None, asked: str) -> str:
     """The model's name as the provider gives it, which leaves the offline model's provider out."""
     return answered if answered and provider_of(asked) != OFFLINE_PROVIDER else asked
-
-
-class _StreamedAnswer:
-    """Collects the mended pieces of a streamed answer."""
-
-    def __init__(self) -> None:
-        self._answer: dict[str, Any] = {}
-        self._message: dict[str, Any] = {}
-        self._calls: list[dict[str, Any]] = []
-
-    def add(self, chunk: dict[str, Any]) -> str:
-        """Take a chunk in and return the text that it adds."""
-        self._answer |= {k: v for k, v in chunk.items() if k in ("id", "model", "usage") and v}
-        for choice in chunk["choices"]:
-            delta = choice["delta"]
-            for piece in delta.pop("tool_calls") or ():
-                if piece["index"] == len(self._calls):
-                    self._calls.append({"function": {"name": "", "arguments": ""}})
-                call, function = self._calls[piece.pop("index")], piece.pop("function")
-                call["function"]["name"] += function.get("name") or ""
-                call["function"]["arguments"] += function["arguments"]
-                call |= {k: v for k, v in piece.items() if v}
-            for name, value in delta.items():
-                known: Any = self._message.get(name)
-                grows = isinstance(value, str | list) and type(known) is type(value)
-                if value is not None:
-                    self._message[name] = known + value if grows and name != "role" else value
-            return delta["content"] or ""
-        return ""
-
-    def whole(self) -> dict[str, Any]:
-        """The whole answer, as the body of a chat completion."""
-        return self._answer | {
-            "choices": [{"message": self._message | {"tool_calls": self._calls}}]
-        }

@@ -63,17 +63,26 @@ def record_request(model: str, messages: Sequence[Any], tools: Sequence[Any] | N
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            # One write in append mode: lines of several processes do not mix, and a kill cuts none.
-            os.write(descriptor, (entry.model_dump_json() + "\n").encode())
-        finally:
-            os.close(descriptor)
+        append(path, (entry.model_dump_json() + "\n").encode())
     except OSError as error:
         raise WorkshopError(
             f"The model journal {path} cannot be written: {error.strerror}.",
             fix="point WORKSHOP_MODEL_JOURNAL at a writable file, or unset it.",
         ) from None
+
+
+def append(path: Path, data: bytes) -> int:
+    """Write at the end of a file that several processes may write to; returns its length before that.
+
+    One write in append mode: what several write does not mix, and a kill cuts none.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, data)
+        # After such a write the position is the end of our own bytes, whoever else writes.
+        return os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
+    finally:
+        os.close(descriptor)
 
 
 def read_journal(path: Path) -> list[JournalEntry]:

@@ -7,12 +7,12 @@ whose answers LiteLLM translates.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from workshop_lib.llm.answers import UNREADABLE, Pieces, mended
+from workshop_lib.llm.answers import Pieces, mended, unreadable_answer
 
 if TYPE_CHECKING:
     from httpx import Response
@@ -68,7 +68,7 @@ async def _mend(response: "Response") -> None:
         async def __aiter__(self) -> AsyncIterator[bytes]:
             lines = arrived.aiter_lines()
             if not streamed:
-                body = _mended_body((await arrived.aread()).decode(errors="replace"))
+                body = _mended((await arrived.aread()).decode(errors="replace"), mended)
                 if not wants_stream:
                     yield body.encode()
                     return
@@ -85,21 +85,13 @@ async def _mend(response: "Response") -> None:
 async def _mended_lines(lines: AsyncIterator[str]) -> AsyncIterator[str]:
     pieces = Pieces()
     async for line in lines:
-        await asyncio.sleep(
-            0
-        )  # a long answer that is there at once must not keep heartbeats waiting
+        # A long answer that is there at once must not keep heartbeats waiting.
+        await asyncio.sleep(0)
         data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if data == "[DONE]" and not pieces.ended:  # some servers do not say how it ended
             yield "data: " + json.dumps(pieces.mended({"choices": [{"finish_reason": "stop"}]}))
             yield ""
-        if data.startswith("{"):
-            try:
-                line = "data: " + json.dumps(pieces.mended(_read(data)))
-            except RecursionError:
-                line = "data: " + json.dumps(pieces.mended(_unreadable()))
-            except ValueError:
-                pass  # cut or garbled on its way: LiteLLM says so
-        yield line
+        yield f"data: {_mended(data, pieces.mended)}" if data.startswith("{") else line
 
 
 async def _in_one_piece(body: str) -> AsyncIterator[str]:
@@ -108,20 +100,12 @@ async def _in_one_piece(body: str) -> AsyncIterator[str]:
         yield line
 
 
-def _mended_body(body: str) -> str:
+def _mended(text: str, mend: Callable[[Any], dict[str, Any]]) -> str:
+    """JSON that was mended; as it is where it is cut or garbled on its way: LiteLLM says so."""
     try:
-        return json.dumps(mended(_read(body)))
+        # Python refuses to read a number of 5,000 digits; no figure of an answer is that long.
+        return json.dumps(mend(json.loads(text, parse_int=lambda digits: int(digits[:18]))))
     except RecursionError:
-        return json.dumps(mended(_unreadable()))
+        return json.dumps(mend(unreadable_answer("it is nested too deeply")))
     except ValueError:
-        return body  # cut or garbled on its way: LiteLLM says so
-
-
-def _read(text: str) -> Any:
-    # Python refuses to read a number of 5,000 digits; no figure of an answer is that long.
-    return json.loads(text, parse_int=lambda digits: int(digits[:18]))
-
-
-def _unreadable() -> dict[str, Any]:
-    said = {"content": f"{UNREADABLE}: it is nested too deeply."}
-    return {"choices": [{"message": said, "finish_reason": "stop"}]}
+        return text

@@ -47,9 +47,9 @@ def _load() -> None:
         import workshop_lib.agents.worker
         import workshop_lib.lab.workers.child
         import workshop_lib.repair.worker  # noqa: F401
-        from workshop_lib.llm.gateway import register_offline_provider
+        from workshop_lib.llm.gateway import load_now
 
-        register_offline_provider()  # loads LiteLLM
+        load_now()  # loads LiteLLM
     # What is loaded stays, and forks share its memory for as long as nobody writes to it.
     gc.freeze()
 

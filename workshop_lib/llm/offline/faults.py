@@ -15,7 +15,6 @@ One kind is no failure of the line but of judgement: `gullible` obeys what a cus
 order. It shows what the rules around a model have to stop. Left out: how a failure is raised.
 """
 
-import os
 import random
 import re
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.llm.journal import append
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
 
@@ -157,13 +157,7 @@ def _file_index(counter: str) -> int:
     path = counter_file(counter)
     try:
         state_folder.made(path.parent)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, b".")
-            # After a write in append mode the position is the end of our own byte, whoever else writes.
-            return os.lseek(descriptor, 0, os.SEEK_CUR) - 1
-        finally:
-            os.close(descriptor)
+        return append(path, b".")
     except OSError as error:
         raise WorkshopError(
             f"The counter file {path} cannot be written: {error.strerror}.",
