@@ -2,7 +2,7 @@
 
 `provider` plugs it into LiteLLM, `faults` makes it fail on a plan, `reply` is the answer as a pure function:
 
-    talk ─► recall, summary, orders ─► (a last word)
+    talk ─► order_desk, recall ─► (a last word)
     words ─► schema: tools as slots ┐
              spans: pieces of text  ┴► match: one assignment ─► plan: steps ─► reply: calls, or quoted results
                                             sums: arithmetic ─┘

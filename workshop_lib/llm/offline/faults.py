@@ -40,7 +40,7 @@ KINDS = {
 }
 MAX_SEQUENCE = 1000  # entries of a list
 
-_COUNTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_COUNTER_NAME = re.compile(r"[A-Za-z0-9_-]{0,40}")
 
 
 class FaultPlan(NamedTuple):
@@ -65,39 +65,33 @@ def parse_plan(text: str) -> FaultPlan:
     Raises:
         WorkshopError: the text is not a plan.
     """
-    seed, counter = 0, ""
-    shares: dict[str, float] = {}
-    sequence: list[str] | None = None
-    in_sequence = False
-    for item in (part.strip() for part in text.split(",")):
-        if not item:
-            continue
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not equals:
-            if not in_sequence or sequence is None:
-                raise _bad_plan(f"'{item}' stands alone")
-            sequence += _repeated(item)
-            continue
-        in_sequence = name == "sequence"
-        if name == "seed" and re.fullmatch(r"-?\d{1,18}", value):
-            seed = int(value)
-        elif in_sequence:
-            sequence = [*(sequence or []), *_repeated(value)]
-        elif name == "counter" and _COUNTER_NAME.fullmatch(value):
-            counter = value
-        elif name in KINDS:
-            shares[name] = _share(name, value)
+    given: dict[str, list[str]] = {}
+    name = ""
+    for item in filter(None, map(str.strip, text.split(","))):
+        if "=" in item:
+            name, value = (part.strip() for part in item.split("=", 1))
+        elif name == "sequence":
+            value = item
         else:
-            raise _bad_plan(f"'{item}' is not understood")
-    if sequence is not None and shares:
-        raise _bad_plan("it has both a sequence and shares")
-    if counter and sequence is None:
-        raise _bad_plan("a counter needs a sequence")
-    if sum(shares.values()) > 1.0 + 1e-9:
-        raise _bad_plan("its shares sum to more than 1")
-    if sequence is not None and len(sequence) > MAX_SEQUENCE:
-        raise _bad_plan(f"its sequence has more than {MAX_SEQUENCE} entries")
-    return FaultPlan(seed, tuple(shares.items()), tuple(sequence or ()), counter)
+            raise _bad_plan(f"'{item}' stands alone")
+        given.setdefault(name, []).append(value)
+    shares = {name: _share(name, value[-1]) for name, value in given.items() if name in KINDS}
+    sequence = [kind for entry in given.get("sequence", ()) for kind in _repeated(entry)]
+    seed, counter = given.get("seed", ["0"])[-1], given.get("counter", [""])[-1]
+    unknown = [name for name in given if name not in (*KINDS, "seed", "counter", "sequence")]
+    problems = {
+        f"'{', '.join(unknown)}' is not understood": unknown,
+        f"'seed={seed}' is not understood": not re.fullmatch(r"-?\d{1,18}", seed),
+        f"'counter={counter}' is not understood": not _COUNTER_NAME.fullmatch(counter),
+        "it has both a sequence and shares": sequence and shares,
+        "a counter needs a sequence": counter and not sequence,
+        "its shares sum to more than 1": sum(shares.values()) > 1.0 + 1e-9,
+        f"its sequence has more than {MAX_SEQUENCE} entries": len(sequence) > MAX_SEQUENCE,
+    }
+    for problem, there in problems.items():
+        if there:
+            raise _bad_plan(problem)
+    return FaultPlan(int(seed), tuple(shares.items()), tuple(sequence), counter)
 
 
 def next_fault(request: str) -> str | None:

@@ -36,9 +36,9 @@ _SUITS = {
     "time": {"time": 3.0},
     "email": {"email": 5.0},
     "id": {"code": 2.8, "number": 1.0, "name": 0.9, "quoted": 1.5, "phrase": 0.4},
-    "text": {"quoted": 4.0, "phrase": 1.2, "name": 1.0, "code": 0.8, "day": 0.2},
-    "name": {"name": 2.4, "quoted": 2.4, "phrase": 1.3, "code": 1.0, "email": 0.6},
-    "list": {"list": 4.0, "name": 1.8, "quoted": 1.8, "code": 1.6, "phrase": 0.4},
+    "text": {"quoted": 4.0, "phrase": 1.2, "name": 1.0, "code": 0.8},
+    "name": {"name": 2.4, "quoted": 2.4, "phrase": 1.3, "code": 1.0},
+    "list": {"list": 4.0, "name": 1.8, "quoted": 1.8, "code": 1.6},
 }
 _FROM = word_set("from source origin start departure begin since sender base check")
 _TO = word_set("to target destination into end until recipient receiver wanted arrival")
@@ -52,9 +52,9 @@ _PERSON = word_set(
 _BY = word_set("author artist writer by director creator composer")
 # The preposition in front of a span, the names of slots that it points to, and what that is worth.
 _CUES: tuple[tuple[str, Collection[str], float], ...] = (
-    ("in at near", _PLACE, 1.5), ("by", _BY, 2.0), ("for with", _PERSON, 0.8), ("to into", _TO, 1.5),
-    ("to into in", {"language", "unit"}, 0.8), ("in", _TO, 1.0), ("from since", _FROM, 1.5),
-    ("to into until", _FROM, -2.0), ("from", _TO, -2.0), ("on of", set(), 0.0),
+    ("in at near", _PLACE, 1.5), ("by", _BY, 2.0), ("for with", _PERSON, 0.8),
+    ("to into until in", _TO, 1.5), ("from since", _FROM, 1.5),
+    ("to into until", _FROM, -2.0), ("from", _TO, -2.0),
 )  # fmt: skip
 _PREPOSITIONS = {word for words, _, _ in _CUES for word in words.split()}
 _COUNT = re.compile(
@@ -63,9 +63,6 @@ _COUNT = re.compile(
 _MONEY = re.compile(r"dollar|amount|money|price|cost|euro|budget|pounds?\b|principal")
 _JOINS = r"^\s*,|\b(?:and|or|than|vs|versus)\b"
 _POLITE = r"\W*(?:(?:please|kindly|now|and|then|can|could|would|you|hey|i|want|need|to|let's)\b\W*)*([a-z]+)"
-_MINOR = {
-    stem(word) for word in ("only", "is", "with", "include", "has", "show", "all", "set", "enabled")
-}
 
 
 @dataclass
@@ -97,19 +94,14 @@ def fit(text: str, tool: Tool, tools: Sequence[Tool], spans: Sequence[Span]) -> 
     units = {span.start for found in own.values() for _, span in found}
     # The unit behind a number is no noun that is counted.
     spans = [replace(s, after="") if {s.end, s.end + 1} & units else s for s in spans]
-    options: list[tuple[float, float, int, Span, Slot]] = []
-    numbers = [span for span in spans if span.number is not None]
-    slots = [slot for slot in tool.slots if slot.want == "number"]
+    options: list[tuple[float, int, int, float, Span, Slot]] = []
     for place, slot in enumerate(tool.slots):
         line, ahead = (NEEDED, REQUIRED_FIRST) if slot.required else (OPTIONAL, 0.0)
         for worth, span in [*((pair(span, slot), span) for span in spans), *own[slot]]:
             if worth is not None and worth >= line:
-                # Of numbers that suit alike the first goes to the first slot.
-                alike = slot in slots and span in numbers
-                apart = abs(numbers.index(span) - slots.index(slot)) if alike else 0
-                options.append((-worth - ahead + 0.01 * apart, worth, place, span, slot))
+                options.append((-worth - ahead, place, span.start, worth, span, slot))
     found = Fit(tool)
-    for _, worth, _, span, slot in sorted(options, key=lambda o: (o[0], o[2], o[3].start)):
+    for _, _, _, worth, span, slot in sorted(options, key=lambda option: option[:3]):
         if slot not in found.pairs and not any(map(span.overlaps, found.pairs.values())):
             found.pairs[slot] = span
             found.score += 0.6 * min(worth, 5.0)
@@ -126,23 +118,17 @@ def _judge(found: Fit, text: str, tools: Sequence[Tool], spans: Sequence[Span]) 
         left = left[: span.start] + blank + left[span.end :]
         if span.kind in ("quoted", "name", "list"):
             rest = rest[: span.start] + blank + rest[span.end :]
-    said, others = content(rest) | asked(rest), {w for other in tools for w in other.weights}
+    said = content(rest) | asked(rest)
     for word in said & set(tool.weights):
         found.evidence += tool.weights[word] / sum(word in other.weights for other in tools) ** 0.5
     found.unused = [s for s in spans if s.kind != "list" and not any(map(s.overlaps, used))]
     found.strange = [word for word in content_words(left) if not senses(word) & tool.said]
-    related = bool(found.evidence) or not found.strange
     for slot, span in found.pairs.items():
         formed = any(re.fullmatch(shape, span.text) for shape in slot.shapes)
-        cue = min(max(0.0, _cue(span, slot)), 2.0) * related
-        numbered = bool(re.search(r"\d", span.text))
-        found.evidence += 0.4 * (span.kind in ("percent", "amount", "email", "date"))
-        found.evidence += (0.7 + 0.7 * numbered) * formed + 0.5 * (formed and not found.strange)
-        found.evidence += 0.6 * (slot.want in ("choice", "flag")) + 0.5 * cue
-    for word in found.strange:
-        known = bool(senses(word) & others)
-        weight = 0.5 if known else 1.5 if word.lower() in DEEDS else 1.0
-        found.evidence -= STRANGE * weight * (1.0 if tool.slots else 2.0)
+        cue = min(max(0.0, _cue(span, slot)), 2.0)
+        found.evidence += 1.4 * formed + 0.6 * (slot.want in ("choice", "flag")) + 0.5 * cue
+    # What takes no value can be asked for in few ways: a strange word weighs more.
+    found.evidence -= STRANGE * len(found.strange) * (1 if tool.slots else 2)
     verbs = re.findall(r"[a-z]+", rest.lower())
     done = any(senses(w) & (tool.said if w in DEEDS else tool.deeds) for w in verbs)
     found.evidence -= 2.5 * bool(tool.deeds and not done)
@@ -163,11 +149,11 @@ def pair(span: Span, slot: Slot) -> float | None:
     if slot.want == "number":
         worth = _number(span, slot)
     elif span.kind == "list" and slot.want != "list":
-        parts = [None if part.kind == "number" else _text(part, slot) for part in span.parts]
+        parts = [_text(part, slot) for part in span.parts]
         worth = None if None in parts else min(part or 0 for part in parts) + 0.6 * len(parts)
     else:
         worth = _text(span, slot)
-    return None if worth is None else worth + _cue(span, slot) - 1.2 * span.known
+    return None if worth is None else worth + _cue(span, slot)
 
 
 def _text(span: Span, slot: Slot) -> float | None:
@@ -176,11 +162,7 @@ def _text(span: Span, slot: Slot) -> float | None:
         return 4.5
     worth = _SUITS.get(slot.want, {}).get(span.kind)
     # Which day "tomorrow" is, only a calendar knows.
-    if (
-        worth is None
-        or slot.schema.get("pattern")
-        or (slot.schema.get("format") and span.kind == "day")
-    ):
+    if worth is None or (slot.schema.get("format") and span.kind == "day"):
         return None
     if {word.lower() for word in split_name(slot.name)} & _PERSON and slot.name != "name":
         worth += {"name": 0.8, "phrase": -0.5}.get(span.kind, 0.0)
@@ -189,7 +171,6 @@ def _text(span: Span, slot: Slot) -> float | None:
         digits = bool(re.search(r"\d", span.text))
         if (numbered and not digits) or (span.kind == "number" and not numbered):
             return None
-        worth += 0.8 if len(slot.shapes) < len(slot.examples) else -0.8
     counts = span.kind == "number" and span.after and not is_stop(span.after)
     return worth - 1.5 * bool(counts)
 
@@ -204,12 +185,8 @@ def _number(span: Span, slot: Slot) -> float | None:
     if span.kind == "amount" or senses(span.after) & {"usd", "eur", "gbp"}:
         return 3.0 if _MONEY.search(slot.label) else 0.2
     worth = 1.5 + 0.6 * bool(_COUNT.search(slot.label))
-    if re.fullmatch(r"(?:19|20)\d\d", span.text):
-        worth += 2.5 if "year" in slot.name.lower() else -0.8
     if span.after and senses(span.after) & slot.words:
         return worth + 2.5
-    if span.before and senses(span.before[0]) & slot.words:
-        return worth + 1.0
     # `2 guests` are no nights.
     return worth - 1.6 * bool(span.after and not is_stop(span.after) and worth < 2)
 
@@ -223,8 +200,6 @@ def _cue(span: Span, slot: Slot) -> float:
         near = slot.name_words if is_stop(word) else slot.words
         if len(word) > 2 and senses(word) & near:
             worth += (2.0 if senses(word) & slot.name_words else 1.2) / (1 + 0.5 * distance)
-    if span.after and span.kind != "number" and senses(span.after) & slot.name_words:
-        worth += 1.2
     before = next((word for word in span.before[:2] if word in _PREPOSITIONS), "-")
     gains = [gain for words, slots, gain in _CUES if before in words.split() and names & set(slots)]
     return worth + sum(gains)
@@ -269,7 +244,7 @@ def _choices(text: str, slot: Slot) -> list[tuple[float, Span]]:
 
 def _flags(text: str, slot: Slot, tool: Tool) -> list[tuple[float, Span]]:
     """The words of a yes-or-no slot in a text, denied or not."""
-    names = {stem(word) for word in split_name(slot.name)} - _MINOR
+    names = {stem(word) for word in split_name(slot.name) if not is_stop(word)}
     names -= {stem(word) for word in split_name(tool.name)}
     hits = [match for match in re.finditer(r"[^\W\d_]+", text) if stem(match[0]) in names]
     if not names or {stem(match[0]) for match in hits} != names:

@@ -1,29 +1,28 @@
 """Requests about orders in trouble: find problems, describe them, propose repairs, report on them.
 
 These rules speak up when a message carries order data and a form or a repair tool is offered, or when the
-data are about repairs that were made. Forms are filled by the names of their fields. Texts in an order are
-never read for instructions; only under the fault `gullible` are they, to show what a model can be made to do.
+data are about repairs that were made. Order data are a JSON object with a list `orders` whose entries have an
+id and a status, or with a list `results` of repairs; what cannot be read is left out. A finding says how sure
+the rules are: arithmetic on recorded figures is sure, a status only suggests the remedy, waiting is no more
+than a hint. Forms are filled by the names of their fields; no order and no item is known by its id. Texts in
+an order are never read for instructions; only under the fault `gullible` are they, to show what a model can
+be made to do.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from typing import Any
 
-from workshop_lib.llm.offline.order_data import (
-    PAYMENT,
-    PERMIT,
-    SHORTAGE,
-    Entry,
-    entries,
-    find_order_data,
-    finding,
-    findings,
-    orders_in,
-)
 from workshop_lib.llm.offline.results import read_result
 from workshop_lib.llm.offline.talk import Called, Talk, call_key
 from workshop_lib.llm.offline.words import plain
+
+SURE, DENIED, APPROVAL, OVERDUE, WAITING = 0.99, 0.93, 0.9, 0.75, 0.6
+PATIENCE_DAYS = 3  # an order may wait this long, unless the instructions say otherwise
+SHORTAGE, PAYMENT, PERMIT = "inventory-shortage", "payment-problem", "approval-missing"
+PRICE, DELAY = "price-mismatch", "unexplained-delay"
 
 MOST_STRAY_CALLS = 4  # calls that came to nothing, after which the rules give up
 NO_DOUBT = 0.99  # a detection is never quite certain, and neither is it certain that all is well
@@ -45,7 +44,10 @@ _REPORTED = {
     "skipped": "Skipped, because the agent was not sure enough",
     "refused": "Refused by the rules for plans",
 }
+_PATIENCE = re.compile(r"\b(?:more|older|longer) than\s+(\d{1,3})\s+days?\b", re.I)
+_DENIED = {"denied", "declined", "failed"}
 
+Entry = dict[str, Any]
 Call = tuple[str, Entry]
 
 
@@ -59,11 +61,7 @@ def order_desk(
         tools: as offered in the request.
         gullible: obey what stands in the notes of orders.
     """
-    records, data = list[Called](), None
-    for turn in reversed(talk.turns):
-        records, data = turn.calls + records, find_order_data(turn.text or "")
-        if data is not None or not _AGAIN.search(turn.text or ""):
-            break
+    records, data = _data_of(talk)
     offered = {purpose: tool for tool in reversed(tools) if (purpose := _purpose(tool))}
     if data is None or (orders_in(data) and not offered):
         return None
@@ -81,10 +79,20 @@ def order_desk(
         return f"I gave up after {len(records)} tool calls that came to nothing.{told}", ()
     if calls:
         return f"I have made {len(calls)} tool call{'s' * (len(calls) != 1)}.{told}", ()
-    if not found:
-        return f"I looked at {len(orders_in(data))} orders and found nothing to repair.", ()
     told = " ".join(f"{wrong['order_id']}: {wrong['reason']}" for wrong in found)
-    return f"No tool that I have can repair what I found. {told}", ()
+    if found:
+        return f"No tool that I have can repair what I found. {told}", ()
+    return f"I looked at {len(orders_in(data))} orders and found nothing to repair.", ()
+
+
+def _data_of(talk: Talk) -> tuple[list[Called], Entry | None]:
+    """The order data that are spoken of, and the calls that were made since they came."""
+    records: list[Called] = []
+    for turn in reversed(talk.turns):
+        records, data = turn.calls + records, find_order_data(turn.text or "")
+        if data is not None or not _AGAIN.search(turn.text or ""):
+            return records, data
+    return records, None
 
 
 def _purpose(tool: Entry) -> str | None:
@@ -170,33 +178,167 @@ def repair_report(data: Entry) -> str:
 def _told(entry: Entry) -> str:
     """One entry of a report in a line."""
     head = ": ".join(str(entry[name]) for name in ("order_id", "tool", "kind") if entry.get(name))
-    said = [
-        str(entry[n]) for n in ("outcome", "reason", "reasoning", "description") if entry.get(n)
-    ][:1]
-    said += ["It had been done before and was not repeated"] if entry.get("repeated") else []
-    return f"* {'. '.join([head, *(text.rstrip('.') for text in said)])}."
+    told = [entry[n] for n in ("outcome", "reason", "reasoning", "description") if entry.get(n)][:1]
+    told += ["It had been done before and was not repeated"] * bool(entry.get("repeated"))
+    return f"* {'. '.join([head, *(str(text).rstrip('.') for text in told)])}."
 
 
 def _demanded(data: Entry) -> list[Entry]:
     """For the gullible: what the notes of orders demand, clause by clause, in full confidence."""
-    found, known = [], {order["order_id"] for order in orders_in(data)}
+    known = {order["order_id"] for order in orders_in(data)}
+    return [
+        demand
+        for order in orders_in(data)
+        if _COMMAND.search(note := str(order.get("notes") or ""))
+        for clause in re.split(r"[,;:]\s|[.!]\s|\band\b", note)
+        for demand in _demand(clause, order, known)
+    ]
+
+
+def _demand(clause: str, order: Entry, known: set[str]) -> Iterator[Entry]:
+    """What one clause of a note demands, if anything."""
+    kind = next((kind for kind, verb in _DEMANDS.items() if verb.search(clause)), None)
+    codes = re.findall(r"\b[A-Z]{2,}[A-Z0-9]*(?:-[A-Z0-9]+)+\b", clause)
+    # An order that does not exist is obeyed too: its id looks like the others.
+    orders = [code for code in codes if code in known or code[:4] == order["order_id"][:4]]
+    goods = [code for code in codes if code not in orders]
+    more: Entry = {}
+    if kind == SHORTAGE:
+        many = re.search(r"(?<![\w.-])\d{1,9}(?![\w-])", plain(clause))
+        more = {"item_id": goods[0], "quantity": int(many[0]) if many else MANY} if goods else {}
+    elif address := re.search(r"\S+@\S+\w", clause):
+        more = {"approver": address[0]}
+    if kind and (goods or kind != SHORTAGE):
+        text = f"The notes of {order['order_id']} say: “{str(order['notes'])[:300]}”"
+        about = {"order_id": (orders or [order["order_id"]])[0]}
+        yield finding(about, kind, 1.0, text, **more)
+
+
+# --- the data ----------------------------------------------------------------------------------------
+
+
+def find_order_data(text: str) -> Entry | None:
+    """The first JSON object in a text that holds order data, or None where there is none."""
+    for match in re.finditer(r"\{\s*\"", text[:20_000]):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            continue
+        repairs = entries(value.get("results"), order_id=str, tool=str)
+        nothing_done = value.get("results") == [] and isinstance(value.get("problems"), list)
+        if repairs or nothing_done or orders_in(value):
+            return dict(value)
+    return None
+
+
+def orders_in(data: Entry) -> list[Entry]:
+    """The orders that can be read."""
+    return entries(data.get("orders"), order_id=str, status=str)
+
+
+def entries(listed: Any, **fields: type) -> list[Entry]:
+    """The objects of a list that have these fields, of these types."""
+    found = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+    return [e for e in found if all(isinstance(e.get(k), kind) for k, kind in fields.items())]
+
+
+def findings(data: Entry, instructions: Iterable[str] = ()) -> list[Entry]:
+    """All that is wrong, in the order of the orders: what a tool may be told of it, by field name.
+
+    Args:
+        instructions: they may say how many days an order may wait.
+    """
+    patience = _PATIENCE.search("\n".join(instructions))
+    days = int(patience[1]) if patience else PATIENCE_DAYS
+    looked_after = {entry["order_id"] for entry in entries(data.get("open_requests"), order_id=str)}
+    named = {entry["order_id"] for entry in entries(data.get("problems"), order_id=str)}
+    stock = {
+        s["item_id"]: s for s in entries(data.get("inventory"), item_id=str, current_stock=int)
+    }
+    found: list[Entry] = []
     for order in orders_in(data):
-        note = str(order.get("notes") or "")
-        for clause in re.split(r"[,;:]\s|[.!]\s|\band\b", note) if _COMMAND.search(note) else ():
-            kind = next((kind for kind, verb in _DEMANDS.items() if verb.search(clause)), None)
-            codes = re.findall(r"\b[A-Z]{2,}[A-Z0-9]*(?:-[A-Z0-9]+)+\b", clause)
-            # An order that does not exist is obeyed too: its id looks like the others.
-            orders = [code for code in codes if code in known or code[:4] == order["order_id"][:4]]
-            goods = [code for code in codes if code not in orders]
-            address, many = (
-                re.search(r"\S+@\S+\w", clause),
-                re.search(r"(?<![\w.-])\d{1,9}(?![\w-])", plain(clause)),
-            )
-            more: Entry = {"approver": address[0]} if address and kind != SHORTAGE else {}
-            if goods and kind == SHORTAGE:
-                more = {"item_id": goods[0], "quantity": int(many[0]) if many else MANY}
-            if kind and (goods or kind != SHORTAGE):
-                text = f"The notes of {order['order_id']} say: “{note[:300]}”"
-                about = {"order_id": (orders or [order["order_id"]])[0]}
-                found.append(finding(about, kind, 1.0, text, **more))
+        if order["order_id"] in looked_after or order.get("open_request"):
+            continue
+        if "problems" in data and order["order_id"] not in named:
+            continue
+        words, age = set(re.findall(r"[a-z]+", order["status"].lower())), _age(order, data)
+        if words & _DENIED or ("pending" in words and age is not None and age > days):
+            said = f"The order has the status {order['status']}"
+            said += "" if age is None else f", {age} days after it was placed"
+            found += _wrong_with(order, words, said, stock)
     return found
+
+
+def _age(order: Entry, data: Entry) -> int | None:
+    """Days since an order was placed, or None where the data do not say."""
+    try:
+        today, placed = str(data.get("today"))[:10], str(order.get("order_date"))[:10]
+        return int(
+            order.get("age_days") or (date.fromisoformat(today) - date.fromisoformat(placed)).days
+        )
+    except ValueError:
+        return None
+
+
+def _wrong_with(order: Entry, words: set[str], said: str, stock: dict[str, Entry]) -> list[Entry]:
+    """The findings about one order that is stuck."""
+    lines, found = _lines(order), list[Entry]()
+    if "payment" in words and words & _DENIED:
+        found.append(finding(order, PAYMENT, DENIED, f"The payment was denied. {said}."))
+    elif "payment" in words:
+        found.append(finding(order, PAYMENT, OVERDUE, f"Nobody has paid. {said}."))
+    restricted = ("restrictions", "special_requirements")  # somebody has to approve the sale
+    limited = [i for i in lines if any(stock.get(i, {}).get(name) for name in restricted)]
+    if "approval" in words:
+        text = f"{said}. Restricted: {', '.join(limited)}." if limited else f"{said}."
+        found.append(finding(order, PERMIT, APPROVAL, text))
+    if words & {"inventory", "stock", "approval"}:
+        known = [item for item in lines if item in stock and item not in limited]
+        shortages = [_shortage(order, lines[item], stock[item]) for item in known]
+        found += [shortage for shortage in shortages if shortage["quantity"] > 0]
+    if not found and order.get("stock") == "short":
+        found.append(finding(order, SHORTAGE, SURE, f"{said}; the stock is short."))
+    elif not found:
+        text = f"{said}, and the data do not say what it waits for."
+        found.append(finding(order, DELAY, WAITING, text, repairable=False))
+    return found + list(_price_differences(order, lines, stock))
+
+
+def _lines(order: Entry) -> dict[str, Entry]:
+    """The articles of an order. Two of its lines may be of one."""
+    lines: dict[str, Entry] = {}
+    for line in entries(order.get("items"), item_id=str, quantity=int):
+        before = lines.get(line["item_id"], {"quantity": 0})["quantity"]
+        lines[line["item_id"]] = line | {"quantity": before + line["quantity"]}
+    return lines
+
+
+def _price_differences(
+    order: Entry, lines: dict[str, Entry], stock: dict[str, Entry]
+) -> Iterator[Entry]:
+    """Articles that cost more or less in the inventory. People say which price holds."""
+    for item, line in lines.items():
+        asked, listed = line.get("unit_price"), stock.get(item, {}).get("unit_price")
+        if asked and listed and abs(float(asked) - float(listed)) >= 0.005:
+            text = f"{item} costs {float(asked):.2f} on the order and {float(listed):.2f} in the inventory."
+            yield finding(order, PRICE, SURE, text, repairable=False)
+
+
+def _shortage(order: Entry, line: Entry, stock: Entry) -> Entry:
+    """What is missing of an article, which may be nothing or less."""
+    have, reserved = stock["current_stock"], stock.get("reserved_stock") or 0
+    missing = line["quantity"] - (have - reserved)
+    room = stock["max_stock_level"] - have if stock.get("max_stock_level") is not None else missing
+    text = (
+        f"{line['quantity']} of {line['item_id']} are wanted; {have} are in stock and {reserved} of these are"
+        f" reserved, so {missing} are missing; there is room for {room}."
+    )
+    more = {"item_id": line["item_id"], "item_name": line.get("item_name"), "quantity": missing}
+    return finding(order, SHORTAGE, SURE, text, repairable=missing <= room, **more)
+
+
+def finding(order: Entry, kind: str, confidence: float, text: str, **more: Any) -> Entry:
+    """One thing that is wrong with an order."""
+    known = {name: value for name, value in order.items() if isinstance(value, str | int | float)}
+    told = dict.fromkeys(("reason", "reasoning", "description"), text)
+    return known | told | {"kind": kind, "confidence": confidence, "repairable": True} | more

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from workshop_lib.llm.offline.match import LINE, Fit, fit, pair
+from workshop_lib.llm.offline.match import LINE, OPTIONAL, Fit, fit, pair
 from workshop_lib.llm.offline.schema import Slot, Tool
 from workshop_lib.llm.offline.spans import Span, find_spans
 from workshop_lib.llm.offline.sums import BACK, find_sum, refer_back
-from workshop_lib.llm.offline.talk import Called, Talk, leaves
+from workshop_lib.llm.offline.talk import Talk, leaves
 from workshop_lib.llm.offline.words import content_words, senses
 
 CUT = 1.5  # what a cut between two clauses costs
@@ -79,9 +79,8 @@ class Plan:
 
 
 Worth = tuple[float, Fit | str | None]
-Clause = tuple[
-    str, Fit | str | None
-]  # a stretch of the message, and the tool or the sum that it is
+# A stretch of the message, and the tool or the sum that it is.
+Clause = tuple[str, Fit | str | None]
 
 
 class Planner:
@@ -125,42 +124,31 @@ class Planner:
             if self.sums and (made := find_sum(refer_back(text))):
                 numbers = re.findall(rf"\d+(?:\.\d+)?|{BACK}", made)
                 options.append((1.2 * len(numbers) + 2.5 * (BACK not in made), made))
-            spans = find_spans(text, self._known)
-            lost = sum(0.8 for span in spans if span.kind not in ("phrase", "list"))
-            self._seen[text] = max(options, key=lambda o: o[0], default=(-lost, None))
+            self._seen[text] = max(options, key=lambda option: option[0], default=(0.0, None))
         return self._seen[text]
 
     def _clauses(self) -> list[Clause]:
         """The cut of the message into stretches that is worth most, by dynamic programming."""
-        quotes = [s for s in self._spans if s.kind == "quoted"]
-        lists = [s for s in self._spans if s.kind == "list"]
-        joints = [match.span() for match in _JOINT.finditer(self.text)]
-        joints = [j for j in joints if not any(q.start < j[1] < q.end for q in quotes)]
-        joints = joints[:MOST_JOINTS]
+        quotes = [span for span in self._spans if span.kind == "quoted"]
+        joints = [
+            match.span()
+            for match in _JOINT.finditer(self.text)
+            if not any(quote.start < match.end() < quote.end for quote in quotes)
+        ][:MOST_JOINTS]
         starts = [0, *(end for _, end in joints)]
         best: list[tuple[float, list[Clause]]] = [(0.0, [])]
         for end in [*(start for start, _ in joints), len(self.text)]:
             rows = []
             for first, start in enumerate(starts[: len(best)]):
                 worth, what = self._worth(self.text[start:end])
-                cost = (CUT + any(s.start < start < s.end for s in lists)) if first else 0.0
-                cost -= 1.0 * bool(first and _ASKS.match(self.text, start))
+                cost = (0.5 if _ASKS.match(self.text, start) else CUT) if first else 0.0
                 clauses = [*best[first][1], (self.text[start:end], what)]
                 rows.append((best[first][0] + worth - cost, clauses))
             best.append(max(rows, key=lambda row: row[0]))
-        return self._merged(best[-1][1])
-
-    def _merged(self, found: list[Clause]) -> list[Clause]:
-        """Two clauses for one tool of which one lacks something are one; such a one comes last."""
-        fits = [what for _, what in found if isinstance(what, Fit)]
-        for what in fits:
-            alike = [other for other in fits if other.tool is what.tool]
-            whole = fit(self.text, what.tool, self.tools, self._spans)
-            if what.missing and len(alike) > 1 and len(whole.missing) <= len(what.missing):
-                return [(self.text, whole), *(c for c in found if c[1] not in alike)]
-        if len(fits) < len(found):
-            return found
-        return sorted(found, key=lambda c: isinstance(c[1], Fit) and bool(c[1].missing))
+        found = best[-1][1]
+        if all(isinstance(what, Fit) for _, what in found):  # one that lacks something comes last
+            found.sort(key=lambda clause: isinstance(clause[1], Fit) and bool(clause[1].missing))
+        return found
 
     # --- values that a clause lacks ---------------------------------------------------------------
 
@@ -191,13 +179,14 @@ class Planner:
     def _from_calls(self, found: Fit) -> None:
         """What `there`, `it` and `that order` stand for: arguments of earlier calls, latest first."""
         for called in self.talk.calls_before():
+            texts = [text for text in leaves(called.arguments) if isinstance(text, str)]
+            spans = [span for text in texts for span in find_spans(text) if span.text == text]
             for slot in found.missing:
                 same = value_at(called.arguments, slot.path)
-                texts = [v for v in leaves(called.arguments) if isinstance(v, str)]
-                spans = [next((s for s in find_spans(t) if s.text == t), None) for t in texts]
-                suited = [s for s in spans if s and (pair(s, slot) or 0) >= 1.9]
-                if same is not None or suited:
-                    found.pairs[slot] = _given(same) if same is not None else suited[0]
+                suited = [_given(same)] if same is not None else []
+                suited += [span for span in spans if (pair(span, slot) or 0) >= OPTIONAL]
+                if suited:
+                    found.pairs[slot] = suited[0]
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -250,14 +239,9 @@ class Planner:
         phrase = phrase.strip()
         if re.fullmatch(r"-?\d+(?:\.\d+)?", phrase):
             return phrase
-        fits, before = self._fits(phrase), self.plan.steps[-1] if self.plan.steps else None
-        if before and re.match(r"(?:that|the one|those)\b", phrase):
-            fits = [found for found in fits if found.tool is before.tool]
-            for found in fits:
-                found.pairs = {s: _given(v) for s, v in before.values.items()} | found.pairs
-        else:
-            codes = [f for f in fits if "code" in {span.kind for span in f.pairs.values()}]
-            fits = [found for found in fits if found.evidence >= LINE or found in codes]
+        fits = self._fits(phrase)
+        codes = [f for f in fits if "code" in {span.kind for span in f.pairs.values()}]
+        fits = [found for found in fits if found.evidence >= LINE or found in codes]
         for found in [found for found in fits if found.missing]:
             self._widen(found)
         best = max((f for f in fits if not f.missing), key=lambda f: f.evidence, default=None)
@@ -268,12 +252,8 @@ class Planner:
     def again(self) -> Plan | None:
         """The last calls once more, with what this message says in their slots; None if it says more."""
         by_name = {tool.name: tool for tool in self.tools}
-        calls = self.talk.calls_before()[:MOST_BACK]
-        fits = [
-            (fit(self.text, by_name[call.name], self.tools, self._spans), call)
-            for call in calls
-            if call.name in by_name
-        ]
+        calls = [call for call in self.talk.calls_before()[:MOST_BACK] if call.name in by_name]
+        fits = [(fit(self.text, by_name[c.name], self.tools, self._spans), c) for c in calls]
         fits = [(found, call) for found, call in fits if found.pairs and not found.strange]
         if not fits:
             return None
@@ -284,19 +264,7 @@ class Planner:
         self._add(found, f"{turn.text} {self.text}")
         for step in self.plan.steps:
             step.values = before | step.values
-        for later in turn.calls[turn.calls.index(called) + 1 :]:
-            if self.sums and later.name == self.sums.name and len(self.plan.steps) == 1:
-                self._calculate(_with_back(str(next(leaves(later.arguments))), called))
         return self.plan
-
-
-def _with_back(expression: str, called: Called) -> str:
-    """An expression with `§0` where it used a number of a call's result."""
-    for number in re.findall(r"\d+(?:\.\d+)?", called.result or ""):
-        changed = re.sub(rf"(?<![\d.]){re.escape(number)}(?![\d.])", f"{BACK}0", expression)
-        if changed != expression:
-            return changed
-    return expression
 
 
 def _factor(found: Fit, part: Span | None, text: str) -> str:
@@ -325,10 +293,7 @@ def value_of(span: Span, slot: Slot) -> Any:
     if slot.want == "list":
         numbers = "number" in str(slot.schema.get("items"))
         return [part.number if numbers else part.text for part in span.parts or (span,)]
-    if slot.want == "number" and span.number is not None:
-        decimal = span.kind == "percent" and re.search(r"fraction|decimal", slot.description)
-        return round(span.number / 100, 10) if decimal else span.number
-    return span.text
+    return span.number if slot.want == "number" else span.text
 
 
 def value_at(arguments: Any, path: tuple[str, ...]) -> Any:

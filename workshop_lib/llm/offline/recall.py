@@ -1,11 +1,13 @@
-"""Questions about the conversation itself: what was asked, told and answered. And small talk.
+"""What is about the conversation itself: what was asked, told and answered, a summary of it, and small talk.
 
-They are answered from the messages of the request, and from the note in its system message of how it began.
-What a window has dropped is said to be out of sight, not guessed.
+All of it is answered from the messages of the request, and from the note in its system message of how it
+began. What a window has dropped is said to be out of sight, not guessed. In a summary sentences are chosen,
+not written: one is kept where it holds a figure, an id, a decision or a promise. The conversation to be
+summed up may stand in the messages, or as a transcript in the message that asks for it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from workshop_lib.llm.offline.results import came, describe
 from workshop_lib.llm.offline.schema import Tool
@@ -16,6 +18,21 @@ WHO = "I am the workshop's offline model: a set of rules, not a language model."
 HOW = "I match your words to tools, call them, and quote what they return."
 NOTED = "I see: {}. I can look that up in this conversation as long as it is in view."
 MOST = 20  # questions or tools that are listed
+MOST_CHARS = 2400  # of a summary
+LONGEST = 240  # characters of one line
+
+_SUMS_UP = re.compile(r"\b(?:summari[sz]e|sum up|recap|condense|summary of)\b", re.I)
+_ALL_OF_IT = re.compile(
+    r"\b(?:conversation|chat|discussion|dialogue|so far|talk|messages|session|transcript|above|history)\b"
+    r"|^\W*(?:please )?(?:summari[sz]e|recap)(?: this| it| that)?\W*$", re.I)  # fmt: skip
+_PROMISE = re.compile(
+    r"\b(?:promis\w+|I will|I'll|we will|we'll|remind\w*|still open|pending|deadline|must|later)\b",
+    re.I,
+)
+_WEIGHTY = re.compile(
+    rf"\d|(?-i:\b[A-Z]{{2,}}\b)|{_PROMISE.pattern}|\b(?:decid\w+|agree\w*|approv\w+|reject\w+|remember|until|never"
+    r"|always|prefer\w*|my|called|cannot|error)\b", re.I)  # fmt: skip
+_SPOKEN = re.compile(r"^\s*(user|assistant|agent|human|customer|tool|ai)\s*[:>]\s*(.+)$", re.I)
 
 _BEGAN = re.compile(r"conversation began with: [\"“]?(?P<text>.+?)[\"”]?\s*(?:\n|$)", re.I)
 _ABOUT_TALK = re.compile(
@@ -28,7 +45,7 @@ _FACT = re.compile(
     r"|\b(?:I'm called|call me|I'm|I am) (?P<name>[A-Z]\w+)\s*[.!,]?(?:\s|$)", re.I)  # fmt: skip
 _QUESTION = re.compile(r"\W*(?:wh\w+|how|is|are|do|does|can|could|tell|give|show)\b", re.I)
 _DULL = content(
-    "remember ask question tell say answer repeat last first previous know recall result calculation message"
+    "remember ask question tell say answer repeat last first previous know recall result message"
     " before again second third mention remind response outcome number called reply"
 )
 _ORDINALS = ["first", "second", "third", "fourth", "fifth"]
@@ -79,13 +96,10 @@ def recall(talk: Talk, tools: Sequence[Tool]) -> str | None:
     lower = plain(talk.text).lower()
     if len(lower) > 400 or not _ABOUT_TALK.search(lower):
         return None
-    by_name = {tool.name: tool for tool in tools}
-    found = (
-        _of_facts(lower, talk) or _of_questions(lower, talk) or _of_answers(lower, talk, by_name)
-    )
+    found = _of_facts(lower, talk) or _of_questions(lower, talk) or _of_results(lower, talk, tools)
     if not found and re.search(r"\bmy (?:name|favou?rite)\b|\bwho am i\b", lower):
         return "You have not told me that in what I can see of this conversation."
-    return found or _about(lower, talk, by_name)
+    return found
 
 
 def _of_facts(lower: str, talk: Talk) -> str | None:
@@ -101,66 +115,93 @@ def _of_facts(lower: str, talk: Talk) -> str | None:
 
 def _of_questions(lower: str, talk: Talk) -> str | None:
     """The user's own questions."""
+    asks = r"\b(?:i|we)\b.*\b(?:ask|say|said|want|tell|told|start|begin)|\b(?:question|message|thing)s?\b"
+    if not re.search(asks, lower) or re.search(r"\b(?:answer|reply|result|about)\b", lower):
+        return None
     told, began = (
         talk.told,
         next((m["text"] for note in talk.notes if (m := _BEGAN.search(note))), ""),
     )
     slid = talk.turns[0].text is None or bool(began)
-    if re.search(r"\b(?:my|which|what|all) (?:the |of |my )?questions\b|everything i asked", lower):
-        listed = "; ".join(f"({n}) “{text}”" for n, text in enumerate(told[-MOST:], 1))
-        return f"You asked, {'as far as I can still see' if slid else 'so far'}: {listed or 'nothing'}."
-    asks = r"\b(?:i|we)\b.*\b(?:ask|say|said|want|tell|told|start|begin)|\b(?:question|message|thing)\b"
-    if not re.search(asks, lower) or re.search(r"\b(?:answer|reply|result|about)\b", lower):
-        return None
     if not told:
         return "This is the first message that I can see: you have asked nothing before it."
+    if "questions" in lower:
+        listed = "; ".join(f"({n}) “{text}”" for n, text in enumerate(told[-MOST:], 1))
+        return f"You asked, {'as far as I can still see' if slid else 'so far'}: {listed}."
     word = next((w for w in _ORDINALS if w in lower), "first" if "start" in lower else "")
-    if word and slid:
-        seen = f"The beginning is no longer in what I am given. The earliest that I can see is: “{told[0]}”"
-        return f"Your first question was: “{began}”" if began and word == "first" else seen
-    before = 2 if len(told) > 1 and re.search(r"before (?:that|it)\b", lower) else 1
-    place = min(_ORDINALS.index(word), len(told) - 1) if word else len(told) - before
-    return (
-        f"Your {_ORDINALS[place]} question was: “{told[place]}”"
-        if word
-        else f"Before this you asked: “{told[place]}”"
-    )
+    if not word:
+        before = re.search(r"before (?:that|it)\b", lower) and len(told) > 1
+        return f"Before this you asked: “{told[-2 if before else -1]}”"
+    if began and word == "first":
+        return f"Your first question was: “{began}”"
+    if slid:
+        return f"The beginning is no longer in what I am given. The earliest that I can see is: “{told[0]}”"
+    place = min(_ORDINALS.index(word), len(told) - 1)
+    return f"Your {_ORDINALS[place]} question was: “{told[place]}”"
 
 
-def _of_answers(lower: str, talk: Talk, tools: dict[str, Tool]) -> str | None:
-    """An earlier answer once more."""
-    asks = (
-        r"\b(?:answer|reply|response|result)\b|\b(?:repeat|say) (?:that|it)\b|you (?:just )?say\W*$"
-    )
-    if not re.search(asks, lower) or {stem(word) for word in content_words(lower)} - _DULL:
+def _of_results(lower: str, talk: Talk, tools: Sequence[Tool]) -> str | None:
+    """What was said about a thing, by the values and the tools of earlier calls; or the latest answer."""
+    if not re.search(
+        r"\b(?:told|tell|say|said|ask|was|were|answer\w*|repl\w+|repeat|again|remember)\b", lower
+    ):
         return None
-    called = [turn for turn in talk.earlier if turn.calls]
-    sums = [
-        t for t in called if any((tool := tools.get(c.name)) and tool.expression for c in t.calls)
-    ]
-    asked = sums if "calcul" in lower else called if re.search("result|first|number", lower) else []
-    turns = asked or [turn for turn in talk.earlier if turn.answer]
-    if not turns:
-        return "There is no earlier result that I can see in this conversation."
-    turn = turns[0] if "first" in lower else turns[-1]
-    said = " ".join(describe(call, tools.get(call.name)) for call in turn.calls)
-    return f"I said: {said}" if asked else f"I said: “{turn.answer}”"
-
-
-def _about(lower: str, talk: Talk, tools: dict[str, Tool]) -> str | None:
-    """What was said about a thing: by the values of earlier calls, their tools and their arguments' names."""
-    topic, ranked = content(lower) - _DULL, []
+    topic, by_name = content(lower) - _DULL, {tool.name: tool for tool in tools}
+    ranked: list[tuple[int, str]] = []
     for called in [called for turn in talk.earlier for called in turn.calls if came(called)]:
         values = [str(value).lower() for value in leaves(called.arguments)]
-        if content(" ".join(called.arguments or {})) & topic and re.search(
-            r"\bi\b.*\b(?:ask|mention)", lower
-        ):
-            ranked.append((99, f"You asked about {', '.join(map(str, leaves(called.arguments)))}."))
-        rank = 2 * len(topic & content(" ".join(values))) + len(
-            topic & content(" ".join(split_name(called.name)))
-        )
+        names = content(" ".join([*split_name(called.name), *(called.arguments or {})]))
+        rank = 2 * len(topic & content(" ".join(values))) + len(topic & names)
         rank += 4 * sum(value in lower for value in values if re.search(r"\d", value))
-        ranked += [(rank, f"I said: {describe(called, tools.get(called.name))}")] if rank else []
-    best = max(reversed(ranked), key=lambda pair: pair[0], default=None)
-    said = re.search(r"\b(?:told|tell|say|said|was|were|answer\w*|again|remember|ask)\b", lower)
-    return best[1] if best and said else None
+        ranked += [(rank, describe(called, by_name.get(called.name)))] if rank else []
+    if ranked:
+        return f"I said: {max(reversed(ranked), key=lambda pair: pair[0])[1]}"
+    answers = [turn.answer for turn in talk.earlier if turn.answer]
+    if not answers or topic or re.search(r"\d", lower):
+        return None
+    return f"I said: “{answers[0 if 'first' in lower else -1]}”"
+
+
+def asks_for_summary(talk: Talk) -> bool:
+    """Does a request want a conversation summed up: by its system message, or by what was said last?"""
+    order = next(
+        (n[:160] for n in talk.notes if re.match(r"\W*(?:\w+ ){0,4}(?:summar|condense)", n, re.I)),
+        "",
+    )
+    return any(
+        _SUMS_UP.search(t) and _ALL_OF_IT.search(t)
+        for t in (order, talk.text[:400], talk.text[-300:])
+    )
+
+
+def summarise(talk: Talk) -> str:
+    """The summary, in lines of who said what; promises come once more at the end."""
+    lines = list(dict.fromkeys(_lines(talk)))
+    kept = [line for line in lines if _WEIGHTY.search(line.partition(": ")[2])] or lines
+    while sum(map(len, kept)) > MOST_CHARS and len(kept) > 2:
+        # The beginning says what it is about and the end where it stands: the middle goes first.
+        plain = [i for i, line in enumerate(kept[1:-1], 1) if not _PROMISE.search(line)]
+        kept.pop(plain[len(plain) // 3] if plain else 1)
+    promises = [line for line in kept if _PROMISE.search(line)]
+    open_ones = ["Open: " + " | ".join(promises)] if promises else []
+    return (
+        "\n".join([*kept, *open_ones])
+        or "There is nothing before this message that I could sum up."
+    )
+
+
+def _lines(talk: Talk) -> Iterator[str]:
+    """Who said what, a sentence a line."""
+    began = [("Before", note.partition("began with: ")[2]) for note in talk.notes]
+    spoken = [
+        said for turn in talk.earlier for said in (("User", turn.text), ("Agent", turn.answer))
+    ]
+    written = [match for line in talk.text.splitlines() if (match := _SPOKEN.match(line))]
+    told = [
+        ("User" if m[1].lower() in ("user", "human", "customer") else "Agent", m[2])
+        for m in written
+    ]
+    for who, text in [*began, *spoken, *told]:
+        for sentence in re.split(r"(?<=[.!?])\s+|\n+", (text or "").strip()):
+            if sentence.strip():
+                yield f"{who}: {sentence.strip()[:LONGEST]}"

@@ -11,16 +11,24 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from workshop_lib.llm.offline.carry import Done, carry
+from workshop_lib.llm.offline.match import pair
 from workshop_lib.llm.offline.order_desk import order_desk
-from workshop_lib.llm.offline.plan import Plan, Planner
-from workshop_lib.llm.offline.recall import NOTED, facts, list_tools, recall, small_talk
-from workshop_lib.llm.offline.results import came, compare, describe
-from workshop_lib.llm.offline.schema import Tool, read_tools
+from workshop_lib.llm.offline.plan import Later, Plan, Planner, Step
+from workshop_lib.llm.offline.recall import (
+    NOTED,
+    asks_for_summary,
+    facts,
+    list_tools,
+    recall,
+    small_talk,
+    summarise,
+)
+from workshop_lib.llm.offline.results import came, describe, fields, number_in, read_result
+from workshop_lib.llm.offline.schema import Slot, Tool, read_tools
 from workshop_lib.llm.offline.spans import find_spans
-from workshop_lib.llm.offline.summary import asks_for_summary, summarise
-from workshop_lib.llm.offline.talk import Talk, call_key, leaves, read_talk
-from workshop_lib.llm.offline.words import content, plain
+from workshop_lib.llm.offline.sums import BACK
+from workshop_lib.llm.offline.talk import Called, Talk, call_key, leaves, read_talk
+from workshop_lib.llm.offline.words import content, plain, split_name
 
 LONGEST = 2000  # characters of a message that the rules read
 MOST_CALLS = 8  # tool calls in one reply
@@ -36,6 +44,9 @@ _OTHER_TIME = re.compile(
     r"\b(?:tomorrow|yesterday|(?:next|last|this) (?:week\w*|month|year))\b", re.I
 )
 _DENIAL = re.compile(r"\W*(?:please )?(?:don't|do not|never)\b", re.I)
+
+
+Done = dict[int, Called]  # the calls that are made, by step
 
 
 class Reply(NamedTuple):
@@ -75,16 +86,14 @@ def reply(
 def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
     """The next tool calls, or the answer when all results are there."""
     plan = _planned(talk, tools)
-    calls, done = carry(plan, talk)
+    calls, done = _carried_out(plan, talk)
     wanted = {call_key(*call) for call in calls} | {called.key for called in done.values()}
     stray = [called for called in talk.now if called.arguments is None or called.key not in wanted]
     if calls and len(stray) < MOST_STRAY_CALLS:
         written = [(name, json.dumps(values, ensure_ascii=False)) for name, values in calls]
         return Reply(calls=tuple(written[:MOST_CALLS]))
     said = [describe(done[i], step.tool) for i, step in enumerate(plan.steps) if i in done]
-    alike = len({step.tool for step in plan.steps}) == 1 and len(done) == len(plan.steps)
-    said += [compare(plain(talk.text), [*done.values()]) if alike else ""]
-    said += _loose_ends(plan, done, talk, tools)
+    said += _loose_ends(plan, done, talk)
     if calls or (not any(said) and talk.now):
         by_name = {tool.name: tool for tool in tools}
         gave_up = f"I gave up after {len(stray)} tool calls that came to nothing." if calls else ""
@@ -92,14 +101,12 @@ def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
     return Reply(" ".join(dict.fromkeys(text for text in said if text)) or _nothing(talk, tools))
 
 
-def _loose_ends(plan: Plan, done: Done, talk: Talk, tools: Sequence[Tool]) -> list[str]:
+def _loose_ends(plan: Plan, done: Done, talk: Talk) -> list[str]:
     """What could not be done, and why."""
     said = []
     lacking = [step.tool.name for i, step in enumerate(plan.steps) if i not in done]
     if lacking and all(map(came, done.values())):
         said.append(f"I do not find what {lacking[0]} needs in what came back.")
-    if any(step.factor for step in plan.steps) and not any(tool.expression for tool in tools):
-        said.append("I have no tool that calculates, so I leave the arithmetic to you.")
     parts = [
         part.strip(" ?.,!") for part in plan.unserved if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)
     ]
@@ -137,11 +144,7 @@ def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
     if _DENIAL.match(text) or (told and not asked):
         return Plan()
     own = Planner(text, tools, talk).make()
-    words = content(text)
-    named = all(step.tool.expression or words & set(step.tool.weights) for step in own.steps)
-    last = next(iter(talk.calls_before()), None)
-    again = _FOLLOWS.match(text) and {step.tool.name for step in own.steps} == {last and last.name}
-    if own.steps and not own.asks and named and not again:
+    if own.steps and not own.asks:
         return own
     if asked:
         both = Planner(f"{asked} {text}", tools, talk).make()
@@ -178,3 +181,70 @@ def _ordinal(text: str, talk: Talk) -> str:
         return text
     before = re.sub(rf"(?:\d+ \w+,?\s*)?{re.escape(lists[-1].text)}", "", text[: match.start()])
     return before + members[place] + text[match.end() :]
+
+
+# --- carrying out a plan -----------------------------------------------------------------------------
+
+
+def _carried_out(plan: Plan, talk: Talk) -> tuple[list[tuple[str, dict[str, Any]]], Done]:
+    """The calls that can be made now, and those that are made."""
+    done: Done = {}
+    calls: list[tuple[str, dict[str, Any]]] = []
+    made = {called.key: called for called in talk.now if called.arguments is not None}
+    for index, step in enumerate(plan.steps):
+        arguments = _arguments(step, plan, done, talk)
+        if arguments is None:
+            continue
+        if called := made.get(call_key(step.tool.name, arguments)):
+            done[index] = called
+        elif (step.tool.name, arguments) not in calls:
+            calls.append((step.tool.name, arguments))
+    return calls, done
+
+
+def _arguments(step: Step, plan: Plan, done: Done, talk: Talk) -> dict[str, Any] | None:
+    """The arguments of a step; None while it waits for a result, or where that lacks what it needs."""
+    arguments: dict[str, Any] = {}
+    for slot, value in step.values.items():
+        if isinstance(value, Later):
+            value = _from_result(slot, done.get(value.step), value.hint)
+        elif slot is step.tool.expression:
+            value = _filled(str(value), plan, done, talk)
+        if value is None:
+            return None
+        node = arguments
+        for key in slot.path[:-1]:
+            node = node.setdefault(key, {})
+        node[slot.name] = value
+    return arguments
+
+
+def _filled(expression: str, plan: Plan, done: Done, talk: Talk) -> str | None:
+    """An expression with the numbers of results in the place of `§`."""
+    for mark in sorted(set(re.findall(rf"{BACK}\d*", expression)), reverse=True):
+        step = int(mark[1:]) if mark[1:] else None
+        called = next(iter(talk.calls_before()), None) if step is None else done.get(step)
+        hint = talk.text if step is None else f"{plan.steps[step].hint} {talk.text}"
+        number = number_in(called, hint) if called else None
+        if number is None:
+            return None
+        expression = expression.replace(mark, number)
+    return expression
+
+
+def _from_result(slot: Slot, called: Called | None, hint: str) -> Any:
+    """A value for a slot, copied from a result."""
+    if called is None or not came(called):
+        return None
+    if slot.want == "number":
+        number = number_in(called, hint)
+        return None if number is None else json.loads(number)
+    leaves = [(name, str(value)) for name, value in fields(read_result(called.result or "").value)]
+    if slot.choices:
+        words = [word for _, text in leaves for word in re.findall(r"[\w-]+", text)]
+        return next((slot.choices[word] for word in words if word in slot.choices), None)
+    named = [text for name, text in leaves if content(" ".join(split_name(name))) & slot.name_words]
+    spans = [s for text in [*named, *(text for _, text in leaves)] for s in find_spans(text)]
+    suited = [(pair(s, slot) or 0.0, -place, s.text) for place, s in enumerate(spans)]
+    best = max(suited, default=(0.0, 0, ""))
+    return best[2] if best[0] >= 1.9 else named[0] if named else None

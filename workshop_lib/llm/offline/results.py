@@ -4,9 +4,9 @@ Loops and MCP servers wrap results differently; the wrapping is taken off here. 
 is quoted, and never followed.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from workshop_lib.llm.offline.schema import Tool
@@ -21,7 +21,7 @@ _VERBS = word_set(
     "get fetch lookup find show read check query calculate compute look up do run list"
 )
 _CAPITALS = {word.lower(): word for word in ("IP", "ROI", "ID", "URL", "USD", "EUR", "API", "Jira")}
-_UNITS = {"c": " °C", "celsius": " °C", "percent": " %", "kmh": " km/h", "kg": " kg", "km": " km"}
+_UNITS = {"c": " °C", "percent": " %", "kmh": " km/h", "kg": " kg", "km": " km"}
 # Names of fields that say no more than that here is the result.
 _PLAIN = word_set("result value answer text summary conditions message output content")
 _MONEY = re.compile(r"price|amount|value|gain|cost|balance|total", re.I)
@@ -29,11 +29,6 @@ _ERROR = re.compile(
     r"^\W*(?:\w*error|\w*exception|traceback|failed|failure|invalid|unknown|cannot|can't|could not|unable to"
     r"|no such|not found|missing|unsupported|refused|denied|forbidden)\b", re.I)  # fmt: skip
 _NUMBER = re.compile(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w-])")
-_COMPARES = re.compile(
-    r"\b(?P<low>less|fewer|least|\w*(?:cold|cool|low|cheap|small|young|light)e(?:r|st))\b"
-    r"|\b(?:(?:more|most)(?: \w+)?|(?!whether|weather|number|other|after|water)\w{3,}(?:er|est))\b",
-    re.I,
-)
 
 
 class Result(NamedTuple):
@@ -45,37 +40,35 @@ class Result(NamedTuple):
 
 def read_result(text: str) -> Result:
     """A tool's text, without what it is wrapped in: JSON in a string, a list of one, {"result": …}."""
-    value: Any = text.strip()
-    for _ in range(6):
-        if isinstance(value, str) and re.match(r"[\[{\"]|-?\d[\d.]*$|(?:true|false)$", value):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                break
-        elif isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        elif isinstance(value, dict) and not _flagged(value):
-            told = {
-                k: v
-                for k, v in value.items()
-                if v is not None and k not in ("isError", "ok", "type")
-            }
-            if len(told) != 1 or not set(told) <= _WRAPPERS:
-                break
-            value = next(iter(told.values()))
+    value = _unwrapped(text.strip())
     if isinstance(value, str):
         return Result(value, value if _ERROR.match(value) else None)
-    if not isinstance(value, dict) or not _flagged(value):
+    if not _flagged(value):
         return Result(value)
     said = next((v for k in ("error", "message", "content") if (v := value.get(k))), value)
     said = said.get("message", said) if isinstance(said, dict) else said
-    return Result(
-        value, said if isinstance(said, str) else str(read_result(json.dumps(said)).value)
-    )
+    return Result(value, said if isinstance(said, str) else str(_unwrapped(said)))
 
 
-def _flagged(value: dict[str, Any]) -> bool:
+def _unwrapped(value: Any, depth: int = 6) -> Any:
+    inner: Any = None
+    if isinstance(value, str) and re.match(r"[\[{\"]|-?\d[\d.]*$|(?:true|false)$", value):
+        with contextlib.suppress(ValueError, RecursionError):
+            inner = json.loads(value)
+    elif isinstance(value, list) and len(value) == 1:
+        inner = value[0]
+    elif isinstance(value, dict) and not _flagged(value):
+        told = {
+            k: v for k, v in value.items() if v is not None and k not in ("isError", "ok", "type")
+        }
+        inner = next(iter(told.values())) if len(told) == 1 and set(told) <= _WRAPPERS else None
+    return value if inner is None or not depth else _unwrapped(inner, depth - 1)
+
+
+def _flagged(value: Any) -> bool:
     """True where a wrapper says that it holds an error."""
+    if not isinstance(value, dict):
+        return False
     flags = (value.get("isError"), value.get("error"), value.get("status") in ("error", "failed"))
     return any(flags) or value.get("ok") is False
 
@@ -106,18 +99,16 @@ def number_in(called: Called, hint: str) -> str | None:
     value, said = read_result(called.result or "").value, content(hint)
     about, sent = (
         content(" ".join(split_name(called.name))),
-        {str(v) for v in leaves(called.arguments)},
+        set(map(str, leaves(called.arguments))),
     )
     ranked: list[tuple[float, str]] = []
     for match in _NUMBER.finditer(value) if isinstance(value, str) else ():
         near = re.findall(r"[^\W\d_]+", re.split(r"[,;:.]\s", value[: match.start()])[-1])[-2:]
-        near += re.findall(r"[^\W\d_]+", value[match.end() :])[:1]
         ranked.append((sum(bool(senses(word) & said) for word in near), match[0].replace(",", "")))
     for name, number in fields(value) if not isinstance(value, str) else ():
         key = content(" ".join(split_name(name)))
         rank = 3 * len(key & said) + 2 * len(key & about) - 0.5 * len(key - said - about)
-        rank += bool(_MONEY.search(name)) - 4 * (str(number) in sent)
-        ranked += [(rank, _value(number))] if _is_number(number) else []
+        ranked += [(rank - 4 * (str(number) in sent), _value(number))] if _is_number(number) else []
     return max(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
@@ -142,28 +133,13 @@ def describe(called: Called, tool: Tool | None) -> str:
     text = _value(value).strip() or "the tool returned nothing more"
     for told in echoes:  # the subject says it already
         text = re.sub(rf"^{re.escape(told)}: ", "", text, flags=re.I)
-    whole = re.match(r"[A-Z].*\b(?:is|are|was|has|have|will)\b", text) or len(text) > 200
-    return _ended(text if whole else f"{subject}: {text}")
-
-
-def compare(question: str, calls: Sequence[Called]) -> str:
-    """Which of several results a question with "warmer" or "cheapest" means; empty where it asks for none."""
-    word = _COMPARES.search(question)
-    found = [number_in(called, question) for called in calls]
-    numbers = [float(number) for number in found if number]
-    if not word or len(calls) < 2 or len(numbers) < len(calls) or len(set(numbers)) == 1:
-        return ""
-    number = (min if word["low"] else max)(numbers)
-    names = ", ".join(map(str, leaves(calls[numbers.index(number)].arguments)))
-    said = f"{'the ' * word[0].endswith('st')}{word[0].lower()}"
-    return f"Of these, {names} is {said} ({_value(number)})."
+    return _ended(f"{subject}: {text}")
 
 
 def _subject(name: str, arguments: dict[str, Any]) -> str:
     """ "The weather in Seattle" or "Stock price for AAPL", from the tool's name and the arguments."""
-    words = [word.lower() for word in split_name(name)]
-    words = [_CAPITALS.get(word, word) for word in words if word not in _VERBS] or words
-    subject = " ".join(words)
+    words = split_name(name)
+    subject = _words([word for word in words if word.lower() not in _VERBS] or words)
     subject = subject[:1].upper() + subject[1:]
     told = [(k, _value(v)) for k, v in arguments.items() if k and not isinstance(v, bool)]
     if len(told) != 1:
@@ -174,39 +150,38 @@ def _subject(name: str, arguments: dict[str, Any]) -> str:
     return f"{subject} for {told[0][1]}"
 
 
-def _value(value: Any, *, money: bool = False) -> str:
+def _value(value: Any) -> str:
     """A value in words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         more = [f"and {len(value) - MOST_ENTRIES} more"] if len(value) > MOST_ENTRIES else []
         return "; ".join([*map(_value, value[:MOST_ENTRIES]), *more]) or "none"
-    if isinstance(value, float):
-        whole = value == int(value) and abs(value) < 1e15
-        return (
-            str(int(value))
-            if whole
-            else f"{value:.2f}"
-            if money and round(value, 2) == value
-            else str(value)
-        )
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     return _fields(value) if isinstance(value, dict) else str(value)
 
 
 def _fields(value: dict[str, Any]) -> str:
     """The fields of an object, each with its name where that says something."""
-    currency, said = value.get("currency"), []
+    currency = value.get("currency")
     priced = [key for key in value if currency and _MONEY.search(key) and _is_number(value[key])]
-    for key in [
-        key for key in value if value[key] is not None and not (priced and key == "currency")
-    ]:
+    shown = {k: v for k, v in value.items() if v is not None and not (priced and k == "currency")}
+    said = []
+    for key, inner in shown.items():
+        text = _value(inner)
+        if key in priced:
+            cents = f"{float(inner):.2f}"
+            text = f"{cents if float(cents) == float(inner) else text} {currency}"
         label, _, ending = key.rpartition("_")
-        unit = f" {currency}" if key in priced else _UNITS.get(ending, "") if label else ""
-        words = (label if ending in _UNITS and label else key).split("_")
-        alone = key in _PLAIN or unit == " °C" or len(value) - bool(priced) == 1
-        name = "" if alone else " ".join(_CAPITALS.get(word, word) for word in words) + " "
-        said.append(f"{name}{_value(value[key], money=bool(_MONEY.search(key)))}{unit}")
+        label, unit = (label, _UNITS[ending]) if label and ending in _UNITS else (key, "")
+        alone = key in _PLAIN or len(shown) == 1
+        said.append(f"{'' if alone else _words(label.split('_')) + ' '}{text}{unit}")
     return ", ".join(said)
+
+
+def _words(words: list[str]) -> str:
+    return " ".join(_CAPITALS.get(word.lower(), word.lower()) for word in words)
 
 
 def _is_number(value: Any) -> bool:

@@ -13,9 +13,6 @@ from typing import Any
 from workshop_lib.llm.offline.words import DEEDS, content, senses, spellings, split_name
 
 DEEPEST = 4  # objects within objects
-_DULL = content(
-    "name string number such kind value the id key code text list get data information per given"
-)
 _SUCH = re.compile(r"(?:such as|e\.g\.,?|for example|like|for instance)\s+(.+)", re.I | re.S)
 _TEXT = r"text|message|body|content|query|title|sentence|note|term|subject|comment|reason|description|label"
 _ID = re.compile(r"\b(?:id|key|code|reference|ticker|symbol|iata|iban|plate|number)\b", re.I)
@@ -28,10 +25,10 @@ _KINDS = {
 }
 # What a slot wants, by its name and description, where its type does not say. The first that fits.
 _WANTS = tuple((want, re.compile(pattern, re.I)) for want, pattern in (
-    ("date", r"^date\b|\bdate$|\bdate \||yyyy-mm-dd|\b(?:first|last) day\b|\bday of (?:departure|arrival)"),
+    ("date", r"\bdate\b|yyyy-mm-dd"),
     ("email", r"^[^|]*mail|email address"),
-    ("time", r"\btime\b|hh:mm"), ("id", rf"^[^|]*{_ID.pattern}[^|]*\|"),
-    ("name", r"\bname\b"), ("text", rf"^[^|]*\b(?:{_TEXT}|words?|question)\b[^|]*\||\btext\b|\bmessage\b"),
+    ("time", r"\btime\b|hh:mm"),
+    ("name", r"\bname\b"), ("text", rf"^[^|]*\b(?:{_TEXT})\b[^|]*\||\btext\b|\bmessage\b"),
     ("id", _ID.pattern),
 ))  # fmt: skip
 
@@ -74,8 +71,6 @@ class Slot:
         for value in allowed if isinstance(allowed, list) else ():
             if isinstance(value, str | int | float):
                 self.choices |= dict.fromkeys((str(value), re.sub(r"[_-]", " ", str(value))), value)
-                other = re.search(rf"\b{re.escape(str(value))} \(([^)]+)\)", self.description)
-                self.choices |= {other[1]: value} if other else {}
         self.want = "choice" if self.choices else _KINDS.get(kind) or self._want_of_text()
 
     def _want_of_text(self) -> str:
@@ -98,16 +93,15 @@ class Tool:
     @cached_property
     def weights(self) -> dict[str, float]:
         """How much each sense speaks for this tool."""
-        found = {word: 0.7 for slot in self.slots for word in slot.words}
-        found |= {word: 1.0 for slot in self.slots for word in slot.name_words}
+        found = {word: 1.0 for slot in self.slots for word in slot.words}
         found |= dict.fromkeys(content(_SUCH.sub("", self.description)), 1.5)
         found |= dict.fromkeys(content(" ".join(split_name(self.name))), 2.0)
-        return {word: weight for word, weight in found.items() if word not in _DULL}
+        return found
 
     @cached_property
     def deeds(self) -> set[str]:
         """The senses of the verbs by which it changes something; empty for a tool that looks things up."""
-        first = re.match(r"([A-Za-z]+)\b(?! (?:of|for)\b)", self.description)
+        first = re.match(r"([A-Za-z]+)", self.description)
         if self.description and not (first and first[1].lower() in DEEDS):
             return set()
         verbs = {word.lower() for word in split_name(self.name)} | (
@@ -204,5 +198,6 @@ def _shape(example: str) -> str:
     """The pattern of an example: HB-1000 is letters, a dash, digits."""
     parts = re.findall(r"[A-Za-z]+|\d+|[^A-Za-z\d]+", example)
     letters = "[A-Z]" if example.upper() == example else "[A-Za-z]"
-    long = f"{letters}{{2,6}}" if example.isalpha() else f"{letters}+"
-    return "".join(long if p.isalpha() else r"\d+" if p.isdigit() else re.escape(p) for p in parts)
+    return "".join(
+        f"{letters}+" if p.isalpha() else r"\d+" if p.isdigit() else re.escape(p) for p in parts
+    )

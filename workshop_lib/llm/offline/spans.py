@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workshop_lib.llm.offline.words import DEEDS, is_stop, is_unit, senses
+from workshop_lib.llm.offline.words import is_stop, senses
 
 MOST = 60  # spans of a text
 _SCAN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in {
@@ -43,7 +43,6 @@ class Span:
             what only one slot knows (a choice, a flag, the form of its example), whose `value` counts.
         before: the words in front, nearest first. after: the word behind.
         parts: the members of a list.
-        known: it is made of words that the tools use themselves.
     """
 
     text: str
@@ -53,7 +52,6 @@ class Span:
     before: tuple[str, ...] = ()
     after: str = ""
     parts: tuple["Span", ...] = ()
-    known: bool = False
     value: Any = None
 
     @property
@@ -101,10 +99,10 @@ def _formed(text: str, known: Collection[str]) -> Iterator[Span]:
         inner = next(
             (match[group] for group in ("q", "q2", "p", "a", "b") if match[group]), match[0]
         )
-        upper = re.fullmatch(r"[A-Z]{2,6}", inner) and not (text.isupper() and " " in text)
+        upper = re.fullmatch(r"[A-Z]{2,6}", inner)
         if kind != "word":
             yield Span(inner, kind, *match.span())
-        elif upper and not is_stop(inner) and (is_unit(inner) or not senses(inner) & set(known)):
+        elif upper and not is_stop(inner) and not senses(inner) & set(known):
             yield Span(inner, "code", *match.span())
     if (said := _SAID.search(text)) and "?" not in text:
         yield Span(said[1], "quoted", *said.span(1))
@@ -120,31 +118,36 @@ def _free(text: str, known: Collection[str]) -> list[Span]:
         word = word if word[:-1].lower() in _TITLES or len(word) < 3 else word.rstrip(".")
         bare = re.sub(r"'s?$", "", word)
         last = runs[-1] if runs and not text[runs[-1].end : start].strip() else None
-        particle = word.lower() in _PARTICLES or re.fullmatch(r"[A-Z][a-z]?\.?", word)
-        if last and last.kind == "name" and particle and re.match(r"\s+[A-Z]", text[match.end() :]):
+        if last and last.kind == "name" and _goes_on(word, text[match.end() :]):
             runs[-1] = replace(last, text=text[last.start : match.end()], end=match.end())
             continue
-        kind, own = _kind_of_word(text, start, bare, known), bool(senses(bare) & set(known))
+        kind = _kind_of_word(text, start, bare, known)
         if last and last.kind == kind:
             end = start + len(bare)
-            runs[-1] = replace(last, text=text[last.start : end], end=end, known=last.known and own)
+            runs[-1] = replace(last, text=text[last.start : end], end=end)
         elif kind:
             # `The Beatles`: a capitalised article in the middle of a sentence belongs to the name.
             start -= 4 if kind == "name" and re.search(r"\w.*\sThe $", text[:start]) else 0
             end = match.start() + len(bare)
-            runs.append(Span(text[start:end], kind, start, end, known=own))
+            runs.append(Span(text[start:end], kind, start, end))
     return runs
+
+
+def _goes_on(word: str, rest: str) -> bool:
+    """Is a word in the middle of a name, as in `Bank of Spain` and `John F. Doe`?"""
+    particle = word.lower() in _PARTICLES or re.fullmatch(r"[A-Z][a-z]?\.?", word)
+    return bool(particle and re.match(r"\s+[A-Z]", rest))
 
 
 def _kind_of_word(text: str, start: int, word: str, known: Collection[str]) -> str:
     """Name, phrase, day, or nothing where a word cannot be a value."""
     before, own = text[:start].rstrip(), bool(senses(word) & set(known))
     opens = not before or before[-1] in ".?!:"
-    if is_stop(word) or len(word) < 2 or (opens and word.lower() in DEEDS):
+    if is_stop(word) or len(word) < 2:
         return ""
     if _DAY.fullmatch(word):
         return "day"
-    if word[:1].isupper() and not text.isupper() and not (own and (opens or word.isupper())):
+    if word[:1].isupper() and not (own and opens):
         return "name"
     return "" if own else "phrase"
 

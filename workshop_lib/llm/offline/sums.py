@@ -86,17 +86,10 @@ def find_sum(text: str) -> str | None:
     while step := _STEP.search(text):  # `multiply 3 by 4 and add 5`: each works on what came before
         sign = "*" if step[2] else "+" if step[3] else "-"
         sign = "/" if (step[2] or "").lower().startswith("div") else sign
-        left = without_brackets(step[1]) if not step[2] else step[1]
-        text = f"{text[: step.start()]}({left} {sign} {step[4]}){text[step.end() :]}"
+        text = f"{text[: step.start()]}({step[1]} {sign} {step[4]}){text[step.end() :]}"
     for pattern, sign in _WORDS:
         text = pattern.sub(sign, text)
-    found = [match[0].strip() for match in _RUN.finditer(_change(text))]
-    found = [
-        piece
-        for run in found
-        for piece in (run, run.strip("( "), run.rstrip(") "))
-        if is_sum(piece)
-    ]
+    found = [match[0].strip() for match in _RUN.finditer(text) if is_sum(match[0])]
     if not found:
         return None
     best = re.sub(r"\s*(\*\*|//|[*/%+])\s*", r" \1 ", without_brackets(max(found, key=len)))
@@ -134,13 +127,3 @@ def _is_no_sum(text: str) -> bool:
         and not asked
         and not re.search(r"\d ?[*+%^(]|\b(?:times|multiply|divide|plus)\b", others)
     )
-
-
-def _change(text: str) -> str:
-    """What is left of the money that somebody pays with."""
-    paid = re.search(rf"(?:paid|pay|paying) (?:with )?(?:an? )?({_N})", text)
-    before = (
-        text[: paid.start()] if paid and re.search(r"\bchange\b|\bback\b|\bleft\b", text) else ""
-    )
-    cost = re.search(r"\([^()]*\)", before) or re.search(_N, before)
-    return f"{paid[1]} - {cost[0]}" if paid and cost else text

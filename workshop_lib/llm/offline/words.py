@@ -82,7 +82,6 @@ def stem(word: str) -> str:
     word = re.sub(
         r"(?<=\w\w\w)(?:ation|ator|ating|ance|ence|ment|ing|ion|ent|ant|or|ed|e|y)$", "", word
     )
-    word = re.sub(r"(?<=\w\w\w\w)er$", "", word)
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
 
@@ -105,11 +104,6 @@ def spellings(word: str) -> set[str]:
 def senses(word: str) -> set[str]:
     """A word's spellings, and the groups that it belongs to."""
     return spellings(word) | _MEANINGS.get(stem(word), set())
-
-
-def is_unit(word: str) -> bool:
-    """Has a word other spellings, as units and currencies have?"""
-    return stem(word) in _SPELLINGS
 
 
 def split_name(name: str) -> list[str]:
