@@ -352,10 +352,10 @@ PLAIN = {
 SETUP = """\
 from IPython import get_ipython
 from workshop_lib.temporal.connect import DATA_CONVERTER
-from workshop_lib.lab.watching import forgotten
+from workshop_lib.lab.watching import listening
 
-forgotten.register(get_ipython())
-forgotten.register(get_ipython())
+listening.look_after_cells(get_ipython())
+listening.look_after_cells(get_ipython())
 
 async def fetch():
     return "fetched"

@@ -22,8 +22,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.approving import repair_reaches
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.watching.notices import Notices
-from workshop_lib.lab.watching.waiting import NobodyPolls, watch
+from workshop_lib.lab.watching.waiting import NobodyPolls, Notices, watch
 from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.threads import start_worker, stop_worker
 from workshop_lib.repair.client import RepairClient

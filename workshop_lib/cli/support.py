@@ -124,7 +124,7 @@ async def patience(text: str, seconds: float = 5) -> AsyncIterator[None]:
 @asynccontextmanager
 async def connected() -> AsyncIterator["Client"]:
     """A server that is ready for work, and a client of the orchestrator's namespace."""
-    from workshop_lib.lab.watching.notices import Notices
+    from workshop_lib.lab.watching.waiting import Notices
     from workshop_lib.temporal.connect import connect
 
     server = await asyncio.to_thread(start_server)

@@ -19,8 +19,8 @@ from workshop_lib.lab.jupyter import quiet as quiet_notebook
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.timeline.page import Timeline, timeline
-from workshop_lib.lab.watching import forgotten
-from workshop_lib.lab.watching.notices import Notices
+from workshop_lib.lab.watching.listening import look_after_cells
+from workshop_lib.lab.watching.waiting import Notices
 from workshop_lib.lab.workers import cells
 from workshop_lib.lab.workers.forking import get_ready
 from workshop_lib.llm.gateway import warm_up
@@ -52,7 +52,7 @@ async def start() -> Client:
     if (shell := get_ipython()) is not None:
         cells.register(shell)
         quiet_notebook.register(shell)
-        forgotten.register(shell)
+        look_after_cells(shell)
     client = await connect(interceptors=[Notices(in_front=cells.in_front)])
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")
     print(f"Model: {get_settings().model.name} ({get_settings().model.why})")

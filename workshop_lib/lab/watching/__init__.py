@@ -1,1 +1,1 @@
-"""Waiting for runs, and saying why they do not come: what is `pending`, what failed, how to mend it."""
+"""Waiting for runs: who polls, what is `pending`, what is heard failing, why and how to mend it."""

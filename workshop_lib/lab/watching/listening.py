@@ -5,16 +5,26 @@ lets the attempt time out. What a changed workflow does wrong is therefore known
 workers elsewhere the history is read. Of a handler the SDK says at each attempt that a start has failed, and
 neither why nor where; the server tells the caller what was raised, and not in which line.
 
+A forgotten `await` is the commonest slip, and Python says of it what helps nobody: that a coroutine has no
+such attribute, or, whenever it is collected, that it "was never awaited". Errors that hold a coroutine are
+named where all failures are made (`workshop_lib.temporal.failures`). Here Python is told to keep track of
+where a coroutine was made, and each cell is looked after for what it has left behind.
+
 Left out: what is said about a failure to whoever waits (`failures`, `waiting`).
 """
 
 import asyncio
 import contextlib
+import inspect
 import logging
+import re
 import sys
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +34,38 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverse
 from temporalio.client import Client
 
 from workshop_lib.lab.registry import THREAD_PREFIX, identity, identity_alive, registered
-from workshop_lib.lab.watching.cell_files import locate_in_exception, locate_in_stack
+from workshop_lib.lab.watching.cell_files import (
+    CellLine,
+    locate,
+    locate_in_exception,
+    locate_in_stack,
+)
 from workshop_lib.lab.watching.failures import plain
-from workshop_lib.temporal.failures import chain, chain_of, small_stack
+from workshop_lib.temporal.failures import (
+    ABOUT_COROUTINE,
+    FRAME,
+    MISSING,
+    chain,
+    chain_of,
+    forgotten,
+    origin_of,
+    small_stack,
+    without_await,
+)
 
 RUNS_KEPT = 500
 AGAIN = 60.0  # seconds after which the same failure of a handler is news
 _EVICTED = "Evicting workflow with run ID"
 _FAILED = "Failed activation on workflow"
 _HANDLER_FAILED = "Failed to execute Nexus"
+
+FRAMES = 4  # from the call of a coroutine function up to the first line of a learner's
+_NEVER = re.compile(r"coroutine '(?P<name>[^']+)' was never awaited")
+_hooks: list[Callable[..., Any]] = []  # what ours stands in the place of
+_named: set[tuple[str, int]] = (
+    set()
+)  # where coroutines were made that Python may yet complain about
+_NOWHERE = "", 0
 
 
 @dataclass(frozen=True)
@@ -55,13 +88,13 @@ class TaskFailure:
 
 
 _seen: dict[str, TaskFailure] = {}  # by run id
-_said: dict[str, float] = {}  # of handlers: when each failure was heard last
+_heard: dict[str, float] = {}  # of handlers: when each failure was heard last
 _ears: list[Callable[[str], None]] = []  # who wants to hear of each failure of a handler
 
 
 def listen() -> None:
     """Hear of failures in this process from now on. Called again, a handler's old ones are news again."""
-    _said.clear()
+    _heard.clear()
     sdk = {name: logging.getLogger(f"temporalio.{name}") for name in ("nexus", "activity")}
     sdk["nexus"].addFilter(_handler_heard)
     # A failing activity is explained by whoever waits for it (`lab.watching.waiting`), once and in a line.
@@ -155,8 +188,8 @@ def _handler_heard(record: logging.LogRecord) -> bool:
     for tell in _ears.copy():
         tell(text)
     record.msg, record.args = text, ()
-    before, now = _said.get(text), time.monotonic()
-    _said[text] = now
+    before, now = _heard.get(text), time.monotonic()
+    _heard[text] = now
     return before is None or now - before > AGAIN
 
 
@@ -194,3 +227,67 @@ def first_handler_failure() -> Iterator["asyncio.Future[str]"]:
     finally:
         _ears.remove(tell)
         first.cancel()
+
+
+# --- a forgotten await -----------------------------------------------------------------------------
+
+
+def track() -> None:
+    """Keep track, in this thread, of where coroutines are made. Costs next to nothing."""
+    sys.set_coroutine_origin_tracking_depth(FRAMES)
+
+
+def tracking_threads(number: int, name: str) -> ThreadPoolExecutor:
+    """Threads for a worker's tasks that do so too."""
+    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=track)
+
+
+def look_after_cells(ip: Any) -> None:
+    """Look after each cell of an IPython shell, and put Python's complaints into words. Once will do."""
+    track()
+    if _hooks:
+        return
+    named: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def look(result: Any) -> None:
+        error = result.error_in_exec
+        if error is not None and ABOUT_COROUTINE.search(str(error)):
+            link = chain(error)[0]
+            _say(link.message.rpartition(": ")[2], locate_in_stack(link.stack))
+            if coroutine := forgotten(error):
+                named.add(coroutine)
+                _named.add(_place(coroutine))
+        for value in (result.result, *ip.user_ns.copy().values()):
+            new = inspect.iscoroutine(value) and value not in named
+            if new and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+                named.add(value)
+                _named.add(_place(value))
+                _say(without_await(value), locate(*_place(value)))
+
+    ip.events.register("post_run_cell", look)
+    _hooks.append(warnings.showwarning)
+    warnings.showwarning = _in_words
+
+
+def _in_words(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Python's warning of a coroutine that nobody has awaited, or any other as it is."""
+    never = _NEVER.match(str(message))
+    if not never:
+        _hooks[0](message, category, *where, **more)
+        return
+    made = [(m["file"], int(m["line"])) for m in FRAME.finditer(str(message))]
+    place = next((one for one in reversed(made) if locate(*one)), _NOWHERE)
+    if place in _named:
+        _named.remove(place)
+    else:
+        _say(f"{MISSING}, before `{never['name']}(…)`", locate(*place))
+
+
+def _place(coroutine: Any) -> tuple[str, int]:
+    made = origin_of(coroutine)
+    return (made.filename, made.lineno or 0) if made else _NOWHERE
+
+
+def _say(what: str, line: CellLine | None) -> None:
+    where = f" In {line}" if line else ""
+    print(f"{what[0].upper()}{what[1:]}.{where}", file=sys.stderr)

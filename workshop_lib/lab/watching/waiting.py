@@ -1,19 +1,35 @@
 """Waiting for a workflow without ever hanging a cell.
 
 The server retries for ever what can still succeed: a workflow task whose code has a bug, an activity that
-keeps failing, a task in a queue that nobody polls. So while a cell waits, this module looks at the run once
+keeps failing, a task in a queue that nobody polls. So while a cell waits, `watch` looks at the run once
 a second and says what is wrong, with the line of the cell. Giving up loses nothing: the run goes on.
+
+A message to a chat, a decision, a result may be awaited without `watch`. So the clients of notebooks and
+commands have the interceptor `Notices`: once a call has taken some seconds it looks at the run, and says once
+what `watch` would raise; the call goes on.
 
 Left out: what is looked at (`lab.watching.pending`) and what the advice is (`lab.watching.failures`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.service import RPCError
+from temporalio.client import (
+    Client,
+    FetchWorkflowHistoryEventsInput,
+    Interceptor,
+    OutboundInterceptor,
+    QueryWorkflowInput,
+    StartWorkflowUpdateInput,
+    StartWorkflowUpdateWithStartInput,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
@@ -28,6 +44,10 @@ _watched: ContextVar[bool] = ContextVar("watched", default=False)
 TICK = 0.2
 LOOK_EVERY = 1.0  # seconds
 GOES_ON = "The run goes on meanwhile, and nothing is lost."
+# Seconds until a call's run is looked at: a task in its queue is called unserved after two.
+NOTICE_AFTER = 2.5
+NOTICE_AGAIN = 2.0  # seconds until the next look
+LOOK_LIMIT = 5.0  # seconds that a look may take
 
 
 class StuckWorkflow(WorkshopError):
@@ -117,7 +137,7 @@ async def watch(
                 raise KeepsFailing(latest.failing, fix="mend what fails, and try again.")
             for key, text in () if quiet else latest.troubles.items():
                 say(key, text)
-            error = needs_a_person(handle, latest)
+            error = _needs_a_person(handle, latest)
             if isinstance(error, NobodyPolls) and expect_no_worker:
                 say("unserved", f"{_nobody_polls(latest)} The run waits on the server.")
             elif error:
@@ -175,12 +195,7 @@ def _seen(looking: "asyncio.Task[Situation]", say: "Once") -> Situation:
         return Situation(waits_for=["the server, which does not answer"])
 
 
-def watched() -> bool:
-    """True in what `watch` awaits: nobody else needs to say what it waits for."""
-    return _watched.get()
-
-
-def needs_a_person(
+def _needs_a_person(
     handle: WorkflowHandle[Any, Any], situation: Situation
 ) -> StuckWorkflow | NobodyPolls | None:
     """What is wrong with a run that will not mend itself."""
@@ -238,3 +253,105 @@ class Once:
     def forget(self) -> None:
         """All of it is news again."""
         self._said.clear()
+
+
+# What was said wherethe present task comes from: a query that is asked again need not say it again.
+_say: ContextVar[Once | None] = ContextVar("say", default=None)
+
+
+class Notices(Interceptor):
+    """Tells a person what a client's calls wait for.
+
+    Args:
+        say: prints a text.
+        in_front: whether the call of the moment is one that a person waits for; of others, which go on
+            beside it, only what concerns their own worker is said.
+    """
+
+    def __init__(
+        self, say: Callable[[str], object] = print, in_front: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.say = say
+        self.in_front = in_front
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+        """See base class."""
+        return _Noticing(next, self)
+
+
+class _Noticing(OutboundInterceptor):
+    def __init__(self, following: OutboundInterceptor, notices: Notices) -> None:
+        super().__init__(following)
+        self._notices = notices
+        root: Any = following
+        while isinstance(root, OutboundInterceptor) and hasattr(root, "next"):
+            root = root.next
+        self._client: Client = root._client
+
+    async def query_workflow(self, input: QueryWorkflowInput) -> Any:  # noqa: A002
+        async with self.noticing(input.id, asks=True):
+            return await super().query_workflow(input)
+
+    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> Any:  # noqa: A002
+        async with self.noticing(input.id, asks=True):
+            return await super().start_workflow_update(input)
+
+    async def start_update_with_start_workflow(
+        self,
+        input: StartWorkflowUpdateWithStartInput,  # noqa: A002
+    ) -> Any:
+        async with self.noticing(input.start_workflow_input.id, asks=True):
+            return await super().start_update_with_start_workflow(input)
+
+    def fetch_workflow_history_events(self, input: FetchWorkflowHistoryEventsInput) -> Any:  # noqa: A002
+        events: Any = super().fetch_workflow_history_events(input)
+        fetch = events.fetch_next_page
+
+        async def fetch_next_page(**options: Any) -> None:
+            async with self.noticing(input.id, asks=False):
+                await fetch(**options)
+
+        if input.wait_new_event:
+            events.fetch_next_page = fetch_next_page
+        return events
+
+    @contextlib.asynccontextmanager
+    async def noticing(self, workflow_id: str, *, asks: bool) -> AsyncIterator[None]:
+        """Look at a run while the block waits for it, unless `lab.watch` does.
+
+        Args:
+            asks: the block wants an answer of the run's worker, whatever the run itself waits for.
+        """
+        say, doors = _say.get(), self._notices.in_front()
+        if say is None:
+            _say.set(say := Once(self._notices.say))
+        looking = None
+        if not _watched.get():
+            looking = asyncio.create_task(self._look(workflow_id, asks, doors, say))
+        try:
+            yield
+            if asks:  # it was answered: the next time is another
+                say.forget()
+        finally:
+            if looking:
+                looking.cancel()
+
+    async def _look(self, workflow_id: str, asks: bool, doors: bool, say: Once) -> None:
+        handle = self._client.get_workflow_handle(workflow_id)
+        await asyncio.sleep(NOTICE_AFTER)
+        while True:
+            notes: dict[str, str] = {}
+            try:
+                async with asyncio.timeout(LOOK_LIMIT):
+                    situation = await look(self._client, workflow_id, doors=doors, asks=asks)
+                notes = situation.troubles if doors else {}
+                if error := _needs_a_person(handle, situation):
+                    notes |= {error.what: str(error)}
+            except TimeoutError:
+                notes = {"server": "the server does not answer"}
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    notes = {"server": f"the server does not answer: {error.message}"}
+            for key, text in notes.items():
+                say(key, text)
+            await asyncio.sleep(NOTICE_AGAIN)  # the server has no event for "nobody is there"

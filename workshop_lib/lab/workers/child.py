@@ -20,7 +20,7 @@ from temporalio.worker import Worker
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.failures import start_failure
-from workshop_lib.lab.watching.forgotten import track, tracking_threads
+from workshop_lib.lab.watching.listening import track, tracking_threads
 from workshop_lib.lab.workers.kill_points import (
     Executioner,
     KillPoint,

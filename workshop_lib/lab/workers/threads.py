@@ -33,7 +33,7 @@ from workshop_lib.lab.registry import (
 )
 from workshop_lib.lab.watching import listening
 from workshop_lib.lab.watching.failures import start_failure
-from workshop_lib.lab.watching.forgotten import track, tracking_threads
+from workshop_lib.lab.watching.listening import track, tracking_threads
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
