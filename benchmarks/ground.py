@@ -17,9 +17,8 @@ from floor import EmptyHandler, EmptyRun, Floor, nothing
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server.dev_server import Server
-from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.lifecycle import PortLost, end, ensure_server, launch
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.server.process import PortLost, end, launch
 from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.machine.ports import LOCALHOST
 from workshop_lib.settings import OFFLINE_MODEL, reload_settings

@@ -22,8 +22,8 @@ from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.server.process import run_sync
 from workshop_lib.llm.offline import faults
 from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.connect import connect

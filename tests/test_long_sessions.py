@@ -25,8 +25,8 @@ from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.server.process import run_sync
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 

@@ -23,7 +23,6 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
-from workshop_lib.lab.server import process as server_process
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import ensure_server, status, stop
 from workshop_lib.lab.server.namespaces import ensure_namespaces
@@ -323,7 +322,7 @@ def test_a_server_that_hangs_is_replaced(patch: pytest.MonkeyPatch, state: Path)
     assert hanging.pid
     patch.setattr(server, "PATIENCE", 0.5)
     hold(hanging.pid)
-    patch.setattr("workshop_lib.lab.server.process.STOP_TIMEOUT", 0.5)
+    patch.setattr("workshop_lib.lab.server.lifecycle.STOP_TIMEOUT", 0.5)
     again = ensure_server()
     assert again.started
     assert again.pid != hanging.pid
@@ -483,5 +482,5 @@ def test_a_server_that_loses_its_port_is_not_mistaken_for_the_one_that_holds_it(
     arguments = dev_server.command(
         dev_server.find_cli(), port=port, http_port=free_port(), ui_port=None, database=None
     )
-    with pytest.raises(server_process.PortLost):
-        server_process.launch(arguments, tmp_path)
+    with pytest.raises(server.PortLost):
+        server.launch(arguments, tmp_path)

@@ -14,8 +14,8 @@ from workshop_command import Workshop
 
 from workshop_lib.lab import registry
 from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.server.process import run_sync
 from workshop_lib.lab.services.mcp_here import serve_mcp
 from workshop_lib.mcp.server import create_server
 from workshop_lib.settings import get_settings

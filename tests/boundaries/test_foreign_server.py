@@ -22,8 +22,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.lab import doctor
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.server.lifecycle import end, launch
 from workshop_lib.lab.server.namespaces import ensure_namespaces, wanted_namespaces
-from workshop_lib.lab.server.process import end, launch
 from workshop_lib.lab.services import background as services
 from workshop_lib.lab.watching.queues import look_at, places
 from workshop_lib.lab.workers.threads import start_worker, stop_all
@@ -238,6 +238,6 @@ def test_nothing_connects_without_asking_whose_server_it_is() -> None:
         files = [path for path in library.rglob("*.py") if text in path.read_text(encoding="utf-8")]
         return sorted(str(path.relative_to(library)) for path in files)
 
-    assert holding("Client.connect(") == ["lab/server/process.py", "temporal/connect.py"]
+    assert holding("Client.connect(") == ["lab/server/lifecycle.py", "temporal/connect.py"]
     # Examples in advice, and where to begin.
     assert holding("7233") == ["lab/server/dev_server.py", "temporal/connect.py"]
