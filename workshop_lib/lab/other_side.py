@@ -82,8 +82,8 @@ async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedR
     Args:
         client: of any namespace of that server. A namespace that it may not read is left out.
     """
-    found = read_history(events).linked[-MOST_RUNS:]
-    read = await asyncio.gather(*(_with_events(client, run) for run in found))
+    runs = read_history(events).linked[-MOST_RUNS:]
+    read = await asyncio.gather(*(_with_events(client, run) for run in runs))
     return [run for run in read if run is not None]
 
 

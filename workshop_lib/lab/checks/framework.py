@@ -5,10 +5,10 @@ sentence of evidence when that is right, and raises `NotYet` when it is not:
 
     @check(expects="a greeting that holds the name.", hint="Use the argument `name`.")
     async def greeting(greet: Callable[[str], str]) -> str:
-        said = greet("Ada")
-        if "Ada" not in said:
-            raise NotYet(saw=f"greet('Ada') returned {said!r}")
-        return f"greet('Ada') says {said!r}"
+        words = greet("Ada")
+        if "Ada" not in words:
+            raise NotYet(saw=f"greet('Ada') returned {words!r}")
+        return f"greet('Ada') says {words!r}"
 
 Whatever an unsolved exercise makes a check run into (a NotImplementedError, a None, a failed workflow, no
 answer in time) is said in the same three lines. Call the learner's code inside the body: what is raised
@@ -173,27 +173,27 @@ def all_checks(module: ModuleType) -> dict[str, Callable[..., Awaitable[None]]]:
     }
 
 
-def plain(said: T) -> T:
+def plain(returned: T) -> T:
     """What a learner's function has returned, where nothing is to be awaited.
 
     Raises:
         NotYet: it is an `async def`.
     """
-    if not inspect.iscoroutine(said):
-        return said
-    said.close()
+    if not inspect.iscoroutine(returned):
+        return returned
+    returned.close()
     raise NotYet(saw="a coroutine", hint="nothing is awaited here: `def`, not `async def`.")
 
 
-async def awaited(said: Awaitable[T]) -> T:
+async def awaited(returned: Awaitable[T]) -> T:
     """What a learner's coroutine function returns.
 
     Raises:
         NotYet: it is a plain `def`.
     """
-    if inspect.isawaitable(said):
-        return await said
-    raise NotYet(saw=f"{said!r} at once: it awaits nothing", hint="it is an `async def`.")
+    if inspect.isawaitable(returned):
+        return await returned
+    raise NotYet(saw=f"{returned!r} at once: it awaits nothing", hint="it is an `async def`.")
 
 
 async def _evidence(info: CheckInfo, body: "functools.partial[Coroutine[Any, Any, str]]") -> str:

@@ -78,8 +78,8 @@ async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: 
         await asyncio.to_thread(helper.stop)
     attempts = {run.input: run.attempts for run in (await history_of(handle)).named("pack")}
     if attempts != {1: 1, 2: 1, 3: 2}:
-        told = ", ".join(f"box {box} handed out {n}×" for box, n in sorted(attempts.items()))
-        raise NotYet(saw=told)
+        attempted = ", ".join(f"box {box} handed out {n}×" for box, n in sorted(attempts.items()))
+        raise NotYet(saw=attempted)
     if point.where not in (Where.ACTIVITY_RESULT, Where.ACTIVITY_REPORT):
         raise NotYet(
             saw=f"the worker died at {point}: nothing says that box 3 was packed by then",

@@ -133,9 +133,9 @@ async def durable_loop(client: Client, workflow: type) -> str:
     handle, reply = await trial(
         client, workflow, TWO_TOOLS, [plan_next_action, execute_tool], patient=False
     )
-    found = await history_of(handle)
+    history = await history_of(handle)
     plans, tools = (
-        [run for run in found.named(name) if run.completed]
+        [run for run in history.named(name) if run.completed]
         for name in ("plan_next_action", "execute_tool")
     )
     # As many as the model wants: another one than the offline model may want them one by one.
@@ -160,13 +160,13 @@ async def durable_loop(client: Client, workflow: type) -> str:
 async def survived(handle: WorkflowHandle[Any, Any]) -> str:
     """The history shows that the worker died between two steps, and that no recorded step was redone."""
     reply = await result(handle, timeout=30)
-    found = await history_of(handle)
-    if not found.lost:
+    history = await history_of(handle)
+    if not history.lost:
         raise NotYet(
             saw="a history in which no model call and no tool call was lost with its worker"
         )
     if "1000" not in str(reply):
         raise NotYet(saw=f"the reply {reply!r}")
-    plans = found.named("plan_next_action")
-    names = ", ".join(run.name for run in found.lost)
+    plans = history.named("plan_next_action")
+    names = ", ".join(run.name for run in history.lost)
     return f"{len(plans)} model calls recorded; lost with the worker and made again: {names}"

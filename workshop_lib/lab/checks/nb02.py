@@ -30,10 +30,11 @@ async def tool_added(
 ) -> str:
     """The agent uses both of its tools, and both are activities with a description."""
     for activity in activities:
-        told = " ".join((activity.__doc__ or "").split())
-        if not told or "your code here" in told:
+        description = " ".join((activity.__doc__ or "").split())
+        if not description or "your code here" in description:
+            what = f"the description {description!r}" if description else "no docstring"
             raise NotYet(
-                saw=f"{activity.__name__} with {f'the description {told!r}' if told else 'no docstring'}",
+                saw=f"{activity.__name__} with {what}",
                 hint="the docstring is what a model reads: one sentence on what the tool is for.",
             )
         arguments = list(inspect.signature(activity).parameters)
@@ -51,8 +52,8 @@ async def tool_added(
         client_plugins=[agents_plugin],
         patient=False,
     )
-    found = await history_of(handle)
-    done = [run.name for run in found.activities if run.completed and run.name != MODEL]
+    history = await history_of(handle)
+    done = [run.name for run in history.activities if run.completed and run.name != MODEL]
     if len(set(done)) != 2:
         raise NotYet(saw=f"completed tools: {', '.join(done) or 'none'}; the reply was {reply!r}")
     if "144" not in str(reply) or not re.search(r"\b14\b", str(reply)):
@@ -84,9 +85,9 @@ async def remembers(client: Client, workflow: type) -> str:
             saw=f"{len(users)} messages of the user in the last call, where {len(ASKED)} were said"
         )
     answers = json.dumps([item for item in sent if item.get("role") == "assistant"])
-    for said in replies[:2]:
-        if (times := answers.count(json.dumps(said)[1:-1])) != 1:
-            raise NotYet(saw=f"the agent's own reply {said!r} {times} times in the last call")
+    for reply in replies[:2]:
+        if (times := answers.count(json.dumps(reply)[1:-1])) != 1:
+            raise NotYet(saw=f"the agent's own reply {reply!r} {times} times in the last call")
     return f"the second reply is {replies[1]!r}, and the third call held all that was said, once"
 
 

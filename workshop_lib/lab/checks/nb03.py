@@ -167,10 +167,12 @@ async def durable_table(claims: Mapping[str, tuple[bool, bool]]) -> str:
     if unknown := set(claims) ^ set(TABLE):
         raise NotYet(saw=f"the claims {', '.join(sorted(unknown))}")
     for claim, truth in TABLE.items():
-        said = claims[claim]
-        if not isinstance(said, (tuple, list)) or len(said) != 2 or None in said:
-            raise NotYet(saw=f"{said!r} for {claim!r}")
-        for kind, one, other in zip(("synchronous", "workflow-backed"), said, truth, strict=True):
+        claimed = claims[claim]
+        if not isinstance(claimed, (tuple, list)) or len(claimed) != 2 or None in claimed:
+            raise NotYet(saw=f"{claimed!r} for {claim!r}")
+        for kind, one, other in zip(
+            ("synchronous", "workflow-backed"), claimed, truth, strict=True
+        ):
             if one is not other:
                 raise NotYet(saw=f"{one} for {claim!r} of a {kind} operation", hint=LOOK[claim])
     return "as the experiments have shown"

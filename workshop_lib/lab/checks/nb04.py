@@ -60,9 +60,9 @@ async def new_tool(chat: ChatClient) -> str:
             hint="try the function by itself: does it return what it says?",
         )
     if result.get("is_error"):
-        said = " ".join(str(part.get("text", "")) for part in result.get("content") or ())
+        words = " ".join(str(part.get("text", "")) for part in result.get("content") or ())
         raise NotYet(
-            saw=f"{name} was called and failed: {said}", hint="try the function by itself."
+            saw=f"{name} was called and failed: {words}", hint="try the function by itself."
         )
     return f"called: {name}, in a session that began without it"
 
@@ -113,8 +113,8 @@ async def chosen(choices: Mapping[str, str]) -> str:
     if not isinstance(choices, Mapping):
         raise NotYet(saw=f"{choices!r}")
     for situation, right in CHOICES.items():
-        said = str(choices.get(situation)).strip().lower()
-        if said != right:
+        choice = str(choices.get(situation)).strip().lower()
+        if choice != right:
             raise NotYet(saw=f"{choices.get(situation)!r} for {situation!r}")
     return "as the table says"
 

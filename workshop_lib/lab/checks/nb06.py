@@ -68,9 +68,9 @@ async def acts_alone(decide: Callable[[Plan], bool]) -> str:
         (): False,
     }
     for confidences, truth in cases.items():
-        said = plain(decide(_plan(confidences)))
-        if bool(said) is not truth:
-            raise NotYet(saw=f"{said!r} for confidences {list(confidences)}")
+        decision = plain(decide(_plan(confidences)))
+        if bool(decision) is not truth:
+            raise NotYet(saw=f"{decision!r} for confidences {list(confidences)}")
     return f"{len(cases)} plans decided as the agent does"
 
 

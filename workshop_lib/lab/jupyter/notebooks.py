@@ -74,14 +74,14 @@ def _editions(notebooks: Path) -> list[Path]:
     Raises:
         WorkshopError: there is none.
     """
-    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
+    editions = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    if not editions:
         raise WorkshopError(
             f"{notebooks} holds no notebook.",
             expected="NN_verb_object.ipynb, as in the project's repository.",
             fix="run `git restore notebooks`, or `uv run python tools/build_notebooks.py`.",
         )
-    return found
+    return editions
 
 
 def _copy(edition: Path, copy: Path) -> Path:

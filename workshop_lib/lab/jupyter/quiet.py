@@ -32,6 +32,6 @@ def _interrupted(
     shell._showtraceback(kind, error, [INTERRUPTED])
 
 
-def _unraisable(said: Any) -> None:
-    if not any(complaint in str(said.exc_value) for complaint in _COMPLAINTS):
-        _hooks[0](said)
+def _unraisable(error: Any) -> None:
+    if not any(complaint in str(error.exc_value) for complaint in _COMPLAINTS):
+        _hooks[0](error)

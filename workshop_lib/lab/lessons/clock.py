@@ -92,6 +92,6 @@ async def _passed(handle: WorkflowHandle[Any, Any], fast_forward_id: str) -> Non
     )
     service = handle._client.workflow_service
     while True:  # the server answers now and then, done or not
-        said = await service.poll_workflow_execution_time_skipping(request, retry=True)
-        if said.fast_forward_polling_result in done:
+        answer = await service.poll_workflow_execution_time_skipping(request, retry=True)
+        if answer.fast_forward_polling_result in done:
             return

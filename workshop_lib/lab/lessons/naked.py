@@ -83,7 +83,7 @@ async def run_naked(
         WorkshopError: it was not over in time, or it ended by an error of its own.
     """
     options = [] if kill_at_call is None else [f"--kill-at-call={kill_at_call}"]
-    said, theirs = os.pipe()
+    steps_end, theirs = os.pipe()
     nothing = os.open(os.devnull, os.O_RDONLY)
     process = processes.start(
         "workshop_lib.lab.lessons.naked",
@@ -100,7 +100,7 @@ async def run_naked(
     os.close(theirs)
     try:
         async with asyncio.timeout(timeout):
-            output = await asyncio.to_thread(_read, said)
+            output = await asyncio.to_thread(_read, steps_end)
     except TimeoutError:
         raise WorkshopError(
             f"The conversation was not over after {timeout:.0f} s.", fix="run the cell again."
@@ -123,9 +123,9 @@ async def run_naked(
     )
 
 
-def _read(said: int) -> str:
+def _read(pipe: int) -> str:
     """What the process says until its end."""
-    with os.fdopen(said, encoding="utf-8") as steps:
+    with os.fdopen(pipe, encoding="utf-8") as steps:
         return steps.read()
 
 

