@@ -244,7 +244,7 @@ async def test_everything_has_its_lane(
     assert not drawn.run.newcomers
 
     shelf = bar_of(drawn, "look_at_shelf")
-    assert shelf.attempt == 3
+    assert shelf.attempts == 3
     assert shelf.started is not None and shelf.ended is not None
     assert 0 < shelf.scheduled < shelf.started <= shelf.ended <= drawn.run.end
 
@@ -326,7 +326,7 @@ async def test_an_activity_lost_with_its_worker(
         await chat.execute_update(Conversation.send_message, "welcome back")
         drawn = await timeline(chat)
     lost = bar_of(drawn, "vanish_once")
-    assert lost.attempt == 2 and "timeout" in lost.note.lower()
+    assert lost.attempts == 2 and "timeout" in lost.note.lower()
     assert [mark.name for mark in drawn.run.newcomers] == ["new worker second"]
     assert [gap for gap in drawn.run.gaps if gap.end == pytest.approx(lost.started)]
 
@@ -340,7 +340,7 @@ async def test_pending_attempts_and_failures(
         )
         drawn = await until(chat, lambda d: any(bar.state == RETRYING for bar in d.run.bars))
         shelf = bar_of(drawn, "look_at_shelf")
-        assert (shelf.attempt, shelf.note) == (2, "the shelf is empty")
+        assert (shelf.attempts, shelf.note) == (2, "the shelf is empty")
         assert bar_of(drawn, "wait_for_the_shelf").state == RUNNING
         assert not drawn.run.gaps  # a worker is there: it is the shelf that is empty
         assert "waiting to be tried again" in str(drawn)
@@ -351,7 +351,7 @@ async def test_pending_attempts_and_failures(
         drawn = await timeline(chat)
         assert bar_of(drawn, "use_everything").state == FAILED
         shelves = [bar for bar in drawn.run.bars if bar.name == "look_at_shelf"]
-        assert (shelves[1].state, shelves[1].attempt) == (FAILED, 3)
+        assert (shelves[1].state, shelves[1].attempts) == (FAILED, 3)
         assert any("attempt 3 · failed" in word for word in Page(drawn).words)
 
         await chat.terminate(reason="enough")
@@ -373,7 +373,7 @@ async def test_a_bug_in_workflow_code_is_shown_until_it_is_fixed(
         await handle.result()
     drawn = await timeline(handle)
     stuck = bar_of(drawn, "workflow task")
-    assert stuck.state == COMPLETED and stuck.attempt > 1
+    assert stuck.state == COMPLETED and stuck.attempts > 1
     assert "keeps failing" not in str(drawn)
 
 

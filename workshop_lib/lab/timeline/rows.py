@@ -68,7 +68,7 @@ def summary(run: Run) -> str:
     counts = [(lane, sum(bar.lane == lane for bar in run.bars)) for lane in LANES[:-1]]
     parts = [f"{lane}: {count}" for lane, count in counts if count]
     parts += [f"{gap_text(gap)} at {duration(gap.start)}" for gap in run.gaps]
-    if retried := sum(bar.attempt > 1 for bar in run.bars):
+    if retried := sum(bar.attempts > 1 for bar in run.bars):
         parts.append(f"{retried} with more than one attempt")
     return f"Timeline of {headline(run)}. {'; '.join(parts)}."
 
@@ -100,15 +100,15 @@ def outcome(bar: Bar, end: float) -> str:
     if bar.lane == WORKFLOW:
         why = f" ({bar.note})" if bar.note else ""
         if bar.state == COMPLETED:
-            return f"failed{why}, went well on attempt {bar.attempt} after {took}"
-        return f"keeps failing{why}, attempt {bar.attempt}"
-    before = f" (attempt {bar.attempt - 1}: {bar.note})" if bar.note else ""
-    tries = f" on attempt {bar.attempt}" if bar.attempt > 1 else ""
+            return f"failed{why}, went well on attempt {bar.attempts} after {took}"
+        return f"keeps failing{why}, attempt {bar.attempts}"
+    before = f" (attempt {bar.attempts - 1}: {bar.note})" if bar.note else ""
+    tries = f" on attempt {bar.attempts}" if bar.attempts > 1 else ""
     waited = since - bar.scheduled
     late = f", {duration(waited)} after it was due" if waited >= 0.1 else ""
     if bar.state == COMPLETED:
         verb = {PEOPLE: "accepted, answered", TIMERS: "fired"}.get(bar.lane, "completed")
-        return f"{verb} in {took}{tries}{late}{before if bar.attempt > 1 else ''}"
+        return f"{verb} in {took}{tries}{late}{before if bar.attempts > 1 else ''}"
     if bar.state in _OPEN:
         asked = bar.lane == PEOPLE and bar.state == RUNNING
         verb = "accepted, no answer yet" if asked else _OPEN[bar.state]
@@ -131,8 +131,8 @@ def _words(bar: Bar, end: float) -> tuple[str, str]:
     """How a bar went: in a few words, for the end of a row, and in all of them."""
     since = bar.scheduled if bar.started is None else bar.started
     words = [duration((end if bar.ended is None else bar.ended) - since)]
-    if bar.attempt > 1:
-        words.append(f"attempt {bar.attempt}")
+    if bar.attempts > 1:
+        words.append(f"attempt {bar.attempts}")
     if bar.lane == WORKFLOW and bar.state == RETRYING:
         words.append("keeps failing")
     elif bar.state != COMPLETED:

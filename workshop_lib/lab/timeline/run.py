@@ -46,27 +46,18 @@ Stretch = tuple[float, float]  # from, to
 
 
 @dataclass(kw_only=True)
-class Bar:
-    """Work that takes time. Times are seconds since the run's first event.
+class Bar(Step):
+    """A step that takes time, as it is drawn: in a lane, and in a few words.
 
     Attributes:
         lane: one of `LANES`.
         detail: what was said or asked, cut to 40 characters; may be empty.
-        started: when the last attempt started; None: not known to have started.
-        ended: None while it is open.
-        attempt: number of the last attempt, from 1.
-        note: the last failure, in words.
+        attempts: number of the last attempt, from 1.
     """
 
     lane: str
-    name: str
     detail: str = ""
-    scheduled: float
-    started: float | None = None
-    ended: float | None = None
-    state: str = RUNNING
-    attempt: int = 1
-    note: str = ""
+    attempts: int = 1
 
     @property
     def label(self) -> str:
@@ -151,7 +142,7 @@ def other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> list
         return []
     over = None if history.status == RUNNING else history.end
     name = shorten(history.workflow_type)
-    whole = Bar(lane=TEAM, name=name, detail=f"in {namespace}", scheduled=0, started=0)
+    whole = Bar(kind=TEAM, lane=TEAM, name=name, detail=f"in {namespace}", started=0.0)
     whole.ended, whole.state = over, history.status
     bars = [whole, *(_bar(step, {"*": TEAM}) for step in history.activities)]
     for bar in bars:
@@ -165,17 +156,15 @@ def _bar(step: Step, lanes: Mapping[str, str]) -> Bar:
     # An operation's time counts from when it was scheduled: only asynchronous ones tell when they started.
     at_once = step.kind in (OPERATION, TIMER)
     named = step.kind == TIMER and step.summary
-    return Bar(
-        lane=_LANE_OF.get(step.kind) or _activity_lane(step.name, lanes),
-        name=shorten(step.summary if named else step_name(step.name), 60),
-        detail="" if named else shorten(step.summary) or detail_of(step.input),
-        scheduled=step.scheduled,
-        started=step.scheduled if at_once else step.started,
-        ended=step.ended,
-        state=step.state,
-        attempt=max(1, step.attempts),
-        note=shorten(step.note, NOTE_LIMIT),
-    )
+    drawn = {
+        "lane": _LANE_OF.get(step.kind) or _activity_lane(step.name, lanes),
+        "name": shorten(step.summary if named else step_name(step.name), 60),
+        "detail": "" if named else shorten(step.summary) or detail_of(step.input),
+        "started": step.scheduled if at_once else step.started,
+        "attempts": max(1, step.attempts),
+        "note": shorten(step.note, NOTE_LIMIT),
+    }
+    return Bar(**vars(step) | drawn)
 
 
 def _activity_lane(name: str, lanes: Mapping[str, str]) -> str:
@@ -197,12 +186,13 @@ def _stuck(task: Step, after: Step | None, history: History) -> Bar:
     """
     over = after is not None and after.ended is not None
     bar = Bar(
+        kind=TASK,
         lane=WORKFLOW,
         name=TASK,
         scheduled=task.scheduled if task.started is None else task.started,
         ended=after.started if after and over else None,
         state=COMPLETED if over else RETRYING,
-        attempt=max(1, after.attempts if after else 1),
+        attempts=max(1, after.attempts if after else 1),
         note=shorten(task.note, NOTE_LIMIT),
     )
     if not over and history.status != RUNNING:
@@ -254,7 +244,7 @@ def _due(run: Run, tasks: list[Step]) -> list[Stretch]:
         if bar.started is None:
             if bar.state in (WAITING, TIMED_OUT):
                 due.append((bar.scheduled, bar.ended or run.end))
-        elif bar.attempt == 1 or _lost_a_worker(run, bar):
+        elif bar.attempts == 1 or _lost_a_worker(run, bar):
             due.append((bar.scheduled, bar.started))
     return due
 
