@@ -242,10 +242,6 @@ def _port_before(folder: Path, key: str) -> int | None:
 def why_it_ended(log: str) -> str:
     """The line of a server's log that says why it left."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("Error:"):
-            return line.removeprefix("Error:").strip()
-    for line in reversed(lines):
-        if re.search(r"level=(ERROR|FATAL)|panic:", line):
-            return line
-    return lines[-1] if lines else "it wrote nothing to its log"
+    errors = [line.removeprefix("Error:").strip() for line in lines if line.startswith("Error:")]
+    errors = errors or [line for line in lines if re.search(r"level=(ERROR|FATAL)|panic:", line)]
+    return (errors or lines or ["it wrote nothing to its log"])[-1]

@@ -82,39 +82,36 @@ async def result(handle: WorkflowHandle[Any, T], *, timeout: float = 60, patient
         WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
         NoAnswer: there is no result within `timeout`; it says what is pending.
     """
-    return await watch(
-        handle.result(), handle, timeout=timeout, patient=patient, anew=handle.result
-    )
+    return await watch(handle.result, handle, timeout=timeout, patient=patient)
 
 
 async def watch(
-    awaitable: Awaitable[T],
+    awaitable: Awaitable[T] | Callable[[], Awaitable[T]],
     handle: WorkflowHandle[Any, Any],
     *,
     timeout: float = 60,
     expect_no_worker: bool = False,
     quiet: bool = False,
     patient: bool = True,
-    anew: Callable[[], Awaitable[T]] | None = None,
 ) -> T:
     """Await something that a workflow has to do: an update, a query, a result.
 
     Args:
-        awaitable: what is awaited; it is cancelled when this gives up.
+        awaitable: what is awaited; it is cancelled when this gives up. A function that makes one is called
+            again where the run has ended and the answer has not come: now and then a dev server does not
+            tell those who wait, and knows it when it is asked.
         handle: of the run that has to do it.
         timeout: seconds to wait at most.
         expect_no_worker: a lesson has killed the worker; that nobody polls is said and not raised.
         quiet: what keeps failing is not said before the end: it has just been mended.
         patient: False where nothing that keeps failing will be mended meanwhile, as in a check.
-        anew: asks the same again. Used where the run has ended and the answer has not come: now and then
-            a dev server does not tell those who wait, and knows it when it is asked.
 
     Raises:
         WorkflowFailed, StuckWorkflow, NobodyPolls: each says what to do.
         NoAnswer: none within `timeout`; it says what is pending.
     """
     token = _watched.set(True)
-    awaited = asyncio.ensure_future(awaitable)
+    awaited = asyncio.ensure_future(awaitable() if callable(awaitable) else awaitable)
     _watched.reset(token)
     looking: asyncio.Task[Situation] | None = None
     now = asyncio.get_running_loop().time
@@ -142,9 +139,9 @@ async def watch(
                 say("unserved", f"{_nobody_polls(latest)} The run waits on the server.")
             elif error:
                 raise error
-            if latest.ended and anew:
+            if latest.ended and callable(awaitable):
                 awaited.cancel()
-                awaited = asyncio.ensure_future(anew())
+                awaited = asyncio.ensure_future(awaitable())
         return awaited.result()
     except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
         title = "failed" if isinstance(error, WorkflowFailureError) else "refused the update"
