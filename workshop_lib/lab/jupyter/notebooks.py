@@ -4,9 +4,11 @@ Learners open copies in `workspace/`, which nothing here ever overwrites: a copy
 none, and a reset keeps what it replaces. Left out: how the notebooks come about (`tools/build_notebooks`).
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -23,14 +25,10 @@ def prepare_workspace(workspace: Path, notebooks: Path = NOTEBOOKS) -> list[Path
         WorkshopError: there is no notebook to copy, or the workspace cannot be written.
     """
     editions = _editions(notebooks)
-    _refuse_originals(workspace, notebooks)
-    # A link that leads nowhere is the learner's too.
-    missing = [e for e in editions if not os.path.lexists(workspace / e.name)]
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
+    with _writing(workspace, notebooks):
+        # A link that leads nowhere is the learner's too.
+        missing = [e for e in editions if not os.path.lexists(workspace / e.name)]
         return [_copy(edition, workspace / edition.name) for edition in missing]
-    except OSError as error:
-        raise _unwritable(workspace, error) from None
 
 
 def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) -> Path | None:
@@ -53,19 +51,38 @@ def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) ->
             expected=f"one of {', '.join(editions)}.",
             fix="run `workshop notebook reset NN` with one of these.",
         )
-    _refuse_originals(workspace, notebooks)
-    copy = workspace / edition.name
-    backup = None
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
+    copy, backup = workspace / edition.name, None
+    with _writing(workspace, notebooks):
         if copy.exists():
-            backup = _backup_path(copy)
+            # A name that no backup has yet: the time, to the microsecond, is in it.
+            when = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+            backup = workspace / "backups" / f"{copy.stem}.{when}.ipynb"
             backup.parent.mkdir(exist_ok=True)
             shutil.copy2(copy, backup)
         _copy(edition, copy)
-    except OSError as error:
-        raise _unwritable(workspace, error) from None
     return backup
+
+
+@contextlib.contextmanager
+def _writing(workspace: Path, notebooks: Path) -> Iterator[None]:
+    """The workspace, made where it is missing, for as long as the block writes to it.
+
+    Raises:
+        WorkshopError: it holds the originals, or cannot be written.
+    """
+    if workspace.resolve() in (notebooks.resolve(), (PROJECT_ROOT / "solutions").resolve()):
+        raise WorkshopError(
+            f"{workspace} holds the project's own notebooks, not copies of them.",
+            fix="set WORKSHOP_WORKSPACE to another folder, or unset it.",
+        )
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise WorkshopError(
+            f"{workspace} cannot be written: {error.strerror}.",
+            fix="free the space or the permission, and run the command again.",
+        ) from None
 
 
 def _editions(notebooks: Path) -> list[Path]:
@@ -90,24 +107,3 @@ def _copy(edition: Path, copy: Path) -> Path:
     os.close(handle)
     shutil.copyfile(edition, name)
     return Path(name).replace(copy)
-
-
-def _refuse_originals(workspace: Path, notebooks: Path) -> None:
-    if workspace.resolve() in (notebooks.resolve(), (PROJECT_ROOT / "solutions").resolve()):
-        raise WorkshopError(
-            f"{workspace} holds the project's own notebooks, not copies of them.",
-            fix="set WORKSHOP_WORKSPACE to another folder, or unset it.",
-        )
-
-
-def _backup_path(copy: Path) -> Path:
-    """A name that no backup has yet: the time, to the microsecond, is in it."""
-    when = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    return copy.parent / "backups" / f"{copy.stem}.{when}.ipynb"
-
-
-def _unwritable(workspace: Path, error: OSError) -> WorkshopError:
-    return WorkshopError(
-        f"{workspace} cannot be written: {error.strerror}.",
-        fix="free the space or the permission, and run the command again.",
-    )
