@@ -43,10 +43,9 @@ def state(patch: pytest.MonkeyPatch) -> Path:
     return get_settings().state_dir
 
 
-def database(version: str | None = None) -> Path:
-    """The database of a version of the server; of today's when left out."""
-    version = version or dev_server.server_version(dev_server.find_cli())
-    assert version
+def database() -> Path:
+    """The database of today's server."""
+    version = dev_server.server_version(dev_server.find_cli())
     return get_settings().state_dir / f"temporal-{version}.db"
 
 
@@ -271,32 +270,36 @@ def test_a_state_folder_that_cannot_be_written(tmp_path: Path, patch: pytest.Mon
     assert "WORKSHOP_STATE_DIR" in str(caught.value.fix)
 
 
+@pytest.mark.parametrize("version", ["999.0.1", "1.9.12", None])  # None: a CLI that does not say
 async def test_another_version_begins_anew_and_the_old_database_stays(
-    patch: pytest.MonkeyPatch, state: Path
+    patch: pytest.MonkeyPatch, state: Path, version: str | None
 ) -> None:
-    for other in (
-        database("999.0.1"),
-        state / "temporal.db",
-    ):  # a newer one; an older one, without a version
-        today = ensure_server()
-        assert today.note is None
+    other = state / (f"temporal-{version}.db" if version else "temporal.db")
+
+    async def knows(run: str) -> bool:
         client = await connect.connect()
-        await client.start_workflow("Waiting", id=other.name, task_queue="nobody")
-        stop()
-        database().rename(other)
-        content = other.read_bytes()
-        anew = ensure_server()
-        assert f"begins with an empty database; what was before stays in {other}" in str(anew.note)
+        try:
+            return (await client.get_workflow_handle(run).describe()).id == run
+        except RPCError:
+            return False
+
+    with patch.context() as another:
+        another.setattr(dev_server, "server_version", lambda cli: version)
+        assert ensure_server().note is None
         client = await connect.connect()
-        with pytest.raises(RPCError):
-            await client.get_workflow_handle(other.name).describe()
+        await client.start_workflow("Waiting", id="kept", task_queue="nobody")
         stop()
-        assert other.read_bytes() == content
-        other.rename(database())  # as after an update that was taken back
-        ensure_server()
-        client = await connect.connect()
-        assert (await client.get_workflow_handle(other.name).describe()).workflow_type == "Waiting"
-        stop()
+    assert other.exists() and not database().exists()
+    note = ensure_server().note
+    assert f"begins with an empty database; what was before stays in {other}" in str(note)
+    assert not await knows("kept")
+    stop()
+    assert ensure_server().note is None  # said once
+    stop()
+    with patch.context() as another:  # as after an update that was taken back
+        another.setattr(dev_server, "server_version", lambda cli: version)
+        assert ensure_server().note is None
+        assert await knows("kept")
 
 
 @pytest.mark.parametrize("content", [b"never a database", b"SQLite format 3\0" + b"nothing" * 99])
