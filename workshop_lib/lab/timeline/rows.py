@@ -163,6 +163,10 @@ class _Axis:
             high - low if works or not busy else _shortened(high - low, busy)
             for low, high, works in self.pieces
         ]
+        self.shortened = [
+            width < (high - low) / 2
+            for width, (low, high, _) in zip(widths, self.pieces, strict=True)
+        ]
         self.places = [0.0]
         for width in widths:
             self.places.append(self.places[-1] + 100 * width / sum(widths))
@@ -181,12 +185,12 @@ class _Axis:
         free = 9.0  # per cent that a label takes
         yield 0.0, duration(start) if start else "0 s"
         last = 0.0
-        for index, (low, high, works) in enumerate(self.pieces):
-            place = (
-                self.places[index] if works else (self.places[index] + self.places[index + 1]) / 2
-            )
+        for index, (low, high, _) in enumerate(self.pieces):
+            place, words = self.places[index], duration(low)
+            if self.shortened[index]:
+                place, words = (place + self.places[index + 1]) / 2, f"… {duration(high - low)}"
             if last + free <= place <= 100 - 2 * free:
-                yield place, duration(low) if works else f"… {duration(high - low)}"
+                yield place, words
                 last = place
         yield 100.0, duration(end)
 
@@ -231,17 +235,21 @@ def _grid(run: Run) -> Iterator[str]:
     bands = "".join(_piece("gap", axis.at(gap.start), axis.at(gap.end)) for gap in run.gaps)
     bands += "".join(_piece("new", axis.at(mark.time)) for mark in run.newcomers)
     yield f'<div class="wt-bands" aria-hidden="true" style="grid-area:1/3/{last}/4">{bands}</div>'
-    for number, cells in enumerate(rows, start=1):
-        yield _row(number, *cells)
+    lane = ""
+    for number, (of, *cells) in enumerate(rows, start=1):
+        yield _row(number, of, "" if of == lane else of, *cells)  # a lane is named once
+        lane = of
     labels = "".join(_label(place, words) for place, words in axis.labels())
     yield f'<div class="wt-track wt-axis" style="grid-area:{last}/3">{labels}</div>'
 
 
-def _row(number: int, lane: str, what: str, track: str, verdict: str, tooltip: str) -> str:
+def _row(
+    number: int, lane: str, name: str, what: str, track: str, verdict: str, tooltip: str
+) -> str:
     tip = escape(f"{what} {tooltip or verdict}".strip())
     at = f'title="{tip}" style="grid-row:{number};--c:{COLOURS.get(lane, COLOURS[WORKFLOW])}'
     return (
-        f'<span class="wt-lane" {at}">{escape(lane)}</span>'
+        f'<span class="wt-lane" {at}">{escape(name)}</span>'
         f'<span {at}">{escape(what)}</span>'
         f'<div class="wt-track" aria-hidden="true" {at};grid-column:3">{track}</div>'
         f'<span class="wt-end" {at};grid-column:4">{escape(verdict)}</span>'
