@@ -47,7 +47,6 @@ LOOK_EVERY = 0.25  # seconds
 RPC_LIMIT = timedelta(seconds=10)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
-_SETTLED = ("AlreadyDecided", "Expired", "Closed")  # nothing is left to decide
 
 Outcome = TypeVar("Outcome", RepairOutcome, ProactiveOutcome)
 
@@ -61,9 +60,10 @@ class DecisionRefused(WorkshopError):
     """
 
     def __init__(self, kind: str, what: str) -> None:
-        over = "this plan is settled: start a repair, or decide about an agent's next plan."
-        look = "look at the status and the plan, and decide about that."
-        super().__init__(what, fix=over if kind in _SETTLED else look)
+        fix = "look at the status and the plan, and decide about that."
+        if kind in ("AlreadyDecided", "Expired", "Closed"):
+            fix = "this plan is settled: start a repair, or decide about an agent's next plan."
+        super().__init__(what, fix=fix)
         self.kind = kind
 
 
@@ -224,9 +224,8 @@ class RepairClient:
         try:
             decision = Decision(decided_by=decided_by or get_settings().user_name, **typed)
         except ValidationError as error:
-            raise DecisionRefused(
-                "Unreadable", f"That is no decision: {in_words(error)}."
-            ) from None
+            why = f"That is no decision: {in_words(error)}."
+            raise DecisionRefused("Unreadable", why) from None
         return await self.decide(decision)
 
     async def follow(
@@ -248,8 +247,9 @@ class RepairClient:
         while True:
             with self._in_words():
                 run = await self.handle.describe(rpc_timeout=RPC_LIMIT)
-            if looked_at != (looked_at := (run.run_id, run.history_length)):
-                status = await self.status()
+            history = run.run_id, run.history_length
+            if history != looked_at:
+                looked_at, status = history, await self.status()
                 if status != seen:
                     seen = status
                     yield status

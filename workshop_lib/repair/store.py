@@ -137,11 +137,13 @@ class OrderStore:
             self._tables.begin_anew()
             return None
         except StoreDamaged:
-            kept = self._database.put_aside()
-            if kept is None:
+            if (kept := self._database.put_aside()) is None:
                 raise
         self._tables.begin_anew()
         return kept
+
+
+_store = lru_cache(maxsize=8)(OrderStore)
 
 
 def open_store() -> OrderStore:
@@ -161,16 +163,13 @@ def open_store() -> OrderStore:
     return _store(url)
 
 
-_store = lru_cache(maxsize=8)(OrderStore)
-
-
 def _apply(connection: Connection, key: str, arguments: Arguments) -> Applied:
     order_id, tool, ledger = arguments.order_id, arguments.tool, tables.ledger
     item_id = arguments.item_id if isinstance(arguments, OrderInventory) else ""
     written = json.dumps(arguments.model_dump(), sort_keys=True, ensure_ascii=False)
+    this_order = tables.orders.c.order_id == order_id
     # The row lock makes repairs of one order wait for each other. It comes first: what is read below
     # is then what they have left behind.
-    this_order = tables.orders.c.order_id == order_id
     locked = select(tables.orders.c.status).where(this_order).with_for_update()
     status = connection.execute(locked).scalar()
     first = connection.execute(select(ledger).where(ledger.c.idempotency_key == key)).first()

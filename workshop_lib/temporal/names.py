@@ -7,7 +7,7 @@ sent: by the command line as it reads its arguments, and by the clients that MCP
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 
-MAX_NAME = 200  # characters; the store takes keys of 300, and the server adds the time to a schedule's name
+MAX_NAME = 200  # characters; keys are made of it, and the server adds the time to a schedule's name
 MAX_ID_BYTES = 1000  # what the server takes
 
 
