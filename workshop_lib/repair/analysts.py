@@ -32,7 +32,6 @@ from workshop_lib.repair.analyst_tools import (
 )
 from workshop_lib.repair.models import (
     DETECTION_THRESHOLD,
-    SKIP_THRESHOLD,
     Analysis,
     AnalyzeRequest,
     Detection,
@@ -44,7 +43,7 @@ from workshop_lib.repair.models import (
     ReportRequest,
     Snapshot,
 )
-from workshop_lib.repair.plan_rules import check_plan
+from workshop_lib.repair.plan_rules import within_limits
 from workshop_lib.repair.report import plain_report, problem_with_report
 from workshop_lib.temporal.steps import step_options
 
@@ -265,13 +264,13 @@ class _Draft:
                     "no tool was called; call the tools, or say why nothing is to be repaired",
                 )
             return
-        problems = {call.id: self._record(call) for call in message.tool_calls}
-        if reasons := [problem for problem in problems.values() if problem]:
+        problems = [(call.id, self._record(call)) for call in message.tool_calls]
+        if reasons := [problem for _, problem in problems if problem]:
             results = {
                 name: f"Error: {problem}. Write this call again, or leave it."
                 if problem
                 else "Recorded. Nothing is carried out yet."
-                for name, problem in problems.items()
+                for name, problem in problems
             }
             raise NotAccepted("; ".join(reasons)[:1000], results)
 
@@ -300,23 +299,15 @@ class _Draft:
             {"proposal_id": f"p{number}", **raw}
             for number, raw in enumerate(self._proposed.values(), 1)
         ]
-        accepted, refused = check_plan(named, self._request.snapshot)
-        refused += self._doubtful.values()
-        proposals = [p for p in accepted if p.confidence >= SKIP_THRESHOLD]
-        skipped = [p for p in accepted if p.confidence < SKIP_THRESHOLD]
+        plan = within_limits(named, self._request.snapshot)
+        refused = [*plan.refused, *self._doubtful.values()]
         summary = (
-            f"Proposed: {len(proposals)}. Skipped, because the model was not sure enough: {len(skipped)}."
-            f" Refused by the rules: {len(refused)}."
+            f"Proposed: {len(plan.proposals)}. Skipped, because the model was not sure enough:"
+            f" {len(plan.skipped)}. Refused by the rules: {len(refused)}."
         )
         if self._words:
             summary += f" The model said: {self._words[:MAX_QUOTE]}"
-        return Plan(
-            snapshot_digest=self._request.snapshot.digest,
-            proposals=proposals,
-            skipped=skipped,
-            refused=refused,
-            summary=summary,
-        )
+        return plan.model_copy(update={"refused": refused, "summary": summary})
 
 
 def _canonical(value: Any) -> str:

@@ -153,7 +153,7 @@ class RepairCycle:
             return None
         self.enter(State.PLANNING)
         planned = await _run(plan_repair, PlanRequest(snapshot=snapshot, analysis=self.analysis))
-        self.plan = within_limits(planned, snapshot, self.scope)
+        self.plan = within_limits(planned.proposals, snapshot, planned, self.scope)
         await self._file("planning", as_markdown(of_plan(self.plan, self.analysis, self.today)))
         return self.plan
 

@@ -182,19 +182,29 @@ def in_words(error: ValidationError) -> str:
     return "; ".join(said)[:1000]
 
 
-def within_limits(plan: Plan, snapshot: Snapshot, scope: str) -> Plan:
-    """The plan under this pass's name, after the hard rules.
+def within_limits(
+    proposals: Sequence[Proposal | Mapping[str, Any]],
+    snapshot: Snapshot,
+    plan: Plan | None = None,
+    scope: str = "",
+) -> Plan:
+    """A plan of proposals, after the hard rules.
 
-    The planner has applied them already. They are applied here once more, because what is shown and carried
-    out must not depend on which planner a worker happens to run.
+    The planner applies them, and every pass does once more: what is shown and carried out must not depend on
+    which planner a worker happens to run.
+
+    Args:
+        plan: that they are of; what it has skipped and refused stays so.
+        scope: the pass that it is for.
     """
-    accepted, refused = check_plan(plan.proposals, snapshot)
-    return plan.model_copy(
+    accepted, refused = check_plan(proposals, snapshot)
+    before = plan or Plan()
+    return before.model_copy(
         update={
             "scope": scope,
             "snapshot_digest": snapshot.digest,
             "proposals": [p for p in accepted if p.confidence >= SKIP_THRESHOLD],
-            "skipped": [*plan.skipped, *(p for p in accepted if p.confidence < SKIP_THRESHOLD)],
-            "refused": [*plan.refused, *refused],
+            "skipped": [*before.skipped, *(p for p in accepted if p.confidence < SKIP_THRESHOLD)],
+            "refused": [*before.refused, *refused],
         }
     )
