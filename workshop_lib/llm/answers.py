@@ -257,8 +257,8 @@ def _text(value: Any, depth: int = 0) -> str:
 def _refusal(message: dict[str, Any]) -> str:
     """Why the model declines, wherever its provider, or LiteLLM, has put that."""
     moved = message.get("provider_specific_fields")
-    moved = moved.get("refusal") if isinstance(moved, dict) else None
-    return _text(message.get("refusal") or moved, 1) or _parts(message.get("content"), "refusal")
+    refusal = message.get("refusal") or (moved.get("refusal") if isinstance(moved, dict) else None)
+    return _text(refusal, 1) or _parts(message.get("content"), "refusal")
 
 
 def _parts(content: Any, kind: str) -> str:
@@ -274,13 +274,13 @@ def _parts(content: Any, kind: str) -> str:
 def _raw_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The calls of a message, each with an object `function`."""
     calls = message.get("tool_calls")
-    found = [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else []
+    calls = list(calls) if isinstance(calls, list) else [calls]
     if isinstance(message.get("function_call"), dict):
-        found = [*found, {"function": message["function_call"]}]
-    found = [call for call in found if isinstance(call, dict)]
+        calls.append({"function": message["function_call"]})
     return [
-        call if isinstance(call.get("function"), dict) else {**call, "function": call}
-        for call in found
+        call if isinstance(call.get("function"), dict) else call | {"function": call}
+        for call in calls
+        if isinstance(call, dict)
     ]
 
 

@@ -115,13 +115,15 @@ _BY_TEXT = {
 _CONNECTING = ("httpx", "httpx2", "httpcore", "aiohttp")  # whose exceptions have no status
 
 
-def explain_failure(error: BaseException, model: str) -> ModelUnavailable | ModelRefused:
-    """The error to raise instead of what a call to `model` raised.
+def explain_failure(error: BaseException, model: str) -> WorkshopError:
+    """The error to raise instead of what a call to `model` raised: `ModelUnavailable` or `ModelRefused`.
 
     Args:
-        error: LiteLLM's exception, or `TimeoutError` from our own time limit.
+        error: LiteLLM's exception, or `TimeoutError` from our own time limit; one of ours stays as it is.
         model: the model as it was asked for.
     """
+    if isinstance(error, WorkshopError):
+        return error
     said = str(getattr(error, "message", error))
     status, base = getattr(error, "status_code", None), get_settings().llm_api_base
     kind = _kind(error, status, said)

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.answers import UNREADABLE, Pieces, extras_of, mended, own_id
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
@@ -78,7 +77,7 @@ async def complete(
             response = await litellm.acompletion(**request)
         return _completion(read_answer(response.model_dump(), model), model, messages)
     except Exception as error:
-        failure = _translated(error, model)
+        failure = explain_failure(error, model)
     # Raised outside the except block: the provider's exception, which may quote a key, must not hang on
     # as the context of ours.
     raise failure
@@ -116,7 +115,7 @@ async def stream(
         yield _completion(read_answer(pieces.whole(), model), model, messages)
         return
     except Exception as error:
-        failure = _translated(error, model)
+        failure = explain_failure(error, model)
     raise failure
 
 
@@ -199,10 +198,6 @@ def call_options(model: str, seconds: float | None = None) -> dict[str, Any]:
     return options
 
 
-def _translated(error: Exception, model: str) -> Exception:
-    return error if isinstance(error, WorkshopError) else explain_failure(error, model)
-
-
 def read_answer(response: dict[str, Any], model: str) -> dict[str, Any]:
     """LiteLLM's response, dumped, as a chat completion that can be read, whoever the provider is.
 
@@ -236,15 +231,11 @@ def _completion(answer: dict[str, Any], model: str, asked: Sequence[Message]) ->
         used.add(calls[-1].id)
     # Thoughts and signatures belong to the calls that they led to; without calls nobody asks for them.
     thoughts = extras_of(written) if calls else None
+    named = answer.get("model")  # which leaves the offline model's provider out
     return Completion(
         message=Message(
             role="assistant", content=written["content"], tool_calls=calls, extras=thoughts
         ),
         usage=Usage.model_validate(answer["usage"]),
-        model=_spelled(answer.get("model"), model),
+        model=named if named and provider_of(model) != OFFLINE_PROVIDER else model,
     )
-
-
-def _spelled(answered: str | None, asked: str) -> str:
-    """The model's name as the provider gives it, which leaves the offline model's provider out."""
-    return answered if answered and provider_of(asked) != OFFLINE_PROVIDER else asked

@@ -30,7 +30,6 @@ from temporalio.worker import ReplayerConfig, Worker
 
 from workshop_lib.agents.planner import PLAN_OPTIONS
 from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
-from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.activity import as_application_error
 from workshop_lib.llm.answers import UNREADABLE, Pieces, own_id, readable
 from workshop_lib.llm.failures import explain_failure
@@ -151,8 +150,7 @@ class _Model(Model):
             name = self._name or get_settings().model.name
             yield await _open(name, request)
         except Exception as error:
-            known = error if isinstance(error, WorkshopError) else explain_failure(error, name)
-            raise as_application_error(known) from None
+            raise as_application_error(explain_failure(error, name)) from None
 
 
 async def _open(name: str, request: dict[str, Any]) -> Model:

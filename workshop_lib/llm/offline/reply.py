@@ -27,19 +27,16 @@ from workshop_lib.llm.offline.results import came, describe, fields, number_in, 
 from workshop_lib.llm.offline.schema import Slot, Tool, read_tools
 from workshop_lib.llm.offline.spans import find_spans
 from workshop_lib.llm.offline.sums import BACK
-from workshop_lib.llm.offline.talk import Called, Talk, call_key, leaves, read_talk
+from workshop_lib.llm.offline.talk import Called, Talk, call_key, read_talk
 from workshop_lib.llm.offline.words import content, plain, split_name
 
 LONGEST = 2000  # characters of a message that the rules read
 MOST_CALLS = 8  # tool calls in one reply
+MOST_WORDS = 8  # of a follow-up such as `and in Portland?`
 MOST_STRAY_CALLS = 4  # calls of a turn that came to nothing, after which the rules give up
 
 _REFUSAL = "I cannot answer that: I am a set of rules that call tools, not a language model."
 _NEEDS = "which I do not find in your message. I make no values up: please name it."
-_FOLLOWS = re.compile(
-    r"\W*(?:and|or|now|what about|how about|(?:the )?same|in|on|to|for|with|only|then|but|at|from)\b",
-    re.I,
-)
 _OTHER_TIME = re.compile(
     r"\b(?:tomorrow|yesterday|(?:next|last|this) (?:week\w*|month|year))\b", re.I
 )
@@ -76,9 +73,7 @@ def reply(
     if not talk.text:
         return Reply(f"I see no question. {list_tools(usable)}")
     if len(talk.text) > LONGEST:
-        return Reply(
-            f"I cannot answer that: {len(talk.text)} characters are too many, I read {LONGEST}."
-        )
+        return Reply(f"I cannot answer that: it has {len(talk.text)} characters, I read {LONGEST}.")
     said = None if talk.now else recall(talk, usable) or small_talk(plain(talk.text), usable)
     return Reply(said) if said else _serve(talk, usable)
 
@@ -107,10 +102,9 @@ def _loose_ends(plan: Plan, done: Done, talk: Talk) -> list[str]:
     lacking = [step.tool.name for i, step in enumerate(plan.steps) if i not in done]
     if lacking and all(map(came, done.values())):
         said.append(f"I do not find what {lacking[0]} needs in what came back.")
-    parts = [
-        part.strip(" ?.,!") for part in plan.unserved if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)
-    ]
-    said += [f"I have no tool for this part: “{part}”." for part in parts if plan.steps]
+    parts = [part for part in plan.unserved if re.match(r"\W*(?:wh\w+|how)\b", part, re.I)]
+    parts = [part.strip(" ?.,!") for part in parts if plan.steps]
+    said += [f"I have no tool for this part: “{part}”." for part in parts]
     slots = [slot.want for step in plan.steps for slot in step.tool.slots]
     dated = "date" in slots or any(step.tool.expression for step in plan.steps)
     if _OTHER_TIME.search(talk.text) and slots and not dated:
@@ -137,7 +131,7 @@ def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
 
 def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
     """The plan of a message: by itself, together with the question it answers, or as a follow-up."""
-    text, asked = _ordinal(plain(talk.text), talk), _asked_before(talk)
+    text, asked = plain(talk.text), _asked_before(talk)
     for what, value in facts(talk.told):  # `my favourite city` is the city that was told
         text = re.sub(rf"\bmy {re.escape(what)}\b", value.replace("\\", ""), text, flags=re.I)
     told = facts([text]) and not re.search(r"\?|[.!;,] \w", text)
@@ -150,8 +144,8 @@ def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
         both = Planner(f"{asked} {text}", tools, talk).make()
         if both.steps or both.asks:
             return both
-    follows = _FOLLOWS.match(text) or len(text.split()) <= 8
-    return (Planner(text, tools, talk).again() if follows else None) or own
+    short = len(text.split()) <= MOST_WORDS
+    return (Planner(text, tools, talk).again() if short else None) or own
 
 
 def _asked_before(talk: Talk) -> str:
@@ -162,25 +156,6 @@ def _asked_before(talk: Talk) -> str:
             break
         texts.insert(0, plain(turn.text))
     return " ".join(texts)
-
-
-def _ordinal(text: str, talk: Talk) -> str:
-    """`the first one` and `the other one` as the member of the latest list that is meant."""
-    match = re.search(r"\bthe (first|second|third|last|other)(?: one)?\b(?=\W*$)", text, re.I)
-    lists = [
-        s for told in [*talk.told, talk.text] for s in find_spans(plain(told)) if s.kind == "list"
-    ]
-    if not match or not lists:
-        return text
-    members = [part.text for part in lists[-1].parts]
-    if match[1].lower() == "other":
-        sent = {str(value) for called in talk.calls_before() for value in leaves(called.arguments)}
-        members = [member for member in members if member not in sent]
-    place = {"second": 1, "third": 2, "last": -1}.get(match[1].lower(), 0)
-    if not members or place >= len(members):
-        return text
-    before = re.sub(rf"(?:\d+ \w+,?\s*)?{re.escape(lists[-1].text)}", "", text[: match.start()])
-    return before + members[place] + text[match.end() :]
 
 
 # --- carrying out a plan -----------------------------------------------------------------------------
