@@ -14,6 +14,7 @@ from workshop_lib.llm.offline.schema import Slot, Tool, is_choice
 from workshop_lib.llm.offline.spans import Span
 from workshop_lib.llm.offline.words import (
     DEEDS,
+    all_senses,
     asked,
     content,
     content_words,
@@ -133,9 +134,7 @@ def _judge(found: Fit, text: str, tools: Sequence[Tool], spans: Sequence[Span]) 
     done = any(senses(w) & (tool.said if w in DEEDS else tool.deeds) for w in verbs)
     found.evidence -= 2.5 * bool(tool.deeds and not done)
     # Who directed something is asked of no tool that has to be told a director.
-    wanted = {
-        sense for match in re.finditer(r"\bwho (\w+)", text.lower()) for sense in senses(match[1])
-    }
+    wanted = all_senses(re.findall(r"\bwho (\w+)", text.lower()))
     found.evidence -= 1.5 * any(slot.name_words & wanted for slot in found.pairs)
     # A text that opens with a deed (cancel, send …) is for no tool that does not do that.
     opening = re.match(_POLITE, rest.strip().lower())

@@ -15,7 +15,7 @@ from workshop_lib.llm.offline.schema import Slot, Tool
 from workshop_lib.llm.offline.spans import Span, find_spans
 from workshop_lib.llm.offline.sums import BACK, find_sum, refer_back
 from workshop_lib.llm.offline.talk import Talk, leaves
-from workshop_lib.llm.offline.words import content_words, senses
+from workshop_lib.llm.offline.words import all_senses, content_words, senses
 
 CUT = 1.5  # what a cut between two clauses costs
 MOST_JOINTS, MOST_BACK = 7, 6  # places to cut at, and earlier calls that a follow-up goes on with
@@ -27,7 +27,7 @@ _ASKS = re.compile(
 _POINTS = re.compile(
     r"\b(?:it|its|that|this|there|them|they|him|her|his|same|ones?|those|these|their|first)\b", re.I
 )
-_PRICED = {sense for word in ("price", "cost", "fee", "rate", "fare") for sense in senses(word)}
+_PRICED = all_senses(("price", "cost", "fee", "rate", "fare"))
 _TOTAL = re.compile(r"\b(?:how much|costs?|pay|price|worth|total|altogether|value|charge)\b", re.I)
 _TOGETHER = (  # what is to be done with several results of one tool
     (re.compile(r"\bdifference\b|\bhow (?:many|much)\b.*\bthan\b", re.I), " - "),

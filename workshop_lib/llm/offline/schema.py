@@ -10,19 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from workshop_lib.llm.offline.words import DEEDS, content, senses, spellings, split_name
+from workshop_lib.llm.offline.words import DEEDS, all_senses, content, spellings, split_name
 
 DEEPEST = 4  # objects within objects
 _SUCH = re.compile(r"(?:such as|e\.g\.,?|for example|like|for instance)\s+(.+)", re.I | re.S)
 _TEXT = r"text|message|body|content|query|title|sentence|note|term|subject|comment|reason|description|label"
 _ID = re.compile(r"\b(?:id|key|code|reference|ticker|symbol|iata|iban|plate|number)\b", re.I)
-_KINDS = {
-    "boolean": "flag",
-    "array": "list",
-    "object": "object",
-    "number": "number",
-    "integer": "number",
-}
+_KINDS = {"boolean": "flag", "array": "list", "object": "object"} | dict.fromkeys(
+    ("number", "integer"), "number"
+)
 # What a slot wants, by its name and description, where its type does not say. The first that fits.
 _WANTS = tuple((want, re.compile(pattern, re.I)) for want, pattern in (
     ("date", r"\bdate\b|yyyy-mm-dd"),
@@ -48,17 +44,12 @@ class Slot:
     def __init__(
         self, path: tuple[str, ...], kind: str, required: bool, schema: dict[str, Any]
     ) -> None:
-        self.path, self.name, self.kind, self.required, self.schema = (
-            path,
-            path[-1],
-            kind,
-            required,
-            schema,
-        )
+        self.path, self.name, self.kind = path, path[-1], kind
+        self.required, self.schema = required, schema
         self.description = str(schema.get("description") or "")
         names, such = split_name(self.name), _SUCH.search(self.description)
         self.label = f"{' '.join(names)} | {_SUCH.sub('', self.description)}".lower()
-        self.name_words = {sense for word in names for sense in senses(word)}
+        self.name_words = all_senses(names)
         self.words = self.name_words | content(self.label)
         listed, pattern = schema.get("examples"), schema.get("pattern")
         texts = re.split(r",\s|\s+or\s+|\s+and\s+|;", such[1].split(". ")[0]) if such else []
@@ -101,25 +92,21 @@ class Tool:
     @cached_property
     def deeds(self) -> set[str]:
         """The senses of the verbs by which it changes something; empty for a tool that looks things up."""
-        first = re.match(r"([A-Za-z]+)", self.description)
-        if self.description and not (first and first[1].lower() in DEEDS):
+        first = re.findall(r"[a-z]+", self.description.lower())[:1]
+        if first and first[0] not in DEEDS:
             return set()
-        verbs = {word.lower() for word in split_name(self.name)} | (
-            {first[1].lower()} if first else set()
-        )
-        return {sense for verb in verbs & DEEDS for sense in senses(verb)}
+        return all_senses(DEEDS & {*first, *map(str.lower, split_name(self.name))})
 
     @cached_property
     def acts(self) -> set[str]:
         """The senses of the words that may say what it does: its name, and how its description begins."""
-        words = [*split_name(self.name), *self.description.split()[:1]]
-        return {sense for word in words for sense in senses(word)}
+        return all_senses([*split_name(self.name), *self.description.split()[:1]])
 
     @cached_property
     def said(self) -> set[str]:
         """The senses of all words of name and description."""
         words = [*split_name(self.name), *re.findall(r"[A-Za-z]+", self.description)]
-        return {sense for word in words for sense in senses(word)} | set(self.weights)
+        return all_senses(words) | set(self.weights)
 
     @cached_property
     def expression(self) -> Slot | None:
@@ -136,9 +123,8 @@ def read_tools(tools: Sequence[dict[str, Any]]) -> list[Tool]:
         try:
             spec = offered.get("function") or offered
             schema = spec.get("parameters") or {}
-            tool = Tool(
-                str(spec["name"]), str(spec.get("description") or ""), tuple(_slots(schema, schema))
-            )
+            name, description = str(spec["name"]), str(spec.get("description") or "")
+            tool = Tool(name, description, tuple(_slots(schema, schema)))
             if tool.name and tool.weights is not None and all(slot.want for slot in tool.slots):
                 found.append(tool)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, re.error):
@@ -159,15 +145,12 @@ def _slots(
         part = _resolved(raw, root)
         must = needed and name in required and "default" not in part and not part.get("nullable")
         kind = part.get("type") or ("object" if part.get("properties") else "string")
-        kind = (
-            next((k for k in kind if k != "null"), "string")
-            if isinstance(kind, list)
-            else str(kind)
-        )
+        if isinstance(kind, list):
+            kind = next((k for k in kind if k != "null"), "string")
         if part.get("properties") and len(path) < DEEPEST:
             yield from _slots(part, root, (*path, name), must)
         else:
-            yield Slot((*path, name), kind, must, part)
+            yield Slot((*path, name), str(kind), must, part)
 
 
 def _resolved(schema: Any, root: Any) -> dict[str, Any]:

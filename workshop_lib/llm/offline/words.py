@@ -5,6 +5,7 @@ it does not know one.
 """
 
 import re
+from collections.abc import Iterable
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -106,6 +107,11 @@ def senses(word: str) -> set[str]:
     return spellings(word) | _MEANINGS.get(stem(word), set())
 
 
+def all_senses(words: Iterable[str]) -> set[str]:
+    """The senses of several words."""
+    return {sense for word in words for sense in senses(word)}
+
+
 def split_name(name: str) -> list[str]:
     """The words of an identifier: `library_memberLoans` holds library, member and Loans."""
     return re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
@@ -123,15 +129,15 @@ def content_words(text: str) -> list[str]:
 
 def content(text: str) -> set[str]:
     """The senses of the words of a text that say something, the quiet ones too."""
-    words = [word for word in _WORD.findall(text) if re.sub(r"['’]", "", word.lower()) not in STOP]
-    return {sense for word in words for sense in senses(word)}
+    words = _WORD.findall(text)
+    return all_senses(word for word in words if re.sub(r"['’]", "", word.lower()) not in STOP)
 
 
 def asked(text: str) -> set[str]:
     """What the question words of a text ask for: `where` for a place."""
     text = re.sub(r"\b(where|when|who)'?s\b", r"\1", text.lower())
     meant = [words for said, words in _ASKED.items() if re.search(rf"\b{said}\b", text)]
-    return {sense for words in meant for word in words.split() for sense in senses(word)}
+    return all_senses(" ".join(meant).split())
 
 
 _NUMBERS = {word: n for n, word in enumerate(
