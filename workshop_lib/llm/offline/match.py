@@ -62,6 +62,7 @@ _COUNT = re.compile(
     r"\b(?:quantity|count|amount|limit|pieces|copies|max\w*|results|at most|how many)\b"
 )
 _MONEY = re.compile(r"dollar|amount|money|price|cost|euro|budget|pounds?\b|principal")
+_NUMBERED = re.compile(r"\b(?:phone|number)\b")
 _JOINS = r"^\s*,|\b(?:and|or|than|vs|versus)\b"
 _POLITE = r"\W*(?:(?:please|kindly|now|and|then|can|could|would|you|hey|i|want|need|to|let's)\b\W*)*([a-z]+)"
 
@@ -165,11 +166,11 @@ def _text(span: Span, slot: Slot) -> float | None:
         return None
     if {word.lower() for word in split_name(slot.name)} & _PERSON and slot.name != "name":
         worth += {"name": 0.8, "phrase": -0.5}.get(span.kind, 0.0)
-    if slot.shapes:
-        numbered = any("d" in shape for shape in slot.shapes)
-        digits = bool(re.search(r"\d", span.text))
-        if (numbered and not digits) or (span.kind == "number" and not numbered):
-            return None
+    numbered = any("d" in shape for shape in slot.shapes) or _NUMBERED.search(slot.label)
+    if slot.want == "id" and numbered and not re.search(r"\d", span.text):
+        return None
+    if slot.shapes and span.kind == "number" and not numbered:
+        return None
     counts = span.kind == "number" and span.after and not is_stop(span.after)
     return worth - 1.5 * bool(counts)
 

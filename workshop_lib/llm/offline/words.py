@@ -20,7 +20,7 @@ STOP = word_set(
     "would will shall should may might must what whats which who whom whose where wheres when how hows "
     "why any anything some something anyone someone there theres here now rn right please pls plz thx "
     "thanks thank hi hey hello ok okay well just also again too still only really very current currently "
-    "moment tell show give get got let lets know want wants need needs like look looking lookin find "
+    "moment tell show give get got let lets know want wants need needs like look looking lookin find turn "
     "check see say said make made go going come coming came take put up out off over all much many more "
     "most less least both each every one ones thing things way teh yuo ur good great sorry same other "
     "another after before under above below between around during until till often ever far long per plus "
@@ -49,7 +49,7 @@ GROUPS = (
     "age old older young", "car vehicle van truck", "track location position", "note comment remark",
     "search look find", "hire rent", "list show all", "phone telephone call", "record log",
     "doctor physician", "film movie", "assign put give", "place city town location", "closed close",
-    "open opening", "send mail write", "manager manage boss lead",
+    "open opening", "send mail write transfer", "manager manage boss lead",
 )  # fmt: skip
 # Other spellings of what a tool may offer as a choice.
 ALIASES = (
