@@ -5,12 +5,10 @@ tests spend no money and leave the learner's own `.workshop` alone. It stands at
 holds for the notebooks in `solutions/` too.
 """
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -20,9 +18,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
 from notebook_runner import clear_leftovers, forget_learners_settings, isolated_state  # noqa: E402
 
-pytest_plugins = ["crashed_workers"]
+pytest_plugins = ["crashed_workers", "no_skips"]
 _session = ExitStack()
-Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +36,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _session.close()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of the solutions the first one runs, and all do with `-m long`.
+
+    `tests/test_notebooks.py` runs every cell of each of them too, after its stub.
+    """
+    if getattr(item, "nbmake", False) and not item.path.name.startswith("00_"):
+        item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A solution notebook runs with a state folder, and so a server, of its own."""
@@ -46,24 +52,3 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     with isolated_state():
         return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """See `_no_skips`."""
-    return _no_skips((yield))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """See `_no_skips`."""
-    return _no_skips((yield))
-
-
-def _no_skips(report: Report) -> Report:
-    """On CI (`CI=true`) what is skipped has failed: there everything that a test needs is installed."""
-    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which CI does not allow: {reason}"
-    return report

@@ -7,13 +7,12 @@ tests of the lab's own server start theirs. Left out: a lab of its own for a tes
 
 import asyncio
 import os
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from lab_environment import free_port, set_env
+from lab_environment import free_port, fresh, set_env
 from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
@@ -29,6 +28,12 @@ from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
+# Files that take longest begin first: at the end no process waits long for another.
+LONGEST = (
+    *("test_notebooks", "test_repair_kill_points", "test_up_and_down", "test_mcp_loop"),
+    *("test_command_edges", "test_attempts", "test_server", "test_waiting", "test_repair_cli"),
+    *("test_machine", "test_teams", "test_jupyterlab", "test_notices", "test_quality"),
+)
 SERVER_FOLDER = "WORKSHOP_TEST_SERVER"  # names the folder; test workers inherit it
 
 
@@ -36,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the folder of the server, which test workers then share."""
     if not hasattr(config, "workerinput"):
         os.environ[SERVER_FOLDER] = str(state_folder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files begin."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -73,7 +84,7 @@ async def client(temporal_server: str, monkeypatch: pytest.MonkeyPatch) -> Clien
 @pytest.fixture
 def queue() -> str:
     """The name of a task queue that no other test uses."""
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return fresh("test")
 
 
 @pytest.fixture

@@ -13,11 +13,19 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 RERUN = "rerun"
+ALONE = "test_notebooks.py"
 _crashed: dict[str, int] = {}  # how often a process died in this test
 
 
 class ReplacingScheduling(LoadFileScheduling):
-    """Files to processes, as `--dist=loadfile` does, also to a process that replaces a dead one."""
+    """Files to processes, as `--dist=loadfile` does, also to a process that replaces a dead one.
+
+    The tests of `ALONE` share nothing and take long: each goes to a process by itself.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return nodeid if file.endswith(ALONE) else file
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Take a dead process's unfinished files back; a test it died in twice does not come again."""

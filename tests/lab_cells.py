@@ -3,14 +3,13 @@
 import contextlib
 import io
 import textwrap
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from lab_environment import lab
+from lab_environment import fresh, lab
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server import lifecycle as server
@@ -82,11 +81,6 @@ def notebook() -> Notebook:
     shell.reset(new_session=True)
     cells.register(shell)
     return Notebook(shell)
-
-
-def fresh(name: str) -> str:
-    """A name that no other test uses, for a queue or a workflow id."""
-    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def spec_of(

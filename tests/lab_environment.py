@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,13 @@ import pytest
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.machine.ports import is_free
 from workshop_lib.settings import reload_settings
+
+LIMIT = 60  # seconds for each thing that is waited for
+
+
+def fresh(name: str) -> str:
+    """A name that no other test uses, for a queue, a worker, a session or a workflow id."""
+    return f"{name}-{uuid.uuid4().hex[:12]}"
 
 
 def free_port() -> int:

@@ -1,7 +1,6 @@
 """The teams' workers and MCP servers as processes, for the tests of a module."""
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,21 +8,31 @@ from datetime import datetime
 
 import pytest
 from lab_environment import free_port, set_env
+from teams_environment import new_names, runs_on
 from temporalio.client import WorkflowExecution
 
 from workshop_lib.lab.services.mcp_servers import McpServerProcess, start_mcp_server
 from workshop_lib.lab.workers.process import WorkerProcess, start_process
-from workshop_lib.mcp.wire import TEAM_SERVERS
 from workshop_lib.settings import get_settings, reload_settings
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.teams.it.worker import it
-from workshop_lib.temporal.connect import connect
 
 WORKERS = {"it": it, "finance": finance}
+# How a client of the older protocol begins, on the bare wire.
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
 
 
 @dataclass
-class Teams:
+class ServedTeams:
     """What runs, by the team's name."""
 
     workers: dict[str, WorkerProcess]
@@ -34,26 +43,20 @@ class Teams:
 
 
 @contextmanager
-def served_teams(address: str) -> Iterator[Teams]:
+def served_teams(address: str) -> Iterator[ServedTeams]:
     """Workers on queues of their own and servers in front of them, while the block runs.
 
     Args:
         address: of the Temporal server.
     """
-    teams = Teams({}, {})
+    teams = ServedTeams({}, {})
     with pytest.MonkeyPatch.context() as patch:
-        set_env(
-            patch,
-            TEMPORAL_ADDRESS=address,
-            IT_QUEUE=f"it-{uuid.uuid4().hex[:8]}",
-            FINANCE_QUEUE=f"finance-{uuid.uuid4().hex[:8]}",
-            # While one is down, nobody else's server takes its port.
-            IT_MCP_PORT=free_port(),
-            FINANCE_MCP_PORT=free_port(),
-        )
+        # With ports of their own: while one is down, nobody else's server takes its port.
+        ports = {"IT_MCP_PORT": free_port(), "FINANCE_MCP_PORT": free_port()}
+        set_env(patch, TEMPORAL_ADDRESS=address, **new_names(), **ports)
         try:
-            for name in TEAM_SERVERS:
-                teams.workers[name] = asyncio.run(start_process(WORKERS[name]()))
+            for name, spec in WORKERS.items():
+                teams.workers[name] = asyncio.run(start_process(spec()))
                 teams.servers[name] = asyncio.run(start_mcp_server(name))
             yield teams
         finally:
@@ -63,23 +66,15 @@ def served_teams(address: str) -> Iterator[Teams]:
     reload_settings()
 
 
-async def team_runs(
-    name: str, queue: str | None = None, since: datetime | None = None
+async def finance_runs(
+    queue: str | None = None, since: datetime | None = None
 ) -> list[WorkflowExecution]:
-    """The runs that a team has been asked for on its queue of this module.
+    """The runs that the finance team has been asked for on its queue of this module.
 
     Args:
-        since: only those that were started then or later. The list follows a moment after the facts, so
-            what it holds at the beginning of a test is no number to count on.
+        since: only those that were started then or later: what the list holds at the beginning of a test
+            is no number to count on.
     """
     settings = get_settings()
-    namespace, own = {
-        "it": (settings.it_namespace, settings.it_queue),
-        "finance": (settings.finance_namespace, settings.finance_queue),
-    }[name]
-    client = await connect(namespace)
-    return [
-        run
-        async for run in client.list_workflows()
-        if run.task_queue == (queue or own) and (since is None or run.start_time >= since)
-    ]
+    runs = await runs_on(queue or settings.finance_queue, settings.finance_namespace)
+    return [run for run in runs if since is None or run.start_time >= since]

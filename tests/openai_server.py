@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,6 +89,35 @@ def openai_server(*script: Any) -> Iterator[OpenAIServer]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def scripted_model(settings_env: Callable[..., None], *script: Any) -> Iterator[OpenAIServer]:
+    """The provider that the settings name for the time of a `with` block, over LiteLLM's ordinary way."""
+    with openai_server(*script) as server:
+        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=server.base, OPENAI_API_KEY=KEY)
+        yield server
+
+
+def says(text: str | None) -> dict[str, Any]:
+    """An assistant's message."""
+    return {"role": "assistant", "content": text}
+
+
+def calling(*calls: tuple[str, Any]) -> dict[str, Any]:
+    """An assistant's message that calls tools: their names, and their arguments as they are or as text."""
+    made = [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {
+                "name": name,
+                "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments),
+            },
+        }
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    return says(None) | {"tool_calls": made}
 
 
 def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:

@@ -4,12 +4,12 @@ Left out: the chat that calls the teams, and when a team's worker runs; both are
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lab_environment import LIMIT, fresh
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.nexus.v1 import EndpointSpec, EndpointTarget
@@ -18,7 +18,12 @@ from temporalio.api.operatorservice.v1 import (
     DeleteNexusEndpointRequest,
     UpdateNexusEndpointRequest,
 )
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+)
 
 from workshop_lib.lab.workers.kill_points import KillPoint
 from workshop_lib.lab.workers.process import WorkerProcess, start_process
@@ -29,18 +34,17 @@ from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.lookup import find_endpoint
 from workshop_lib.temporal.worker import WorkerSpec
 
-LIMIT = 60  # seconds for each thing that is waited for
-
 
 def new_names() -> dict[str, str]:
     """The environment variables of teams of one's own."""
-    unique = uuid.uuid4().hex[:12]
-    return {
-        "IT_ENDPOINT": f"it-endpoint-{unique}",
-        "FINANCE_ENDPOINT": f"finance-endpoint-{unique}",
-        "IT_QUEUE": f"it-{unique}",
-        "FINANCE_QUEUE": f"finance-{unique}",
-    }
+    names = ("IT_ENDPOINT", "FINANCE_ENDPOINT", "IT_QUEUE", "FINANCE_QUEUE")
+    return {name: fresh(name.lower().replace("_", "-")) for name in names}
+
+
+async def runs_on(queue: str, namespace: str) -> list[WorkflowExecution]:
+    """The runs that a queue has been asked for, as the list has them, a moment after the facts."""
+    client = await connect(namespace)
+    return [run async for run in client.list_workflows(f"TaskQueue = '{queue}'")]
 
 
 class Teams:
@@ -123,11 +127,9 @@ class Teams:
 
     async def runs_of(self, spec: WorkerSpec, at_least: int = 1) -> list["TeamRun"]:
         """The runs on a team's queue, once the list has that many and all are over."""
-        client = await connect(spec.namespace)
         async with asyncio.timeout(LIMIT):
             while True:
-                listed = client.list_workflows(f"TaskQueue = '{spec.task_queue}'")
-                found = [run async for run in listed]
+                found = await runs_on(spec.task_queue, spec.namespace)
                 over = all(run.status != WorkflowExecutionStatus.RUNNING for run in found)
                 if over and len(found) >= at_least:
                     return [TeamRun(run.id, run.run_id or "") for run in found]
@@ -197,4 +199,4 @@ async def calls_of(handle: WorkflowHandle[Any, Any]) -> list[TeamCall]:
 
 def _own_name(spec: WorkerSpec) -> WorkerSpec:
     """A process takes the place of the one that has its name: another test's must not."""
-    return replace(spec, name=f"{spec.name}-{uuid.uuid4().hex[:8]}")
+    return replace(spec, name=fresh(spec.name))

@@ -1,12 +1,11 @@
 """The four analysts: on a real server with bad days and killed workers, and against a model that errs."""
 
 import asyncio
-import json
 import signal
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from analyst_workflow import AllAnalysts, Outcome
-from openai_server import KEY, OpenAIServer, openai_server
+from openai_server import KEY, OpenAIServer, calling, says, scripted_model
 from order_samples import sample, with_injection
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -253,35 +252,9 @@ async def test_a_worker_is_killed_in_every_analyst_and_the_outcome_is_the_same(
 # --- against a model that errs -----------------------------------------------------------------------
 
 
-@contextmanager
-def scripted(settings_env: SettingsEnv, *script: Any) -> Iterator[OpenAIServer]:
+def scripted(settings_env: SettingsEnv, *script: Any) -> AbstractContextManager[OpenAIServer]:
     """A provider that answers with these messages, and at the end by the offline rules."""
-    with openai_server(*script, "rules") as server:
-        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=server.base, OPENAI_API_KEY=KEY)
-        yield server
-
-
-def calling(*calls: tuple[str, Any]) -> dict[str, Any]:
-    """An assistant's message that calls tools."""
-    return {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [
-            {
-                "id": f"call_{n}",
-                "type": "function",
-                "function": {
-                    "name": name,
-                    "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments),
-                },
-            }
-            for n, (name, arguments) in enumerate(calls)
-        ],
-    }
-
-
-def saying(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
+    return scripted_model(settings_env, *script, "rules")
 
 
 def told(server: OpenAIServer, request: int = 1) -> str:
@@ -335,7 +308,7 @@ async def plan(*order_ids: str) -> Plan:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (saying("Hermione's order looks bad."), "exactly one call of report_detection"),
+        (says("Hermione's order looks bad."), "exactly one call of report_detection"),
         (calling(found(), found()), "exactly one call of report_detection"),
         (calling(("detect", {})), "there is no tool 'detect'"),
         (calling(("report_detection", '{"confidence": 0.9')), "not a JSON object"),
@@ -346,7 +319,7 @@ async def plan(*order_ids: str) -> Plan:
         (calling(found(0.9, [])), "are not named"),
         (calling(found(reason="x" * 2001)), "reason: String should have at most 2000"),
         (calling(found(urgent=True)), "urgent: Extra inputs are not permitted"),
-        (saying(""), "exactly one call of report_detection"),
+        (says(""), "exactly one call of report_detection"),
     ],
 )
 async def test_a_wrong_detection_goes_back_with_the_reason(
@@ -380,7 +353,7 @@ async def test_a_wrong_analysis_goes_back_with_the_reason(
 async def test_corrections_are_bounded_and_the_last_reason_is_told(
     settings_env: SettingsEnv,
 ) -> None:
-    script = [saying("All is well.")] * 9
+    script = [says("All is well.")] * 9
     with scripted(settings_env, *script) as server, pytest.raises(ApplicationError) as failed:
         await detect()
     assert len(server.requests) == MAX_CORRECTIONS + 1
@@ -452,10 +425,10 @@ async def test_calls_are_recorded_and_only_the_wrong_ones_asked_for_again(
 
 
 async def test_a_model_that_only_talks_is_asked_once_for_calls(settings_env: SettingsEnv) -> None:
-    with scripted(settings_env, saying("I would order badges.")) as server:
+    with scripted(settings_env, says("I would order badges.")) as server:
         made = await plan(HERMIONE)
     assert "no tool was called" in told(server) and len(made.proposals) == 1
-    talk = saying("Nothing can be done. " + "x" * 2000)
+    talk = says("Nothing can be done. " + "x" * 2000)
     with scripted(settings_env, talk, talk) as server:
         made = await plan(HERMIONE)
     assert not made.proposals and len(server.requests) == 2
@@ -577,7 +550,7 @@ GOOD = f"# Report\n\n{HERMIONE}: order inventory, done. {RON}: **Request payment
 
 
 async def test_a_good_report_is_taken_as_it_is(settings_env: SettingsEnv) -> None:
-    with scripted(settings_env, saying(GOOD)) as server:
+    with scripted(settings_env, says(GOOD)) as server:
         assert (await report()).markdown == GOOD + "\n"
     assert len(server.requests) == 1
 
@@ -585,28 +558,28 @@ async def test_a_good_report_is_taken_as_it_is(settings_env: SettingsEnv) -> Non
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (saying("All done."), f"does not mention order_inventory on {HERMIONE}, request_payment"),
-        (saying(GOOD.replace(RON, "Ron")), f"does not mention request_payment_update on {RON}"),
-        (saying(GOOD.replace("order inventory", "it")), "does not mention order_inventory"),
-        (saying(GOOD + " So did ORD-999-XXX."), "orders that are not in the data: ORD-999-XXX"),
-        (saying(GOOD + "![](x.png)"), "a link, an image or HTML"),
-        (saying(GOOD + " See https://x.example"), "a link, an image or HTML"),
-        (saying(GOOD + "<script>"), "a link, an image or HTML"),
-        (saying(GOOD + "x" * 20_000), "20,000 are the most"),
-        (saying(" "), "the report is empty"),
+        (says("All done."), f"does not mention order_inventory on {HERMIONE}, request_payment"),
+        (says(GOOD.replace(RON, "Ron")), f"does not mention request_payment_update on {RON}"),
+        (says(GOOD.replace("order inventory", "it")), "does not mention order_inventory"),
+        (says(GOOD + " So did ORD-999-XXX."), "orders that are not in the data: ORD-999-XXX"),
+        (says(GOOD + "![](x.png)"), "a link, an image or HTML"),
+        (says(GOOD + " See https://x.example"), "a link, an image or HTML"),
+        (says(GOOD + "<script>"), "a link, an image or HTML"),
+        (says(GOOD + "x" * 20_000), "20,000 are the most"),
+        (says(" "), "the report is empty"),
         (calling(("write_report", {})), "there are no tools"),
     ],
 )
 async def test_a_wrong_report_goes_back_with_the_reason(
     settings_env: SettingsEnv, answer: dict[str, Any], reason: str
 ) -> None:
-    with scripted(settings_env, answer, saying(GOOD)) as server:
+    with scripted(settings_env, answer, says(GOOD)) as server:
         assert (await report()).markdown == GOOD + "\n"
     assert reason in told(server) and len(server.requests) == 2
 
 
 async def test_the_offline_model_mends_a_report_too(settings_env: SettingsEnv) -> None:
-    with scripted(settings_env, saying("All done.")):
+    with scripted(settings_env, says("All done.")):
         text = (await report()).markdown
     assert f"{HERMIONE}: order_inventory. 113 of STP-ORG-001 are ordered." in text
 
@@ -614,7 +587,7 @@ async def test_the_offline_model_mends_a_report_too(settings_env: SettingsEnv) -
 async def test_where_no_model_manages_code_writes_the_report_and_says_so(
     settings_env: SettingsEnv,
 ) -> None:
-    with scripted(settings_env, *[saying("All done.")] * 9) as server:
+    with scripted(settings_env, *[says("All done.")] * 9) as server:
         text = (await report()).markdown
     assert len(server.requests) == MAX_CORRECTIONS + 1
     assert "Written by the program, without a model." in text

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching import cell_files

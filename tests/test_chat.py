@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from agents.run import get_default_agent_runner
-from openai_server import KEY, OpenAIServer, openai_server
+from lab_environment import fresh
+from openai_server import KEY, calling, says, scripted_model
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -38,12 +37,13 @@ SEATTLE = "Seattle: 14 °C, light rain, wind 15 km/h"
 
 
 MODEL_CALLS = {"manual": "plan_next_action", "sdk": "invoke_model_activity"}
+# What is the session's is the same in every loop, and tried in one.
 manual_only = pytest.mark.parametrize("loop", ["manual"])
 
 
 @pytest.fixture(params=list(MODEL_CALLS))
 def loop(request: pytest.FixtureRequest) -> str:
-    """Each loop in turn: a session is the same in all of them."""
+    """Each loop in turn."""
     return str(request.param)
 
 
@@ -130,12 +130,14 @@ async def test_sessions_know_nothing_of_each_other(client: Client, worker: Worke
     assert "Ada" not in (await say(bob, "What is my name?")).text
 
 
+@manual_only
 async def test_characters_of_all_scripts_come_back_as_they_were(chat: ChatClient) -> None:
     message = "Wie wird das Wetter in Zürich? 🌧️ 你好 \u202eשלום \x00 \x1b[31m"
     reply = await say(chat, message)
     assert [line.text for line in await chat.transcript()] == [message, reply.text]
 
 
+@manual_only
 async def test_messages_sent_at_once_are_each_answered_in_the_order_of_acceptance(
     chat: ChatClient,
 ) -> None:
@@ -161,7 +163,7 @@ async def test_messages_sent_at_once_are_each_answered_in_the_order_of_acceptanc
 async def test_a_first_message_from_two_clients_at_once_starts_one_session(
     client: Client, worker: WorkerSpec
 ) -> None:
-    name = uuid.uuid4().hex
+    name = fresh("two")
     two = [ChatClient(client, session=name, task_queue=worker.task_queue) for _ in range(2)]
     replies = await asyncio.gather(*(say(chat, "What is 15 * 23?") for chat in two))
     assert sorted(reply.turn for reply in replies) == [1, 2]
@@ -171,6 +173,7 @@ async def test_a_first_message_from_two_clients_at_once_starts_one_session(
 # --- refusals ----------------------------------------------------------------------------------------
 
 
+@manual_only
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
@@ -199,6 +202,7 @@ async def test_a_refused_message_leaves_no_trace(
     assert "xxxxx" not in await texts_of_the_history(chat)
 
 
+@manual_only
 async def test_the_session_itself_refuses_what_a_client_lets_pass(chat: ChatClient) -> None:
     """Other clients than ours send updates too: the Web UI, the CLI, another program."""
     from temporalio.client import WorkflowUpdateFailedError
@@ -217,12 +221,14 @@ async def test_the_session_itself_refuses_what_a_client_lets_pass(chat: ChatClie
     assert len(await events(chat)) == accepted
 
 
+@manual_only
 async def test_the_longest_message_is_answered(chat: ChatClient) -> None:
     message = "x" * MAX_MESSAGE_CHARS
     assert (await say(chat, message)).turn == 1
     assert (await chat.transcript())[0].text == message
 
 
+@manual_only
 async def test_a_message_to_an_ended_chat_is_refused(
     client: Client, chat: ChatClient, loop: str
 ) -> None:
@@ -250,6 +256,7 @@ async def test_an_unknown_loop_is_refused(client: Client) -> None:
 # --- the end -----------------------------------------------------------------------------------------
 
 
+@manual_only
 async def test_messages_accepted_before_the_end_are_answered_and_later_ones_refused(
     chat: ChatClient, settings_env: SettingsEnv
 ) -> None:
@@ -278,6 +285,7 @@ async def until_accepted(chat: ChatClient, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@manual_only
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06])
 async def test_no_message_is_left_hanging_however_the_end_falls(
     chat: ChatClient, delay: float
@@ -324,7 +332,7 @@ async def test_the_history_query_tells_the_conversation_after_a_new_worker_took_
 
 
 async def test_a_session_is_rejoined_by_name_and_listed(client: Client, worker: WorkerSpec) -> None:
-    name = f"ada-{uuid.uuid4().hex}"
+    name = fresh("ada")
     first = ChatClient(client, session=name, task_queue=worker.task_queue)
     await say(first, "What is the weather in Seattle?")
     second = ChatClient(client, session=name, task_queue=worker.task_queue)
@@ -398,11 +406,11 @@ async def test_a_later_message_that_finds_no_worker_is_given_up_in_time(
 async def test_an_impossible_tool_call_is_handed_back_with_the_reason(
     chat: ChatClient, settings_env: SettingsEnv, fault: str, handed_back: str
 ) -> None:
-    call = {"name": "calculator", "arguments": '{"expression": "15 * 23"}'}
+    call = ("calculator", {"expression": "15 * 23"})
     wrong = {
-        "cut_json": {**call, "arguments": '{"expression": "15'},
-        "unknown_tool": {**call, "name": "look_it_up"},
-        "wrong_argument": {**call, "arguments": '{"unexpected": "15 * 23"}'},
+        "cut_json": ("calculator", '{"expression": "15'),
+        "unknown_tool": ("look_it_up", call[1]),
+        "wrong_argument": ("calculator", {"unexpected": "15 * 23"}),
     }[fault]
     with scripted_model(settings_env, calling(wrong), calling(call), says("It is 345.")) as model:
         reply = await say(chat, "What is 15 * 23?")
@@ -426,29 +434,6 @@ async def test_impossible_tool_calls_end_in_words_after_a_bounded_number(
     assert "42" in (await say(chat, "What is 25 + 17?")).text
 
 
-@contextmanager
-def scripted_model(settings_env: SettingsEnv, *script: Any) -> Iterator[OpenAIServer]:
-    """A provider that answers with these messages, over LiteLLM's ordinary way; the last one for ever."""
-    with openai_server(*script) as server:
-        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=server.base, OPENAI_API_KEY=KEY)
-        yield server
-
-
-def calling(*calls: dict[str, str]) -> dict[str, Any]:
-    return {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [
-            {"id": f"call_{n}", "type": "function", "function": call}
-            for n, call in enumerate(calls)
-        ],
-    }
-
-
-def says(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -463,7 +448,7 @@ async def test_a_model_that_repeats_a_bad_call_for_ever_is_answered_politely(
     settings_env: SettingsEnv,
     arguments: str,
 ) -> None:
-    bad = calling({"name": "weather", "arguments": arguments})
+    bad = calling(("weather", arguments))
     with scripted_model(settings_env, bad) as model:
         reply = await say(chat, "What is the weather in Seattle?")
     assert "Please ask in other words" in reply.text
@@ -476,7 +461,7 @@ async def test_a_call_that_the_model_library_itself_cannot_read_ends_in_words(
     settings_env: SettingsEnv,
     arguments: str,
 ) -> None:
-    unreadable = calling({"name": "weather", "arguments": arguments})
+    unreadable = calling(("weather", arguments))
     with scripted_model(settings_env, unreadable) as model:
         reply = await say(chat, "What is the weather in Seattle?")
     assert "Please ask in other words" in reply.text and reply.failed
@@ -487,8 +472,7 @@ async def test_a_model_that_calls_tools_for_ever_is_stopped(
     chat: ChatClient, settings_env: SettingsEnv
 ) -> None:
     others = [
-        calling({"name": "calculator", "arguments": json.dumps({"expression": f"{n} + 1"})})
-        for n in range(2 * MAX_TOOL_ROUNDS)
+        calling(("calculator", {"expression": f"{n} + 1"})) for n in range(2 * MAX_TOOL_ROUNDS)
     ]
     with scripted_model(settings_env, *others) as model:
         reply = await say(chat, "What is the weather in Seattle?")
@@ -497,7 +481,7 @@ async def test_a_model_that_calls_tools_for_ever_is_stopped(
     assert len(reply.tool_calls) == MAX_TOOL_ROUNDS
 
 
-@pytest.mark.parametrize("answer", [says(""), {"role": "assistant", "content": None}])
+@pytest.mark.parametrize("answer", [says(""), says(None)])
 async def test_a_model_that_says_nothing_is_put_into_words(
     chat: ChatClient, settings_env: SettingsEnv, answer: dict[str, Any]
 ) -> None:
@@ -508,7 +492,7 @@ async def test_a_model_that_says_nothing_is_put_into_words(
 async def test_a_result_of_a_tool_that_cannot_be_used_is_told_to_the_model(
     chat: ChatClient, settings_env: SettingsEnv
 ) -> None:
-    wrong_type = calling({"name": "weather", "arguments": '{"city": 5}'})
+    wrong_type = calling(("weather", {"city": 5}))
     with scripted_model(settings_env, wrong_type, says("I give up.")) as model:
         assert (await say(chat, "What is the weather in Seattle?")).text == "I give up."
     assert "Error: wrong arguments: city" in model.questions[1]["messages"][-1]["content"]

@@ -82,24 +82,6 @@ def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
     assert all(entry["status"] == "completed" for entry in listed if entry["session"] != "mine")
 
 
-def test_up_status_down(workshop: Workshop) -> None:
-    assert workshop("up").returncode == 0
-    said = json.loads(workshop("status", "--json").stdout)
-    assert said["server"]["address"].startswith("127.0.0.1:")
-    workers = {worker["name"] for worker in said["workers"]}
-    assert workers == {"orchestrator", "it", "finance", "repair"}
-    servers = {server["name"]: server["url"] for server in said["mcp_servers"]}
-    assert set(servers) == {"it", "finance", "repair"}
-    assert all(url.startswith("http://127.0.0.1:") for url in servers.values())
-    stopped = workshop("down")
-    assert all(f"worker {name}" in stopped.stderr for name in workers)
-    assert all(f"MCP server {name}" in stopped.stderr for name in servers)
-    assert "dev server" in stopped.stderr
-    stopped_status = json.loads(workshop("status", "--json").stdout)
-    assert stopped_status == {"server": None, "workers": [], "mcp_servers": []}
-    assert "Nothing was running" in workshop("down").stderr
-
-
 @pytest.mark.parametrize(
     "arguments", [["ask"], ["frobnicate"], ["ask", "x", "--frobnicate"], ["notebook"]]
 )
@@ -157,7 +139,7 @@ def test_an_unknown_notebook_is_named_with_the_known_ones(workshop: Workshop) ->
 def test_the_interpreter_is_not_torn_down_under_the_sdks_threads(workshop: Workshop) -> None:
     """They let go of it a moment after the last word, and would now and then crash it with status 134."""
     program = (
-        "import atexit, sys; atexit.register(print, 'torn down'); from workshop_lib.cli import main;"
+        "import atexit, sys; atexit.register(print, 'torn down'); from workshop_lib.cli.main import main;"
         "sys.argv = ['workshop', 'sessions', *sys.argv[1:]]; main()"
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
-from lab_cells import Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.errors import WorkshopError

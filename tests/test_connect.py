@@ -257,15 +257,6 @@ async def test_a_client_of_the_namespace_asked_for(patch: pytest.MonkeyPatch) ->
     assert await client.service_client.check_health()
 
 
-def test_importing_it_is_light() -> None:
-    code = "import sys, workshop_lib.temporal.connect; print([m for m in %r if m in sys.modules])"
-    heavy = ["litellm", "agents", "fastmcp", "openai", "workshop_lib.lab"]
-    result = subprocess.run(
-        [sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
-
-
 def test_a_runtime_that_is_already_set_is_kept() -> None:
     code = """
 from temporalio.runtime import Runtime, TelemetryConfig

@@ -3,8 +3,6 @@
 import random
 from typing import Any
 
-import pytest
-
 from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.context_window import OPENING_NOTE, ContextWindow
 from workshop_lib.agents.loops.sdk import SdkChat
@@ -43,25 +41,25 @@ def start_of_last_turn(messages: list[Message]) -> int:
     return max(index for index, message in enumerate(messages) if message.role == "user")
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_every_window_is_a_conversation_that_a_provider_accepts(seed: int) -> None:
-    messages = a_conversation(seed)
-    window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16, 40]))
-    system, sent = window.select(INSTRUCTIONS, messages)
+def test_every_window_is_a_conversation_that_a_provider_accepts() -> None:
+    for seed in range(150):
+        messages = a_conversation(seed)
+        window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16, 40]))
+        system, sent = window.select(INSTRUCTIONS, messages)
 
-    assert system.startswith(INSTRUCTIONS)
-    assert sent == messages[len(messages) - len(sent) :]  # the latest, in order, unchanged
-    assert sent[0].role == "user"
-    under_way = len(messages) - start_of_last_turn(messages)
-    assert under_way <= len(sent) <= max(under_way, window.max_messages)
-    called = {call.id for message in sent for call in message.tool_calls}
-    answered = {message.tool_call_id for message in sent if message.role == "tool"}
-    assert answered == called
-    # As much as fits: one turn more would be too long.
-    left_out = len(messages) - len(sent)
-    if left_out and len(sent) > under_way:
-        earlier = start_of_last_turn(messages[:left_out])
-        assert len(messages) - earlier > window.max_messages
+        assert system.startswith(INSTRUCTIONS)
+        assert sent == messages[len(messages) - len(sent) :]  # the latest, in order, unchanged
+        assert sent[0].role == "user"
+        under_way = len(messages) - start_of_last_turn(messages)
+        assert under_way <= len(sent) <= max(under_way, window.max_messages)
+        called = {call.id for message in sent for call in message.tool_calls}
+        answered = {message.tool_call_id for message in sent if message.role == "tool"}
+        assert answered == called
+        # As much as fits: one turn more would be too long.
+        left_out = len(messages) - len(sent)
+        if left_out and len(sent) > under_way:
+            earlier = start_of_last_turn(messages[:left_out])
+            assert len(messages) - earlier > window.max_messages
 
 
 def test_a_short_conversation_is_sent_whole_and_without_a_note() -> None:
@@ -125,22 +123,22 @@ def as_items(messages: list[Message]) -> list[dict[str, Any]]:
     return items
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_what_a_session_lets_go_of_would_not_have_been_sent_again(seed: int) -> None:
+def test_what_a_session_lets_go_of_would_not_have_been_sent_again() -> None:
     """At every step of a conversation: the latest items with its opening do as well as all of it."""
-    items = as_items(a_conversation(seed))
-    window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16]))
-    kept: list[dict[str, Any]] = []
-    opening = None
-    for index, item in enumerate(items):
-        kept.append(item)
-        if item.get("role") == "user":  # a turn begins
-            latest = window.latest(kept)
-            if len(latest) < len(kept) and opening is None:
-                opening = kept[0]["content"]
-            kept = latest
-        whole = window.select(INSTRUCTIONS, items[: index + 1])
-        assert window.select(INSTRUCTIONS, kept, opening) == whole
+    for seed in range(100):
+        items = as_items(a_conversation(seed))
+        window = ContextWindow(max_messages=random.Random(seed).choice([0, 1, 2, 5, 8, 16]))
+        kept: list[dict[str, Any]] = []
+        opening = None
+        for index, item in enumerate(items):
+            kept.append(item)
+            if item.get("role") == "user":  # a turn begins
+                latest = window.latest(kept)
+                if len(latest) < len(kept) and opening is None:
+                    opening = kept[0]["content"]
+                kept = latest
+            whole = window.select(INSTRUCTIONS, items[: index + 1])
+            assert window.select(INSTRUCTIONS, kept, opening) == whole
 
 
 def test_a_session_of_the_sdk_does_not_hold_on_to_the_whole_conversation() -> None:

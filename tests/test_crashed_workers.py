@@ -24,11 +24,11 @@ def run(folder: Path, *files: str, processes: int) -> tuple[int, str]:
     for number, text in enumerate(files):
         (folder / f"test_{number}.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]
-    options = ["-p", "crashed_workers", "-p", "no:cacheprovider", "--max-worker-restart=4"]
+    options = ["-p", "xdist", "-p", "crashed_workers", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *options, f"-n{processes}", "--dist=loadfile", "."],
+        [*command, *options, f"-n{processes}", "--max-worker-restart=4", "--dist=loadfile", "."],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": str(HERE), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=120,

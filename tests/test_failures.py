@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from lab_cells import Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from nexusrpc import HandlerError, HandlerErrorType

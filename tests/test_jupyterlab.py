@@ -32,8 +32,12 @@ def sigterm(lab: RunningLab) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("number", "leave", "status"),
-    [("00", ctrl_c_twice, 0), ("01", sigterm, 128 + signal.SIGTERM)],
-    ids=["00-ctrl-c", "01-sigterm"],
+    [
+        pytest.param("00", ctrl_c_twice, 0, id="00-ctrl-c"),
+        pytest.param(
+            *("01", sigterm, 128 + signal.SIGTERM), id="01-sigterm", marks=pytest.mark.long
+        ),
+    ],
 )
 def test_a_notebook_runs_to_its_first_exercise_and_the_lab_leaves_nothing_behind(
     number: str, leave: Callable[[RunningLab], None], status: int, tmp_path: Path
@@ -81,3 +85,13 @@ def shows_a_timeline(notebook: NotebookNode) -> None:
     assert "wt-track" in picture["text/html"]
     assert "http://localhost:" in picture["text/html"]
     assert "compose" in picture["text/plain"]
+
+
+def test_a_lab_that_is_terminated_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running_lab(tmp_path) as lab:
+        server, started = lab.server_process(), lab.processes()
+        sigterm(lab)
+        assert lab.process.wait(30) == 128 + signal.SIGTERM, lab.log.read_text()
+        psutil.wait_procs(started, timeout=10)
+        assert not server.is_running()
+        assert lab.processes() == []

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,9 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from lab_environment import free_port, hold
-from mcp_teams import Teams, served_teams, team_runs
-from openai_server import KEY, openai_server
+from lab_environment import free_port, fresh, hold
+from mcp_teams import ServedTeams, finance_runs, served_teams
+from openai_server import calling, scripted_model
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import ChatStart, Reply
@@ -44,13 +43,13 @@ SettingsEnv = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
-def teams(temporal_server: str) -> Iterator[Teams]:
+def teams(temporal_server: str) -> Iterator[ServedTeams]:
     with served_teams(temporal_server) as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def all_up(teams: Teams) -> AsyncIterator[Teams]:
+async def all_up(teams: ServedTeams) -> AsyncIterator[ServedTeams]:
     """The teams; what a test has killed runs again afterwards."""
     yield teams
     for server in teams.servers.values():
@@ -59,7 +58,7 @@ async def all_up(teams: Teams) -> AsyncIterator[Teams]:
 
 
 @pytest.fixture
-def chat(client: Client, worker: WorkerSpec, all_up: Teams) -> Chat:
+def chat(client: Client, worker: WorkerSpec, all_up: ServedTeams) -> Chat:
     """Makes sessions that the worker serves."""
 
     def make(transport: str = "http", **start: object) -> ChatClient:
@@ -121,7 +120,7 @@ async def test_a_reply_streams(client: Client, chat: Chat) -> None:
 async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
     client: Client,
     spec: WorkerSpec,
-    all_up: Teams,
+    all_up: ServedTeams,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,7 +146,7 @@ async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
 
 
 async def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_this_machine(
-    client: Client, spec: WorkerSpec, all_up: Teams
+    client: Client, spec: WorkerSpec, all_up: ServedTeams
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     new = await start_process(spec, env={"HTTP_PROXY": nowhere, "ALL_PROXY": nowhere})
@@ -165,19 +164,8 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_this_mach
 async def test_an_impossible_call_is_handed_back_a_bounded_number_of_times(
     chat: Chat, settings_env: SettingsEnv, arguments: str
 ) -> None:
-    bad = {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [
-            {
-                "id": "call_0",
-                "type": "function",
-                "function": {"name": "stock_price", "arguments": arguments},
-            }
-        ],
-    }
-    with openai_server(bad) as model:
-        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=model.base, OPENAI_API_KEY=KEY)
+    bad = calling(("stock_price", arguments))
+    with scripted_model(settings_env, bad) as model:
         reply = await say(chat(), "What's the stock price of TSLA?")
     assert "Please ask in other words" in reply.text
     assert reply.tool_calls == []
@@ -190,7 +178,7 @@ async def test_an_impossible_call_is_handed_back_a_bounded_number_of_times(
 
 
 async def test_one_team_out_of_reach_is_said_and_the_other_still_answers(
-    chat: Chat, all_up: Teams
+    chat: Chat, all_up: ServedTeams
 ) -> None:
     all_up.servers["it"].kill()
     session = chat()
@@ -206,7 +194,7 @@ async def test_one_team_out_of_reach_is_said_and_the_other_still_answers(
 
 
 async def test_a_server_that_dies_after_its_tools_are_known_is_told_to_the_model_in_words(
-    chat: Chat, all_up: Teams
+    chat: Chat, all_up: ServedTeams
 ) -> None:
     session = chat(team_timeout=4)  # the server that comes back has to answer in it
     await say(session, "What's the stock price of TSLA?")
@@ -219,10 +207,10 @@ async def test_a_server_that_dies_after_its_tools_are_known_is_told_to_the_model
 
 
 async def test_a_server_killed_in_mid_call_costs_no_second_run(
-    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+    chat: Chat, all_up: ServedTeams, settings_env: SettingsEnv
 ) -> None:
     server = all_up.servers["finance"]
-    queue = f"late-{uuid.uuid4().hex[:8]}"
+    queue = fresh("late")
     settings_env(FINANCE_QUEUE=queue)  # whose worker comes later
     await server.restart()
     session = chat()
@@ -241,7 +229,7 @@ async def test_a_server_killed_in_mid_call_costs_no_second_run(
         settings_env(FINANCE_QUEUE=all_up.workers["finance"].spec.task_queue)
         await server.restart()
     assert "242.8" in reply.text and reply.tool_calls == ["stock_price"]
-    assert len(await team_runs("finance", queue)) == 1
+    assert len(await finance_runs(queue)) == 1
 
 
 async def test_a_chat_that_has_answered_without_a_call_is_not_waited_for(chat: Chat) -> None:
@@ -252,11 +240,11 @@ async def test_a_chat_that_has_answered_without_a_call_is_not_waited_for(chat: C
 
 
 async def test_a_call_that_waits_keeps_nobody_else_waiting(
-    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+    chat: Chat, all_up: ServedTeams, settings_env: SettingsEnv
 ) -> None:
     """The sessions of a worker share a connection to each server."""
     server = all_up.servers["finance"]
-    settings_env(FINANCE_QUEUE=f"late-{uuid.uuid4().hex[:8]}")  # nobody polls it
+    settings_env(FINANCE_QUEUE=fresh("late"))  # nobody polls it
     await server.restart()
     waiting = chat(team_timeout=60)
     sending = asyncio.create_task(say(waiting, "What's the stock price of TSLA?"))
@@ -273,7 +261,7 @@ async def test_a_call_that_waits_keeps_nobody_else_waiting(
 
 
 async def test_a_server_that_hangs_is_given_up_and_the_other_still_answers(
-    chat: Chat, all_up: Teams, monkeypatch: pytest.MonkeyPatch
+    chat: Chat, all_up: ServedTeams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mcp_clients, "_HTTP_LIMIT", 0.5)
     server = all_up.servers["it"]
@@ -317,7 +305,7 @@ def stranger_at(url: str, folder: Path) -> Iterator[None]:
 
 
 async def test_what_answers_as_something_else_is_said(
-    chat: Chat, all_up: Teams, settings_env: SettingsEnv
+    chat: Chat, all_up: ServedTeams, settings_env: SettingsEnv
 ) -> None:
     """The user says where a server is, and something else is there."""
     server, port = all_up.servers["it"], get_settings().it_mcp_port
@@ -335,7 +323,7 @@ async def test_what_answers_as_something_else_is_said(
 
 
 async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
-    chat: Chat, all_up: Teams, settings_env: SettingsEnv, tmp_path: Path
+    chat: Chat, all_up: ServedTeams, settings_env: SettingsEnv, tmp_path: Path
 ) -> None:
     server, port = all_up.servers["finance"], get_settings().finance_mcp_port
     server.kill()
@@ -370,17 +358,17 @@ async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
     [
         # Listings are the first and the second activity, a model call is the third; the fourth calls the
         # tool.
-        ("activity-inside@*#4", "http"),
         ("activity-report@*#4", "stdio"),
+        pytest.param("activity-inside@*#4", "http", marks=pytest.mark.long),
     ],
 )
 async def test_a_kill_of_the_agents_worker_costs_no_second_run(
-    client: Client, spec: WorkerSpec, all_up: Teams, point: str, transport: str
+    client: Client, spec: WorkerSpec, all_up: ServedTeams, point: str, transport: str
 ) -> None:
     began = datetime.now(UTC)
     begin = ChatStart.model_validate({"mcp_transport": transport})
     session = ChatClient(client, "mcp", task_queue=spec.task_queue, start=begin)
-    spec = replace(spec, name=f"agent-{uuid.uuid4().hex[:8]}")
+    spec = replace(spec, name=fresh("agent"))
     doomed = await start_process(spec, kill_at=point)
     sending = asyncio.create_task(say(session, "What's the stock price of TSLA?"))
     assert await doomed.exited(LIMIT.total_seconds()) == -signal.SIGKILL
@@ -397,9 +385,9 @@ async def test_a_kill_of_the_agents_worker_costs_no_second_run(
     finally:
         second.kill()
     async with asyncio.timeout(20):
-        while not await team_runs("finance", since=began):  # noqa: ASYNC110
+        while not await finance_runs(since=began):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert len(await team_runs("finance", since=began)) == 1
+    assert len(await finance_runs(since=began)) == 1
 
 
 # --- tools that change -------------------------------------------------------------------------------
@@ -421,7 +409,7 @@ mcp_server.serve(gained, "http", int(sys.argv[1]), while_stdin_open=True)
 
 
 async def test_a_tool_that_a_server_gains_is_there_after_tools_changed(
-    chat: Chat, all_up: Teams
+    chat: Chat, all_up: ServedTeams
 ) -> None:
     session = chat()
     question = "What is the dividend yield of TSLA?"
@@ -444,6 +432,6 @@ async def test_a_tool_that_a_server_gains_is_there_after_tools_changed(
     assert reply.tool_calls == ["dividend_yield"] and "4.2" in reply.text
 
 
-def test_the_queue_of_the_module_is_back(teams: Teams) -> None:
+def test_the_queue_of_the_module_is_back(teams: ServedTeams) -> None:
     """What the tests above change, they change back."""
     assert get_settings().finance_queue == teams.workers["finance"].spec.task_queue

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +20,11 @@ import pytest
 import yaml
 from fastmcp import FastMCP
 from filelock import FileLock
-from lab_environment import free_port, listening
+from lab_environment import LIMIT, free_port, listening
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextContent
-from mcp_teams import Teams, served_teams, team_runs
+from mcp_teams import INITIALIZE, ServedTeams, finance_runs, served_teams
 from notebook_runner import processes_of
 from typer.testing import CliRunner
 
@@ -46,7 +47,6 @@ from workshop_lib.mcp.wire import (
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
-LIMIT = 60
 
 # Every tool, with arguments and what comes back.
 CALLS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
@@ -80,7 +80,7 @@ CALLS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def teams(temporal_server: str) -> Iterator[Teams]:
+def teams(temporal_server: str) -> Iterator[ServedTeams]:
     with served_teams(temporal_server) as running:
         yield running
 
@@ -96,7 +96,7 @@ Connect = Callable[[str], Any]
 
 
 @pytest.fixture(params=["http", "stdio"])
-def connect_to(request: pytest.FixtureRequest, teams: Teams) -> Connect:
+def connect_to(request: pytest.FixtureRequest, teams: ServedTeams) -> Connect:
     """Opens a client of a team's server, over each transport in turn."""
 
     @asynccontextmanager
@@ -154,7 +154,7 @@ async def test_every_tool_is_listed_and_called(connect_to: Connect, name: str) -
     ],
 )
 async def test_what_a_model_can_mend_is_a_tool_error_in_words(
-    teams: Teams, tool: str, arguments: dict[str, Any], words: str
+    teams: ServedTeams, tool: str, arguments: dict[str, Any], words: str
 ) -> None:
     async with asyncio.timeout(LIMIT), Client(teams.url("finance")) as client:
         result = await client.call_tool(tool, arguments)
@@ -164,7 +164,7 @@ async def test_what_a_model_can_mend_is_a_tool_error_in_words(
         assert not (await client.call_tool("stock_price", {"ticker": "AAPL"})).is_error
 
 
-async def test_meta_that_cannot_be_used_is_a_tool_error(teams: Teams) -> None:
+async def test_meta_that_cannot_be_used_is_a_tool_error(teams: ServedTeams) -> None:
     async with Client(teams.url("finance")) as client:
         for meta in ({"idempotency_key": 5}, {"idempotency_key": ""}, {"time_limit": -1}):
             result = await client.call_tool("stock_price", {"ticker": "TSLA"}, meta=meta)
@@ -185,7 +185,7 @@ async def test_a_call_tells_that_it_runs_and_where(connect_to: Connect) -> None:
     assert get_settings().finance_queue in told[0]
 
 
-async def test_a_hundred_calls_at_once_are_each_answered(teams: Teams) -> None:
+async def test_a_hundred_calls_at_once_are_each_answered(teams: ServedTeams) -> None:
     async with asyncio.timeout(LIMIT), Client(teams.url("finance")) as client:
         results = await asyncio.gather(
             *(
@@ -200,7 +200,7 @@ async def test_a_hundred_calls_at_once_are_each_answered(teams: Teams) -> None:
 # --- calls that are made again -----------------------------------------------------------------------
 
 
-async def test_calls_with_one_key_are_one_run(teams: Teams) -> None:
+async def test_calls_with_one_key_are_one_run(teams: ServedTeams) -> None:
     key, begin = {"idempotency_key": uuid.uuid4().hex}, datetime.now(UTC)
 
     async def call(ticker: str, meta: Any = None) -> CallToolResult:
@@ -219,7 +219,7 @@ async def test_calls_with_one_key_are_one_run(teams: Teams) -> None:
     await listed(3, begin)
 
 
-async def test_a_failure_is_the_same_again(teams: Teams) -> None:
+async def test_a_failure_is_the_same_again(teams: ServedTeams) -> None:
     key = {"idempotency_key": uuid.uuid4().hex}
     async with Client(teams.url("finance")) as client:
         two = [await client.call_tool("stock_price", {"ticker": "NO"}, meta=key) for _ in range(2)]
@@ -229,16 +229,16 @@ async def test_a_failure_is_the_same_again(teams: Teams) -> None:
 async def listed(count: int, since: datetime) -> None:
     """The finance team's runs since then are this many; the list follows a moment later, and then stays."""
     async with asyncio.timeout(20):
-        while len(await team_runs("finance", since=since)) < count:  # noqa: ASYNC110
+        while len(await finance_runs(since=since)) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert len(await team_runs("finance", since=since)) == count
+    assert len(await finance_runs(since=since)) == count
 
 
 # --- nobody there ------------------------------------------------------------------------------------
 
 
 async def test_a_call_that_nobody_serves_ends_with_who_did_not_answer(
-    teams: Teams, monkeypatch: pytest.MonkeyPatch, settings_env: Callable[..., None]
+    teams: ServedTeams, monkeypatch: pytest.MonkeyPatch, settings_env: Callable[..., None]
 ) -> None:
     settings_env(FINANCE_QUEUE="nobody-polls-here")
     async with asyncio.timeout(LIMIT), Client(over_stdio("finance")) as client:
@@ -267,7 +267,7 @@ async def test_a_server_without_temporal_says_so_and_lives(
         server.kill()
 
 
-def test_health(teams: Teams, temporal_server: str) -> None:
+def test_health(teams: ServedTeams, temporal_server: str) -> None:
     for name in TEAM_SERVERS:
         with urllib.request.urlopen(health_url(teams.url(name)), timeout=10) as response:
             said = json.load(response)
@@ -278,7 +278,7 @@ def test_health(teams: Teams, temporal_server: str) -> None:
 # --- processes and ports -----------------------------------------------------------------------------
 
 
-async def test_a_server_is_killed_and_started_again_in_its_place(teams: Teams) -> None:
+async def test_a_server_is_killed_and_started_again_in_its_place(teams: ServedTeams) -> None:
     server = teams.servers["it"]
     url, pid = server.url, server.pid
     server.kill()
@@ -290,7 +290,7 @@ async def test_a_server_is_killed_and_started_again_in_its_place(teams: Teams) -
 
 
 async def test_a_port_that_is_taken_meanwhile_is_given_up_unless_it_was_asked_for(
-    teams: Teams, settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
+    teams: ServedTeams, settings_env: Callable[..., None], registry_of_its_own: None, tmp_path: Path
 ) -> None:
     settings_env(WORKSHOP_STATE_DIR=tmp_path, IT_MCP_PORT=free_port())
     server = await start_mcp_server("it")
@@ -432,34 +432,17 @@ async def test_a_server_that_cannot_start_says_why(registry_of_its_own: None) ->
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
-def test_on_stdio_every_line_is_a_message_of_the_protocol(teams: Teams, name: str) -> None:
+def test_on_stdio_every_line_is_a_message_of_the_protocol(teams: ServedTeams, name: str) -> None:
     of_a_team = ((t, a) for team, t, a, _ in CALLS if team == name)
     tool, arguments = next(of_a_team, ("list_orders", {}))
+    called = {"name": tool, "arguments": arguments, "_meta": {"progressToken": "p"}}
+    wrongly = {"name": tool, "arguments": {"nonsense": 1}}
     lines = [
-        {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-06-18",
-                "capabilities": {},
-                "clientInfo": {"name": "test", "version": "1"},
-            },
-        },
+        INITIALIZE,
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
-        {
-            "jsonrpc": "2.0",
-            "id": 3,
-            "method": "tools/call",
-            "params": {"name": tool, "arguments": arguments, "_meta": {"progressToken": "p"}},
-        },
-        {
-            "jsonrpc": "2.0",
-            "id": 4,
-            "method": "tools/call",
-            "params": {"name": tool, "arguments": {"nonsense": 1}},
-        },
+        {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": called},
+        {"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": wrongly},
     ]
     with subprocess.Popen(
         stdio_command(name),
@@ -524,46 +507,36 @@ def inspector() -> list[str]:
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
-async def test_the_inspector_lists_and_calls_every_tool(
-    teams: Teams, inspector: list[str], transport: str, tmp_path: Path
+def test_the_inspector_lists_and_calls_every_tool(
+    teams: ServedTeams, inspector: list[str], transport: str, tmp_path: Path
 ) -> None:
     # As a person would: with the configuration that we print for it.
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps(configuration(ClientName.INSPECTOR)), encoding="utf-8")
-    two_at_a_time = asyncio.Semaphore(2)
 
-    async def inspect(name: str, *arguments: str) -> Any:
+    def inspect(name: str, *arguments: str) -> Any:
         server = f"workshop-{name}" + ("-http" if transport == "http" else "")
-        async with two_at_a_time:
-            process = await asyncio.create_subprocess_exec(
-                *inspector,
-                *("--config", str(config), "--server", server),
-                *arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            try:
-                async with asyncio.timeout(LIMIT):
-                    said, errors = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-        assert process.returncode == 0, f"{errors.decode()}\n{said.decode()}"
-        return json.loads(said)
+        done = subprocess.run(
+            [*inspector, "--config", config, "--server", server, "--method", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{done.stdout}"
+        return json.loads(done.stdout)
 
-    listings = [inspect(name, "--method", "tools/list") for name in TEAM_SERVERS]
-    calls = []
-    for name, tool, arguments, _ in CALLS:
-        told = [
-            word for pair in arguments.items() for word in ("--tool-arg", "{}={}".format(*pair))
-        ]
-        calls.append(inspect(name, "--method", "tools/call", "--tool-name", tool, *told))
-    results = await asyncio.gather(*listings, *calls)
-    offered = {tool["name"] for result in results[: len(TEAM_SERVERS)] for tool in result["tools"]}
-    assert offered == {tool for _, tool, _, _ in CALLS}
-    for result, (_, _, _, expected) in zip(results[len(TEAM_SERVERS) :], CALLS, strict=True):
+    def call(name: str, tool: str, arguments: dict[str, Any], expected: dict[str, Any]) -> None:
+        pairs = (f"{key}={value}" for key, value in arguments.items())
+        words = [word for pair in pairs for word in ("--tool-arg", pair)]
+        result = inspect(name, "tools/call", "--tool-name", tool, *words)
         assert result["structuredContent"] == expected
+
+    with ThreadPoolExecutor(2) as two_at_a_time:
+        listings = two_at_a_time.map(lambda name: inspect(name, "tools/list"), TEAM_SERVERS)
+        assert [None] * len(CALLS) == list(two_at_a_time.map(call, *zip(*CALLS, strict=True)))
+        offered = {tool["name"] for listing in listings for tool in listing["tools"]}
+    assert offered == {tool for _, tool, _, _ in CALLS}
 
 
 # --- configurations ----------------------------------------------------------------------------------
@@ -595,7 +568,7 @@ def test_a_printed_configuration_starts_the_servers(
 
 
 async def test_a_server_starts_from_its_configuration_in_any_folder(
-    teams: Teams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teams: ServedTeams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     printed = CliRunner().invoke(app, ["mcp", "config", "claude"])
     entry = json.loads(printed.stdout)["mcpServers"]["workshop-it"]

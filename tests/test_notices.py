@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from sampled import sampled
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import ChatStart
@@ -86,7 +88,7 @@ AWAITS: dict[str, Callable[[Client, ChatClient], Coroutine[Any, Any, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", AWAITS)
+@pytest.mark.parametrize("name", sampled(AWAITS, 3))
 async def test_a_chat_without_a_worker(name: str, client: Client, told: Told) -> None:
     chat = ChatClient(client, "sdk", start=ChatStart(stream=True))
     if name in ("another message", "update", "query", "transcript"):

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from lab_environment import LIMIT
 from temporalio.client import Client, Interceptor, OutboundInterceptor, QueryWorkflowInput
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -14,8 +15,6 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal import asking
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
-
-LIMIT = 60  # seconds for each thing that is waited for
 
 
 class Loses(Interceptor):

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ALONE = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 FILES = {
     "body": "import pytest\ndef test_it(): pytest.skip('no browser')\n",
     "fixture": "import pytest\n@pytest.fixture\ndef page(): pytest.skip('no browser')\n"
@@ -18,16 +21,15 @@ FILES = {
 
 
 def run(folder: Path, ci: str) -> str:
-    """Run a test of each kind under the project's `conftest.py`; returns what pytest says."""
+    """Run a test of each kind with that plugin and no other; returns what pytest says."""
     for name, text in FILES.items():
         (folder / f"test_{name}.py").write_text(text)
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    options = ["-p", "conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    options = ["-p", "no_skips", "-p", "no:cacheprovider", "-c", os.devnull]
     options += [f"--rootdir={folder}", "--continue-on-collection-errors"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-rA", str(folder)],
         cwd=folder,
-        env=os.environ | {"CI": ci, "PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""},
+        env=os.environ | {"CI": ci, "PYTHONPATH": str(HERE)} | ALONE,
         capture_output=True,
         text=True,
         timeout=90,
@@ -47,3 +49,7 @@ def test_skips_fail_on_ci_and_say_why(tmp_path: Path) -> None:
 def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:
     said = run(tmp_path, ci="")
     assert re.search(r"4 skipped, 1 xfailed", said), said
+
+
+def test_the_project_uses_it(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.pluginmanager.has_plugin("no_skips")

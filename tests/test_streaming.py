@@ -4,12 +4,12 @@ import asyncio
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab_environment import LIMIT, fresh
 from notebook_runner import isolated_state
 from temporalio.client import Client
 
@@ -23,7 +23,6 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 QUESTION = "What is the weather in Seattle?"
 ANSWER = "The weather in Seattle: 14 °C, light rain, wind 15 km/h."
-LIMIT = 60
 BIN = Path(sys.executable).parent
 
 
@@ -85,7 +84,7 @@ async def test_a_message_to_a_session_that_has_ended_is_refused(
 async def test_a_worker_killed_in_mid_stream_leaves_the_right_reply(
     client: Client, spec: WorkerSpec
 ) -> None:
-    spec = replace(spec, name=f"stream-{uuid.uuid4().hex[:8]}", warm_ups=[load])
+    spec = replace(spec, name=fresh("stream"), warm_ups=[load])
     doomed = await start_process(spec, env={"OFFLINE_LATENCY_MS": "2000"})
     heir = None
     streamed = ""

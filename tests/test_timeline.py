@@ -1,9 +1,7 @@
 """The timeline of a run, read from histories that a real server wrote."""
 
 import asyncio
-import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -12,23 +10,21 @@ import nexusrpc
 import nexusrpc.handler
 import pytest
 import pytest_asyncio
+from lab_environment import fresh
 from temporalio import activity, workflow
 from temporalio.api.nexus.v1 import EndpointSpec
 from temporalio.api.operatorservice.v1 import CreateNexusEndpointRequest
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateStage
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import COMPLETED, FAILED, RETRYING, RUNNING, UNFINISHED
-from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.timeline.labels import duration, shorten
 from workshop_lib.lab.timeline.page import Timeline, run_url, timeline
 from workshop_lib.lab.timeline.run import MODEL, NEXUS, PEOPLE, TIMERS, TOOLS, Bar
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = timedelta(seconds=30)
 NASTY = '<script>alert(1)</script> & \x1b[31m\x00 "price"?'
 
@@ -126,32 +122,14 @@ class Buggy:
         return "mended"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def client() -> AsyncIterator[Client]:
-    if address := os.environ.get("TEMPORAL_ADDRESS"):
-        yield await Client.connect(address)
-        return
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=dev_server.find_cli(),
-        dev_server_extra_args=dev_server.flag_arguments(),
-        dev_server_startup_timeout=timedelta(seconds=30),
-    ) as environment:
-        yield environment.client
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"timeline-{uuid.uuid4()}"
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture
 async def chat(client: Client, queue: str) -> AsyncIterator[WorkflowHandle[Conversation, str]]:
-    spec = EndpointSpec(name=f"shop-{uuid.uuid4()}")
+    spec = EndpointSpec(name=fresh("shop"))
     spec.target.worker.namespace = client.namespace
     spec.target.worker.task_queue = queue
     await client.operator_service.create_nexus_endpoint(CreateNexusEndpointRequest(spec=spec))
     handle = await client.start_workflow(
-        Conversation.run, spec.name, id=f"chat {uuid.uuid4()}", task_queue=queue
+        Conversation.run, spec.name, id=fresh("chat "), task_queue=queue
     )
     yield handle
     if (await handle.describe()).close_time is None:
@@ -365,7 +343,7 @@ async def test_a_bug_in_workflow_code_is_shown_until_it_is_fixed(
 ) -> None:
     Buggy.fixed = False
     async with new_worker(client, queue):
-        handle = await client.start_workflow(Buggy.run, id=str(uuid.uuid4()), task_queue=queue)
+        handle = await client.start_workflow(Buggy.run, id=fresh("buggy"), task_queue=queue)
         drawn = await until(handle, lambda drawn: drawn.run.bars)  # type: ignore[arg-type]
         assert bar_of(drawn, "workflow task").state == RETRYING
         assert "keeps failing (a bug in workflow code)" in str(drawn)

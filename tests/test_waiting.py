@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 from temporalio.client import (
     Client,
     FetchWorkflowHistoryEventsInput,

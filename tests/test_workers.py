@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 from fastmcp import Client as McpClient
-from lab_cells import GREETING, Notebook, dev_server, fresh, notebook, spec_of
+from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_environment import fresh
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 

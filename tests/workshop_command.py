@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from notebook_runner import isolated_state
+from warm_command import run_warm
 
 BIN = Path(sys.executable).parent
 LIMIT = 90  # seconds for one command
@@ -21,14 +22,38 @@ class Workshop:
     state: Path
 
     def __call__(
+        self, *arguments: str | bytes, typed: str = "", **env: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end, in a process that has all loaded."""
+        return run_warm(arguments, self.environment(**env), typed=typed, limit=LIMIT)
+
+    def python(self, code: str) -> None:
+        """Run Python as a notebook's kernel would, in this state folder; it ends well."""
+        done = run_warm([], self.environment(), code=code)
+        assert done.returncode == 0, done.stderr
+
+    def cold(
         self, *arguments: str, typed: str = "", **env: str
     ) -> "subprocess.CompletedProcess[str]":
+        """Run it in a Python of its own: for what is read before our first line, or while libraries load."""
+        return self.run(self.command(*arguments), typed=typed, **env)
+
+    def run(
+        self,
+        command: Sequence[str | Path],
+        *,
+        typed: str = "",
+        cwd: Path | None = None,
+        **env: str,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run any program to its end, in this state folder."""
         return subprocess.run(
-            self.command(*arguments),
+            command,
             input=typed,
             capture_output=True,
             text=True,
             timeout=LIMIT,
+            cwd=cwd,
             env=self.environment(**env),
         )
 

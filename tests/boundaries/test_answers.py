@@ -326,20 +326,20 @@ def shape(chance: random.Random) -> Any:
     return body
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_mending_a_seeded_shape_is_harmless_and_done_once(seed: int) -> None:
+def test_mending_a_seeded_shape_is_harmless_and_done_once() -> None:
     from workshop_lib.llm.answers import Pieces, mended
 
-    body = json.loads(json.dumps(shape(random.Random(seed))))
-    once = mended(body)
-    assert mended(json.loads(json.dumps(once))) == once
-    json.dumps(once, ensure_ascii=False).encode()
-    pieces = Pieces()
-    for chunk in (body, body, None, 5, {"choices": [{"finish_reason": "stop"}]}):
-        mended_piece = pieces.mended(chunk)
-        json.dumps(mended_piece, ensure_ascii=False).encode()
-        for choice in mended_piece["choices"]:
-            assert isinstance(choice["delta"].get("reasoning_content", ""), str)
+    for seed in range(300):
+        body = json.loads(json.dumps(shape(random.Random(seed))))
+        once = mended(body)
+        assert mended(json.loads(json.dumps(once))) == once
+        json.dumps(once, ensure_ascii=False).encode()
+        pieces = Pieces()
+        for chunk in (body, body, None, 5, {"choices": [{"finish_reason": "stop"}]}):
+            mended_piece = pieces.mended(chunk)
+            json.dumps(mended_piece, ensure_ascii=False).encode()
+            for choice in mended_piece["choices"]:
+                assert isinstance(choice["delta"].get("reasoning_content", ""), str)
 
 
 @pytest_asyncio.fixture

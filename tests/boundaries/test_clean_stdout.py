@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,13 +42,7 @@ def test_a_result_that_is_too_large_leaves_json_alone(
         try:
             question = "What's the stock price of AAPL?"
             workshop = Workshop(tmp_path)
-            done = subprocess.run(
-                workshop.command("ask", "--loop", "mcp", "--json", question),
-                capture_output=True,
-                text=True,
-                timeout=240,
-                env=workshop.environment(),
-            )
+            done = workshop("ask", "--loop", "mcp", "--json", question)
         finally:
             here.stop()
     assert json.loads(done.stdout)["reply"], done.stderr
@@ -76,13 +68,7 @@ cli.main()
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_others_print_is_for_people(tmp_path: Path, as_json: bool) -> None:
     arguments = ["--json"] if as_json else []
-    done = subprocess.run(
-        [sys.executable, "-c", NOISE.format(arguments=arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"WORKSHOP_STATE_DIR": str(tmp_path)},
-    )
+    done = Workshop(tmp_path).run([sys.executable, "-c", NOISE.format(arguments=arguments)])
     for noise in ("a library prints", "its core writes", "its child says"):
         assert (noise in done.stderr) is as_json
     if as_json:
@@ -123,13 +109,9 @@ asyncio.run(main())
 """
 
 
-def test_the_core_of_the_sdk_writes_its_errors_on_stderr(temporal_server: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOUD],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"TEMPORAL_ADDRESS": temporal_server},
-    )
+def test_the_core_of_the_sdk_writes_its_errors_on_stderr(
+    temporal_server: str, tmp_path: Path
+) -> None:
+    done = Workshop(tmp_path).run([sys.executable, "-c", LOUD], TEMPORAL_ADDRESS=temporal_server)
     assert done.stdout == "asked for\n", done.stdout
     assert "payload" in done.stderr

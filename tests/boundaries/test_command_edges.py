@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import typer
+from sampled import sampled
 from workshop_command import BIN, LIMIT, Workshop, workshop_command
 
 from workshop_lib.cli.main import app
@@ -31,7 +32,6 @@ PROGRAMS = [
     )
 ]
 CELSIUS = "What's the weather like in San Francisco?"  # the reply has a character that ASCII lacks
-ROUNDS = [pytest.param(range(12)), pytest.param(range(12, 200), marks=pytest.mark.long)]
 
 
 def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -81,14 +81,7 @@ def assert_in_words(done: "subprocess.CompletedProcess[str]") -> None:
 def shell(workshop: Workshop, redirection: str, *arguments: str, **env: str) -> Any:
     """A command with streams of a shell's making."""
     script = f'exec "$0" "$@" {redirection}'
-    return subprocess.run(
-        ["sh", "-c", script, *workshop.command(*arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=workshop.environment(**env),
-    )
+    return workshop.run(["sh", "-c", script, *workshop.command(*arguments)], **env)
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -109,7 +102,7 @@ def test_a_reply_is_shown_on_a_terminal_that_lacks_a_character(
 
 
 def test_json_is_ascii(workshop: Workshop) -> None:
-    done = workshop("ask", "--json", CELSIUS, PYTHONIOENCODING="ascii")
+    done = workshop.cold("ask", "--json", CELSIUS, PYTHONIOENCODING="ascii")
     assert done.stdout.isascii() and "15 °C" in json.loads(done.stdout)["reply"]
 
 
@@ -176,16 +169,20 @@ def test_a_state_folder_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
     state = {"a file": "file", "below a file": "file/state", "no room": "state"}[kind]
     nobody = Workshop(tmp_path / state)
     calls = [*CALLS, ["mcp", "serve", "it"], ["up"], ["clean", "--yes"]]
-    for call in calls if kind == "no room" else calls[:: 4 if kind == "a file" else 9]:
-        done = subprocess.run(
-            nobody.command(*call),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            preexec_fn=no_room if kind == "no room" else None,
-            env=nobody.environment(WORKSHOP_WORKSPACE=str(tmp_path / state / "workspace")),
-        )
+    env = {"WORKSHOP_WORKSPACE": str(tmp_path / state / "workspace")}
+    for call in calls[:: {"a file": 1, "below a file": 9, "no room": 4}[kind]]:
+        if kind != "no room":
+            done = nobody(*call, **env)
+        else:
+            done = subprocess.run(
+                nobody.command(*call),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                preexec_fn=no_room,
+                env=nobody.environment(**env),
+            )
         assert_in_words(done)
 
 
@@ -241,15 +238,9 @@ def test_the_record_of_a_process_of_somebody_elses(tmp_path: Path) -> None:
 def test_a_bug_is_a_sentence_and_its_traceback_lies_in_a_log(workshop: Workshop) -> None:
     program = (
         "import sys; sys.argv = ['workshop', 'progress']; import workshop_lib.lab.jupyter.progress as record;"
-        "record.read = lambda: {}['sk-secret']; from workshop_lib.cli import main; main()"
+        "record.read = lambda: {}['sk-secret']; from workshop_lib.cli.main import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=workshop.environment(),
-    )
+    done = workshop.run([sys.executable, "-c", program])
     log = workshop.state / "logs" / "errors.log"
     assert done.returncode == 1
     assert "KeyError" in done.stderr and "Traceback" not in done.stderr
@@ -258,23 +249,16 @@ def test_a_bug_is_a_sentence_and_its_traceback_lies_in_a_log(workshop: Workshop)
     assert "Traceback" in log.read_text() and "KeyError" in log.read_text()
 
 
-@pytest.mark.parametrize("module", PROGRAMS)
+@pytest.mark.parametrize("module", sampled(PROGRAMS, 3))
 def test_a_service_without_a_state_folder_says_so(tmp_path: Path, module: str) -> None:
     (tmp_path / "file").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=os.environ | {"WORKSHOP_STATE_DIR": str(tmp_path / "file"), "LLM_TIMEOUT": "no"},
-    )
+    done = Workshop(tmp_path / "file").run([sys.executable, "-m", module], LLM_TIMEOUT="no")
     assert done.returncode == 1
     assert "llm_timeout" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("rounds", [range(6), pytest.param(range(6, 200), marks=pytest.mark.long)])
 def test_a_signal_at_any_moment(workshop: Workshop, rounds: range) -> None:
     programs = [
         *([str(BIN / "workshop"), *call] for call in [["ask", "2 + 3"], ["chat"], ["doctor"]]),
@@ -338,14 +322,10 @@ def nonsense(chance: random.Random) -> list[str | bytes]:
 )
 def test_nonsense(workshop: Workshop, seeds: range) -> None:
     for seed in seeds:
-        done = subprocess.run(
-            [str(BIN / "workshop"), *nonsense(random.Random(seed))],
-            input="hello\nquit\n",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LIMIT,
-            env=workshop.environment(WORKSHOP_WORKSPACE=str(workshop.state / "workspace")),
+        done = workshop(
+            *nonsense(random.Random(seed)),
+            typed="hello\nquit\n",
+            WORKSHOP_WORKSPACE=str(workshop.state / "workspace"),
         )
         assert_in_words(done)
         assert all(c.isprintable() or c in "\n\t" for c in done.stdout), (seed, done.args)
@@ -364,31 +344,24 @@ NEW_NAMES = NAMES | {
     "turned": "a\u202eb",
     "ends": " a",
 }
-GIVEN: list[tuple[list[str], Callable[[], dict[str, str | bytes]]]] = [
-    (["ask", "2 + 3", "--session"], lambda: NEW_NAMES),
-    (["chat", "--session"], lambda: NEW_NAMES),
-    (["repair", "run", "--id"], lambda: NEW_NAMES),
-    (["repair", "proactive", "start"], lambda: NEW_NAMES),
-    (["repair", "schedule", "create"], lambda: NEW_NAMES),
-    (["repair", "status"], lambda: NAMES),
-    (["repair", "approve", "--digest", "123456789012"], lambda: NAMES),
-    (["repair", "schedule", "delete"], lambda: NAMES),
+GIVEN: list[tuple[list[str], dict[str, str | bytes]]] = [
+    (["ask", "2 + 3", "--session"], NEW_NAMES),
+    (["chat", "--session"], NEW_NAMES),
+    (["repair", "run", "--id"], NEW_NAMES),
+    (["repair", "proactive", "start"], NEW_NAMES),
+    (["repair", "schedule", "create"], NEW_NAMES),
+    (["repair", "status"], NAMES),
+    (["repair", "approve", "--digest", "123456789012"], NAMES),
+    (["repair", "schedule", "delete"], NAMES),
 ]
 
 
 @pytest.mark.parametrize(("call", "names"), GIVEN, ids=[" ".join(call) for call, _ in GIVEN])
 def test_what_is_no_name_is_refused_before_anything_starts(
-    tmp_path: Path, call: list[str], names: Callable[[], dict[str, str | bytes]]
+    tmp_path: Path, call: list[str], names: dict[str, str | bytes]
 ) -> None:
-    for kind, name in names().items():
-        done = subprocess.run(
-            [str(BIN / "workshop"), *call, name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            env=Workshop(tmp_path).environment(),
-        )
+    for kind, name in names.items():
+        done = Workshop(tmp_path)(*call, name)
         assert done.returncode == 1, kind
         assert "'s name " in done.stderr and len(done.stderr) < 1000, kind
         assert list(tmp_path.iterdir()) == [], kind

@@ -2,6 +2,7 @@
 client starts us in, blanks and relative paths, a Python that lacks a part."""
 
 import http.server
+import itertools
 import json
 import os
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from lab_environment import free_port
+from mcp_teams import INITIALIZE
 from openai_server import KEY, OpenAIServer
-from workshop_command import LIMIT, Workshop, workshop_command
+from sampled import sampled
+from workshop_command import Workshop, workshop_command
 
 from workshop_lib.machine import surroundings
 from workshop_lib.settings import PROJECT_ROOT
@@ -28,15 +31,8 @@ def workshop() -> Iterator[Workshop]:
 
 def python(code: str, *, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run Python as a notebook's kernel would."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | env,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    state = Path(os.environ["WORKSHOP_STATE_DIR"])
+    return Workshop(state).run([sys.executable, "-c", code], cwd=cwd, **env)
 
 
 # Variables that make a library fail while it is imported, or when it makes its first client.
@@ -105,7 +101,7 @@ def test_the_offline_model_answers_all_the_same(workshop: Workshop, junk: dict[s
         0
     ].isascii():  # with a locale that there is not, Python itself cannot start
         junk = junk | {"LC_ALL": "C.UTF-8"}
-    done = workshop(
+    done = workshop.cold(
         *("ask", "--json", "--loop", "mcp", "--mcp-transport", "stdio"),
         "What's the stock price of TSLA?",
         **junk,
@@ -137,7 +133,7 @@ asyncio.run(main())
 def test_a_model_out_there_is_not_called_past_such_a_variable(
     workshop: Workshop, name: str
 ) -> None:
-    done = workshop(
+    done = workshop.cold(
         *("ask", "hello"),
         OPENAI_API_KEY="sk-proj-4fG7hJ2kL9mN3pQ5rS8tU1vW",
         LLM_MODEL="openai/gpt-5-mini",
@@ -148,7 +144,7 @@ def test_a_model_out_there_is_not_called_past_such_a_variable(
 
 
 def test_the_doctor_names_them(workshop: Workshop) -> None:
-    done = workshop("doctor", "--json", **TOGETHER[0])
+    done = workshop.cold("doctor", "--json", **TOGETHER[0])
     findings = json.loads(done.stdout)
     said = " ".join(f["text"] for f in findings if f["name"] == "environment")
     assert all(f"{name} is left out" in said for name in TOGETHER[0])
@@ -199,8 +195,12 @@ for client in (httpx, httpx2):
 """
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "127.0.0.2", "[::1]"])
-@pytest.mark.parametrize("no_proxy", ["", "intra.example"])
+HOSTS = ["127.0.0.1", "localhost", "0.0.0.0", "127.0.0.2", "[::1]"]
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy"), sampled(itertools.product(HOSTS, ["", "intra.example"]), 3)
+)
 def test_loopback_goes_past_every_proxy(host: str, no_proxy: str) -> None:
     model = OpenAIServer()
     base = model.base.replace("127.0.0.1", host)
@@ -223,11 +223,11 @@ def test_loopback_goes_past_every_proxy(host: str, no_proxy: str) -> None:
 def test_the_whole_lab_goes_past_every_proxy(workshop: Workshop) -> None:
     with proxy() as (url, asked):
         names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "grpc_proxy")
-        done = workshop(
+        done = workshop.cold(
             "ask", "--loop", "mcp", "What's the stock price of TSLA?", **dict.fromkeys(names, url)
         )
         assert "242.80 USD" in done.stdout, done.stderr
-        assert workshop("doctor", **dict.fromkeys(names, url)).returncode == 0
+        assert workshop.cold("doctor", **dict.fromkeys(names, url)).returncode == 0
         assert asked == []
 
 
@@ -253,32 +253,18 @@ def strange(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("content", DOTENV.values(), ids=DOTENV)
+@pytest.mark.parametrize("content", sampled(DOTENV.values(), 1, ids=DOTENV))
 def test_an_mcp_server_reads_nothing_of_where_it_is_started(
     workshop: Workshop, strange: Path, content: bytes
 ) -> None:
     (strange / ".env").write_bytes(content)
     printed = workshop("mcp", "config", "claude").stdout
     for server in json.loads(printed)["mcpServers"].values():
-        hello = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-06-18",
-                "capabilities": {},
-                "clientInfo": {"name": "test", "version": "1"},
-            },
-        }
-        done = subprocess.run(
+        done = workshop.run(
             [server["command"], *server["args"]],
-            env=workshop.environment(**server["env"]),
             cwd=strange,
-            input=json.dumps(hello) + "\n",
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
+            typed=json.dumps(INITIALIZE) + "\n",
+            **server["env"],
         )
         assert '"serverInfo"' in done.stdout, done.stderr
 
@@ -287,23 +273,8 @@ def test_the_command_reads_nothing_of_where_it_is_started(
     workshop: Workshop, strange: Path
 ) -> None:
     (strange / ".env").write_bytes(DOTENV["settings"])
-    done = subprocess.run(
-        workshop.command(
-            "ask",
-            "--json",
-            "--loop",
-            "mcp",
-            "--mcp-transport",
-            "stdio",
-            "What's the stock price of TSLA?",
-        ),
-        env=workshop.environment(),
-        cwd=strange,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    ask = ("ask", "--json", "--loop", "mcp", "--mcp-transport", "stdio")
+    done = workshop.run(workshop.command(*ask, "What's the stock price of TSLA?"), cwd=strange)
     said = json.loads(done.stdout)
     assert said["model"] == "offline/rules"
     assert "242.80 USD" in said["reply"], done.stderr
@@ -380,7 +351,7 @@ def test_common_variables_of_other_programs_are_not_ours() -> None:
 
 
 def test_the_home_of_nobody(workshop: Workshop) -> None:
-    done = Workshop(Path("~nobody-of-this-name/lab"))("status")
+    done = Workshop(Path("~nobody-of-this-name/lab")).cold("status")
     assert done.returncode == 1
     assert "WORKSHOP_STATE_DIR=~nobody-of-this-name/lab" in done.stderr
 
@@ -401,11 +372,11 @@ def test_a_python_without_sqlite(tmp_path: Path) -> None:
     (tmp_path / "_sqlite3.py").write_text("raise ModuleNotFoundError('No module named _sqlite3')")
     with workshop_command() as workshop:
         env = {"PYTHONPATH": str(tmp_path), "WORKSHOP_TEMPORAL_PORT": str(free_port())}
-        done = workshop("doctor", **env)
+        done = workshop.cold("doctor", **env)
         assert done.returncode == 1
         assert "was built without sqlite3" in done.stdout and "Traceback" not in done.stderr
         for command in (["ask", "hello"], ["up"], ["--no-browser"], ["repair", "orders"]):
-            done = workshop(*command, **env)
+            done = workshop.cold(*command, **env)
             assert done.returncode == 1, command
             assert "was built without sqlite3" in done.stderr
             assert "Traceback" not in done.stderr, done.stderr

@@ -12,7 +12,7 @@ from fastmcp.tools import Tool
 from fastmcp.tools.base import ToolResult
 from foreign_servers import called, foreign, servers
 from mcp.types import EmbeddedResource, ImageContent, TextContent, TextResourceContents
-from openai_server import KEY, OpenAIServer, Raw, openai_server
+from openai_server import OpenAIServer, Raw, calling, says, scripted_model
 from pydantic import BaseModel
 from repair_ground import RIGHT, TODAY, ledger_of
 from temporalio import activity, workflow
@@ -44,25 +44,12 @@ LIMIT = timedelta(seconds=90)
 SettingsEnv = Callable[..., None]
 
 
-def calling(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    made = [
-        {
-            "id": f"c{n}",
-            "type": "function",
-            "function": {"name": name, "arguments": json.dumps(args)},
-        }
-        for n, (name, args) in enumerate(calls)
-    ]
-    return {"role": "assistant", "content": None, "tool_calls": made}
-
-
-DONE = {"role": "assistant", "content": "Done."}
+DONE = says("Done.")
 
 
 @pytest.fixture
 def model(settings_env: SettingsEnv) -> Iterator[OpenAIServer]:
-    with openai_server(DONE) as server:
-        settings_env(LLM_MODEL="openai/scripted", LLM_API_BASE=server.base, OPENAI_API_KEY=KEY)
+    with scripted_model(settings_env, DONE) as server:
         yield server
 
 

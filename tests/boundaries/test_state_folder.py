@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from notebook_runner import clear
+from sampled import sampled
 from workshop_command import LIMIT, Workshop, workshop_command
 
 from workshop_lib.machine import state_folder
@@ -47,20 +48,6 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         clear(tmp_path / "state")
 
 
-def in_state(workshop: Workshop, code: str = LESSON, **options: object) -> None:
-    """Run Python as a notebook's kernel would, in the state folder of the command."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=workshop.environment(),
-        timeout=LIMIT,
-        check=False,
-        capture_output=True,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def tree(folder: Path) -> dict[str, object]:
     """Everything below a folder, with content and mode."""
     return {
@@ -73,7 +60,7 @@ def tree(folder: Path) -> dict[str, object]:
 
 
 def test_what_the_workshop_made_is_gone(workshop: Workshop) -> None:
-    in_state(workshop)
+    workshop.python(LESSON)
     assert {"logs", "cells", "orders.db", "reports", "outbox"} <= {
         p.name for p in workshop.state.iterdir()
     }
@@ -91,30 +78,34 @@ def test_an_empty_folder_stays(workshop: Workshop) -> None:
     assert workshop.state.is_dir()
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        *("thesis.txt", "logs/notes.txt", "cells/mine.py", "cells/__pycache__/mine.pyc"),
-        *("services/data.json", "reports/2025/tax.pdf", "outbox/letter.eml", "photos/cat.jpg"),
-        *("reports/budget.md", "logs/old/server.log", "package.json", "uv.lock", "logs/orders.log"),
-    ],
-)
-def test_a_foreign_file_in_ours_stays_and_is_named(workshop: Workshop, foreign: str) -> None:
-    in_state(workshop)
-    file = workshop.state / foreign
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("mine")
+FOREIGN_FILES = [  # as many at once as are named
+    ["thesis.txt", "logs/notes.txt", "cells/mine.py", "cells/__pycache__/mine.pyc", "uv.lock"],
+    ["services/data.json", "reports/2025/tax.pdf", "outbox/letter.eml", "photos/cat.jpg"],
+    ["reports/budget.md", "logs/old/server.log", "package.json", "logs/orders.log"],
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN_FILES)
+def test_foreign_files_in_ours_stay_and_are_named(workshop: Workshop, foreign: list[str]) -> None:
+    workshop.python(LESSON)
+    files = {workshop.state / name for name in foreign}
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
     done = workshop("clean", "--yes")
-    assert done.returncode == 1
-    assert str(file) in done.stderr and "not the workshop's" in done.stderr
-    assert file.read_text() == "mine"
+    assert done.returncode == 1 and "not the workshop's" in done.stderr
     left = {path for path in workshop.state.rglob("*") if path.is_file()}
-    assert left == {file, workshop.state / state_folder.MARKER}
+    assert left == files | {workshop.state / state_folder.MARKER}
+    for file in files:
+        assert str(file) in done.stderr
+        assert file.read_text() == "mine"
     # It goes on being a state folder.
-    in_state(workshop)
-    file.unlink()
-    if f"{file.parent}: " in done.stderr:  # it is theirs too
-        file.parent.rmdir()
+    workshop.python(LESSON)
+    for file in files:
+        file.unlink()
+    for folder in {file.parent for file in files}:
+        if f"{folder}: " in done.stderr:  # it is theirs too
+            folder.rmdir()
     assert workshop("clean", "--yes").returncode == 0
 
 
@@ -122,7 +113,7 @@ def test_links_are_not_followed(workshop: Workshop, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "server.log").write_text("mine")
-    in_state(workshop)
+    workshop.python(LESSON)
     (workshop.state / "logs" / "errors.log").unlink()
     (workshop.state / "logs").rmdir()
     (workshop.state / "logs").symlink_to(elsewhere)
@@ -137,11 +128,11 @@ def test_a_link_to_ours_stays_and_works(workshop: Workshop, tmp_path: Path) -> N
     workshop.state.symlink_to(tmp_path / "disk" / "state")  # leads nowhere yet
     done = workshop("clean", "--yes")
     assert (done.returncode, "nothing to delete" in done.stderr) == (0, True), done.stderr
-    in_state(workshop)
+    workshop.python(LESSON)
     done = workshop("clean", "--yes")
     assert (done.returncode, "is empty" in done.stderr) == (0, True), done.stderr
     assert list((tmp_path / "disk" / "state").iterdir()) == []
-    in_state(workshop)
+    workshop.python(LESSON)
 
 
 FOREIGN: dict[str, list[str]] = {
@@ -152,8 +143,10 @@ FOREIGN: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-@pytest.mark.parametrize("by_link", [False, True], ids=["itself", "by a link"])
+@pytest.mark.parametrize(
+    ("content", "by_link"),
+    sampled([(content, by_link) for content in FOREIGN.values() for by_link in (False, True)], 3),
+)
 def test_nothing_works_in_a_foreign_folder(
     workshop: Workshop, tmp_path: Path, content: list[str], by_link: bool
 ) -> None:
@@ -180,7 +173,7 @@ def test_what_was_there_first_stays(workshop: Workshop) -> None:
     (workshop.state / "reports" / "r-012345-planning.md").write_text("mine")
     (workshop.state / "server.json").write_text("mine")
     assert workshop("clean", "--yes").returncode == 1
-    in_state(workshop)
+    workshop.python(LESSON)
     assert workshop("clean", "--yes").returncode == 1
     assert (workshop.state / "reports" / "r-012345-planning.md").read_text() == "mine"
     assert (workshop.state / "server.json").read_text() == "mine"
@@ -208,7 +201,7 @@ def test_a_folder_that_holds_more_than_a_state(
 
 
 def test_what_cannot_be_deleted_is_said(workshop: Workshop, tmp_path: Path) -> None:
-    in_state(workshop)
+    workshop.python(LESSON)
     reports = workshop.state / "reports"
     if os.geteuid() == 0:  # who may delete everything
         for path in [workshop.state, *workshop.state.rglob("*")]:
@@ -227,13 +220,7 @@ if os.geteuid() == 0:
     os.setuid(65534)
 print(*state_folder.delete(Path(sys.argv[1])), sep=chr(10))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(workshop.state)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=True,
-    )
+    done = workshop.run([sys.executable, "-c", code, str(workshop.state)])
     reports.chmod(0o700)
     lines = done.stdout.splitlines()
     assert lines and all(line.startswith(f"{reports}/") for line in lines), done.stdout
@@ -242,7 +229,7 @@ print(*state_folder.delete(Path(sys.argv[1])), sep=chr(10))
 
 
 def test_a_lab_that_somebody_works_with_is_left_alone(workshop: Workshop) -> None:
-    in_state(workshop)
+    workshop.python(LESSON)
     serving = subprocess.Popen(
         workshop.command("mcp", "serve", "it", "--transport", "stdio"),
         env=workshop.environment(),
@@ -266,7 +253,7 @@ def test_nobody_else_reads_it_and_all_of_it_can_be_cleaned(workshop: Workshop) -
     """Whatever the umask, also where it was open before; server, services, chats, repairs, reports."""
     workshop.state.mkdir()
     code = "import os; os.umask(0);"
-    in_state(workshop, code + LESSON)
+    workshop.python(code + LESSON)
     for path in [workshop.state, *workshop.state.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
     for command in (
@@ -315,7 +302,7 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
 
 
 def test_down_deletes_no_file_but_the_pid_files(workshop: Workshop) -> None:
-    in_state(workshop)
+    workshop.python(LESSON)
     mine = workshop.state / "services" / "data.json"
     mine.parent.mkdir()
     mine.write_text("{}")

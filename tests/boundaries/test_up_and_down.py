@@ -12,6 +12,7 @@ import psutil
 import pytest
 from lab_environment import free_port
 from notebook_runner import processes_of, runs
+from sampled import sampled
 from workshop_command import Workshop, workshop_command
 
 PATIENCE = 90.0  # seconds, on a busy machine
@@ -83,30 +84,28 @@ def everything_runs_once(workshop: Workshop) -> None:
     assert len(ours(workshop)) == len(WORKERS) + len(MCP_SERVERS) + 1
 
 
-def test_two_at_once_start_everything_once(workshop: Workshop, begin: Begin) -> None:
+def test_ups_and_downs_wait_for_each_other(workshop: Workshop, begin: Begin) -> None:
     both = [begin("up"), begin("up")]
     assert [process.wait(PATIENCE) for process in both] == [0, 0]
     everything_runs_once(workshop)
-
-
-def test_down_waits_for_up_and_leaves_nothing(workshop: Workshop, begin: Begin) -> None:
-    starting = begin("up")
-    eventually(lambda: list((workshop.state / "services").glob("*.json")))
-    stopping = begin("down")
-    assert (starting.wait(PATIENCE), stopping.wait(PATIENCE)) == (0, 0)
-    assert "waiting for it" in stopping.communicate()[1]
-    nothing_runs(workshop)
-
-
-def test_up_waits_for_down_and_starts_everything(workshop: Workshop, begin: Begin) -> None:
-    assert begin("up").wait(PATIENCE) == 0
     stopping = begin("down")
     eventually(lambda: len(ours(workshop)) < 8 or stopping.poll() is not None)
-    assert (begin("up").wait(PATIENCE), stopping.wait(PATIENCE)) == (0, 0)
-    everything_runs_once(workshop)
+    starting = begin("up")
+    assert stopping.wait(PATIENCE) == 0
+    eventually(lambda: list((workshop.state / "services").glob("*.json")))
+    again = begin("down")
+    assert (starting.wait(PATIENCE), again.wait(PATIENCE)) == (0, 0)
+    stopped = again.communicate()[1]
+    assert "waiting for it" in stopped and "dev server" in stopped
+    assert all(f"worker {name}" in stopped for name in WORKERS)
+    assert all(f"MCP server {name}" in stopped for name in MCP_SERVERS)
+    nothing_runs(workshop)
+    assert "Nothing was running" in workshop("down").stderr
 
 
-@pytest.mark.parametrize("started", ["server-starting.json", "server.json", "services/*.json"])
+@pytest.mark.parametrize(
+    "started", sampled(["server-starting.json", "server.json", "services/*.json"], 1)
+)
 def test_what_a_killed_up_has_started_is_stopped(
     workshop: Workshop, begin: Begin, started: str
 ) -> None:
@@ -165,13 +164,15 @@ def imported(stderr: str) -> set[str]:
 @pytest.mark.parametrize("loop", ["manual", "sdk", "mcp"])
 def test_a_question_is_answered_by_the_workers_that_poll(with_workers: Workshop, loop: str) -> None:
     question = ("ask", "--json", "--loop", loop, "What is 125 * 8?")
-    done = with_workers(*question, PYTHONPROFILEIMPORTTIME="1")
+    done = with_workers.cold(*question, PYTHONPROFILEIMPORTTIME="1")
     assert "1000" in json.loads(done.stdout)["reply"], done.stderr
     assert not imported(done.stderr) & {"litellm", "agents", "openai", "fastmcp"}
 
 
 def test_a_repair_is_carried_on_by_the_worker_that_polls(with_workers: Workshop) -> None:
-    done = with_workers("repair", "run", "--auto-approve", "--json", PYTHONPROFILEIMPORTTIME="1")
+    done = with_workers.cold(
+        *("repair", "run", "--auto-approve", "--json"), PYTHONPROFILEIMPORTTIME="1"
+    )
     assert done.returncode == 0, done.stderr
     assert not imported(done.stderr) & {"litellm", "openai"}
 
