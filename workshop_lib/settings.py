@@ -15,7 +15,7 @@ import re
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
@@ -28,6 +28,7 @@ from workshop_lib.machine.surroundings import PROJECT_ROOT as PROJECT_ROOT
 
 OFFLINE_MODEL = "offline/rules"
 
+Port = Annotated[int, Field(ge=1, le=65535)]
 DEFAULT_MCP_PORTS = {"finance": 8001, "it": 8002, "repair": 8003}  # on 127.0.0.1
 
 # The variable that holds a provider's key, and the model we call when the key is all that is set.
@@ -72,9 +73,7 @@ class Settings(BaseSettings):
     llm_model: str = ""
     llm_api_base: str | None = None  # any OpenAI-compatible server: Ollama, LM Studio, vLLM …
     llm_timeout: float = Field(60.0, gt=0)  # seconds that one call may take
-    offline_faults: str = (
-        ""  # a seeded plan of failures for the offline model, see `llm.offline.faults`
-    )
+    offline_faults: str = ""  # failures of the offline model, see `llm.offline.faults`
     offline_latency_ms: int = Field(0, ge=0)  # ms that a call of the offline model lasts
     model_journal: Path | None = Field(None, validation_alias="WORKSHOP_MODEL_JOURNAL")
 
@@ -90,17 +89,15 @@ class Settings(BaseSettings):
     finance_endpoint: str = "finance-nexus-endpoint"
 
     # ports of the local dev server; all on 127.0.0.1. None: the default port, or another when it is taken
-    temporal_port: int | None = Field(
-        None, validation_alias="WORKSHOP_TEMPORAL_PORT", ge=1, le=65535
-    )
-    http_port: int | None = Field(None, validation_alias="WORKSHOP_HTTP_PORT", ge=1, le=65535)
-    ui_port: int | None = Field(None, validation_alias="WORKSHOP_UI_PORT", ge=1, le=65535)
+    temporal_port: Port | None = Field(None, validation_alias="WORKSHOP_TEMPORAL_PORT")
+    http_port: Port | None = Field(None, validation_alias="WORKSHOP_HTTP_PORT")
+    ui_port: Port | None = Field(None, validation_alias="WORKSHOP_UI_PORT")
     web_ui: bool = Field(True, validation_alias="WORKSHOP_WEB_UI")  # False: the server has none
 
     # ports of the MCP servers; same rule
-    finance_mcp_port: int | None = Field(None, ge=1, le=65535)
-    it_mcp_port: int | None = Field(None, ge=1, le=65535)
-    repair_mcp_port: int | None = Field(None, ge=1, le=65535)
+    finance_mcp_port: Port | None = None
+    it_mcp_port: Port | None = None
+    repair_mcp_port: Port | None = None
 
     # the order store, as an SQLAlchemy URL. None: an SQLite file in the state folder
     orders_database_url: SecretStr | None = None
@@ -132,15 +129,14 @@ class Settings(BaseSettings):
         return choice
 
     def _choice(self) -> ModelChoice:
-        keys = {provider for provider, (variable, _) in PROVIDERS.items() if provider_key(variable)}
+        keys = [provider for provider, (variable, _) in PROVIDERS.items() if provider_key(variable)]
         name = self.llm_model.strip()
         if name in ("offline", OFFLINE_MODEL):
             return ModelChoice(OFFLINE_MODEL, "LLM_MODEL says so")
         if not name:
             if not keys:
                 return ModelChoice(OFFLINE_MODEL, "no key is set")
-            provider = next(provider for provider in PROVIDERS if provider in keys)
-            variable, default = PROVIDERS[provider]
+            variable, default = PROVIDERS[keys[0]]
             return ModelChoice(default, f"{variable} is set and LLM_MODEL is not")
         provider = provider_of(name)
         if provider not in PROVIDERS or provider in keys or self.llm_api_base:
