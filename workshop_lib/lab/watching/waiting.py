@@ -252,7 +252,7 @@ class Once:
         self._said.clear()
 
 
-# What was said wherethe present task comes from: a query that is asked again need not say it again.
+# What was said where the present task comes from: a query that is asked again need not say it again.
 _say: ContextVar[Once | None] = ContextVar("say", default=None)
 
 
