@@ -10,9 +10,10 @@ Left out: namespaces and endpoints (`lab.server.namespaces`) and workers (`lab.w
 import asyncio
 import contextlib
 import subprocess
+import threading
 import time
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -270,8 +271,13 @@ def end(pid: int) -> None:
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, also where the caller's thread already runs a loop (a notebook)."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        return thread.submit(asyncio.run, coroutine).result()
-    finally:
-        thread.shutdown(wait=False)  # who is interrupted does not wait for it
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(asyncio.run(coroutine))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # who is interrupted does not wait for it
+    return outcome.result()
