@@ -12,9 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -82,20 +80,20 @@ async def follow(client: Client, events: Iterable[HistoryEvent]) -> list[LinkedR
     Args:
         client: of any namespace of that server. A namespace that it may not read is left out.
     """
-    runs = read_history(events).linked[-MOST_RUNS:]
-    read = await asyncio.gather(*(_with_events(client, run) for run in runs))
+    linked = read_history(events).linked[-MOST_RUNS:]
+    read = await asyncio.gather(*(_with_events(client, run) for run in linked))
     return [run for run in read if run is not None]
 
 
+def handle_of(client: Client, run: LinkedRun) -> WorkflowHandle[Any, Any]:
+    """A handle of another team's run, by way of a client of any namespace of that server."""
+    theirs = Client(**client.config() | {"namespace": run.namespace})
+    return theirs.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+
+
 async def _with_events(client: Client, run: LinkedRun) -> LinkedRun | None:
-    request = GetWorkflowExecutionHistoryRequest(
-        namespace=run.namespace,
-        execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id),
-    )
     try:
-        response = await client.workflow_service.get_workflow_execution_history(
-            request, timeout=_CALL
-        )
+        history = await handle_of(client, run).fetch_history(rpc_timeout=_CALL)
     except RPCError:
         return None
-    return replace(run, events=response.history.events)
+    return replace(run, events=history.events)

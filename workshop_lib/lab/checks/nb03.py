@@ -15,7 +15,7 @@ from workshop_lib.lab.checks.trial import running
 from workshop_lib.lab.classroom import seconds
 from workshop_lib.lab.history import LinkedRun, history_of
 from workshop_lib.lab.lessons.check_runs import AskPrice
-from workshop_lib.lab.other_side import linked_runs
+from workshop_lib.lab.other_side import handle_of, linked_runs
 from workshop_lib.lab.server.namespaces import target_of, wanted_endpoints
 from workshop_lib.lab.watching.listening import first_handler_failure
 from workshop_lib.lab.watching.waiting import result, watch
@@ -92,13 +92,8 @@ async def _run_for(client: Client, service_handler: type, request_id: str) -> Li
             hint="a handler of this kind returns what `await ctx.start_workflow(…)` returns.",
         )
     # While the team's run goes on, its id is refused to others, whoever they are.
-    await result(_handle_of(client, run), timeout=10)
+    await result(handle_of(client, run), timeout=10)
     return run
-
-
-def _handle_of(client: Client, run: LinkedRun) -> WorkflowHandle[Any, Any]:
-    theirs = Client(**client.config() | {"namespace": run.namespace})
-    return theirs.get_workflow_handle(run.workflow_id, run_id=run.run_id)
 
 
 async def _unless_it_fails(answer: Awaitable[Any]) -> None:
@@ -143,7 +138,7 @@ async def survived_team(handle: WorkflowHandle[Any, Any], asking: "asyncio.Task[
             hint="is the team's worker running, and did the question name a ticker?",
         )
     run = runs[-1]
-    lost = (await history_of(_handle_of(handle._client, run))).lost
+    lost = (await history_of(handle_of(handle._client, run))).lost
     if not lost:
         raise NotYet(
             saw="a run of the team's in which no step was lost with its worker",
