@@ -3,5 +3,5 @@
 `connect` and `own_server` reach a server, and keep a client at the one that is its own. `worker` and
 `service` run code, `steps` has the limits of activities, `failures` and `bounded` keep small what is
 recorded, `asking` sends queries and updates again where they got lost, `names` says what a workflow may be
-called. Left out: models and agents.
+called, `lookup` asks about endpoints and queues. Left out: models and agents.
 """
