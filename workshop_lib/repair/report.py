@@ -70,8 +70,8 @@ def of_plan(plan: Plan, analysis: Analysis | None = None, today: date | None = N
     ]
     sections = [_proposals("Proposed", plan.proposals), *_left_out(plan)]
     if analysis is not None:
-        summary = [(analysis.summary,)] if analysis.summary else []
-        sections = [_found(analysis), *sections, Section("Summary", ("Summary",), [*summary])]
+        summary = Section("Summary", ("Summary",), [(analysis.summary,)])
+        sections = [_found(analysis), *sections, *([summary] if analysis.summary else [])]
     return Document("Repair plan", opening, sections)
 
 
