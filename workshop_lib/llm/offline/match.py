@@ -171,8 +171,7 @@ def _text(span: Span, slot: Slot) -> float | None:
         return None
     if slot.shapes and span.kind == "number" and not numbered:
         return None
-    counts = span.kind == "number" and span.after and not is_stop(span.after)
-    return worth - 1.5 * bool(counts)
+    return worth
 
 
 def _number(span: Span, slot: Slot) -> float | None:
@@ -182,7 +181,7 @@ def _number(span: Span, slot: Slot) -> float | None:
         return None
     if span.kind == "percent" or rate:
         return {("percent", True): 4.0, ("number", True): 0.6}.get((span.kind, rate))
-    if span.kind == "amount" or senses(span.after) & {"usd", "eur", "gbp"}:
+    if span.kind == "amount":
         return 3.0 if _MONEY.search(slot.label) else 0.2
     worth = 1.5 + 0.6 * bool(_COUNT.search(slot.label))
     if span.after and senses(span.after) & slot.words:

@@ -194,16 +194,11 @@ class Planner:
         """The steps of a fit: one, or one for each member of a list. The index of the last."""
         lists = [slot for slot, span in found.pairs.items() if span.kind == "list"]
         fan = next((slot for slot in lists if slot.want != "list"), None)
-        index = -1
         for part in found.pairs[fan].parts if fan else (None,):
             pairs = found.pairs | ({fan: part} if fan and part else {})
             values = {slot: value_of(span, slot) for slot, span in pairs.items()}
-            steps = self.plan.steps
-            same = [i for i, s in enumerate(steps) if s.tool is found.tool and s.values == values]
-            if not same:
-                steps.append(Step(found.tool, values, text, _factor(found, part, text)))
-            index = same[0] if same else len(steps) - 1
-        return index
+            self.plan.steps.append(Step(found.tool, values, text, _factor(found, part, text)))
+        return len(self.plan.steps) - 1
 
     def _calculate(self, expression: str) -> None:
         if self.sums and self.sums.expression:
@@ -269,8 +264,7 @@ class Planner:
 
 def _factor(found: Fit, part: Span | None, text: str) -> str:
     """How many times a price is wanted: `12 shares of Apple`, `4 child tickets`."""
-    counted = any(slot.want == "number" for slot in found.pairs)
-    if counted or not set(found.tool.weights) & _PRICED or not _TOTAL.search(text):
+    if not set(found.tool.weights) & _PRICED or not _TOTAL.search(text):
         return ""
     used, nouns = {span.start for span in found.pairs.values()}, found.tool.said | {"of", "x"}
     many = [s for s in found.unused if s.kind == "number"]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from workshop_lib.llm.offline.match import pair
+from workshop_lib.llm.offline.match import OPTIONAL, pair
 from workshop_lib.llm.offline.order_desk import order_desk
 from workshop_lib.llm.offline.plan import Later, Plan, Planner, Step
 from workshop_lib.llm.offline.recall import (
@@ -28,7 +28,7 @@ from workshop_lib.llm.offline.schema import Slot, Tool, read_tools
 from workshop_lib.llm.offline.spans import find_spans
 from workshop_lib.llm.offline.sums import BACK
 from workshop_lib.llm.offline.talk import Called, Talk, call_key, read_talk
-from workshop_lib.llm.offline.words import content, plain, split_name
+from workshop_lib.llm.offline.words import plain
 
 LONGEST = 2000  # characters of a message that the rules read
 MOST_CALLS = 8  # tool calls in one reply
@@ -214,12 +214,11 @@ def _from_result(slot: Slot, called: Called | None, hint: str) -> Any:
     if slot.want == "number":
         number = number_in(called, hint)
         return None if number is None else json.loads(number)
-    leaves = [(name, str(value)) for name, value in fields(read_result(called.result or "").value)]
+    leaves = [str(value) for _, value in fields(read_result(called.result or "").value)]
     if slot.choices:
-        words = [word for _, text in leaves for word in re.findall(r"[\w-]+", text)]
+        words = [word for text in leaves for word in re.findall(r"[\w-]+", text)]
         return next((slot.choices[word] for word in words if word in slot.choices), None)
-    named = [text for name, text in leaves if content(" ".join(split_name(name))) & slot.name_words]
-    spans = [s for text in [*named, *(text for _, text in leaves)] for s in find_spans(text)]
+    spans = [span for text in leaves for span in find_spans(text)]
     suited = [(pair(s, slot) or 0.0, -place, s.text) for place, s in enumerate(spans)]
     best = max(suited, default=(0.0, 0, ""))
-    return best[2] if best[0] >= 1.9 else named[0] if named else None
+    return best[2] if best[0] >= OPTIONAL else None

@@ -36,8 +36,8 @@ class Slot:
         path, name: where it stands in the arguments, and the innermost name. kind: the schema's type.
         label: name and description in one text, in lower case, without examples.
         name_words, words: the senses of the words of the name, and of name and description.
-        examples: values that the schema gives as such. shapes: patterns of those that have a form.
-        choices: what a text may say for each value that is allowed: `USD (dollars)` has two forms.
+        shapes: patterns of the examples that have a form, such as DEMO-456.
+        choices: what a text may say for each value that is allowed.
         want: what fills it: choice, flag, number, list, date, time, email, id, text or name; else object.
     """
 
@@ -54,8 +54,8 @@ class Slot:
         listed, pattern = schema.get("examples"), schema.get("pattern")
         texts = re.split(r",\s|\s+or\s+|\s+and\s+|;", such[1].split(". ")[0]) if such else []
         texts += map(str, listed if isinstance(listed, list) else [])
-        self.examples = [re.sub(r"^an? |[\s.'\"()]+$|^['\"(]", "", text.strip()) for text in texts]
-        formed = [e for e in self.examples if re.search(r"\d", e) or (e.isupper() and len(e) > 1)]
+        examples = [re.sub(r"^an? |[\s.'\"()]+$|^['\"(]", "", text.strip()) for text in texts]
+        formed = [e for e in examples if re.search(r"\d", e) or (e.isupper() and len(e) > 1)]
         self.shapes = [*map(_shape, formed), *([re.compile(pattern).pattern] if pattern else [])]
         self.choices: dict[str, Any] = {}
         allowed = schema.get("enum")
