@@ -1,6 +1,6 @@
 """The offline model as a LiteLLM provider: `offline/rules`.
 
-Thin on purpose. What is answered comes from `rules`, a pure function of messages and tools; here it is put
+Thin on purpose. What is answered comes from `reply`, a pure function of messages and tools; here it is put
 into LiteLLM's shapes, whole or as a stream, after the failure or the delay that the settings ask for.
 It is rules, not a language model. Token figures are an estimate: four characters a token.
 """
@@ -11,7 +11,8 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import litellm
 from litellm.utils import custom_llm_setup
@@ -25,6 +26,15 @@ from workshop_lib.settings import OFFLINE_MODEL, get_settings
 PROVIDER, _MODEL = OFFLINE_MODEL.split("/")
 CHARACTERS_A_TOKEN = 4
 _NAMES = {"model": OFFLINE_MODEL, "llm_provider": PROVIDER}
+# LiteLLM's generic chunk, with nothing in it.
+_EMPTY = {
+    "text": "",
+    "tool_use": None,
+    "is_finished": False,
+    "finish_reason": "",
+    "usage": None,
+    "index": 0,
+}
 
 
 class OfflineModel(litellm.CustomLLM):  # type: ignore[misc]  # LiteLLM is not typed
@@ -32,33 +42,26 @@ class OfflineModel(litellm.CustomLLM):  # type: ignore[misc]  # LiteLLM is not t
 
     async def acompletion(self, **request: Any) -> Any:
         """The whole answer, as a `litellm.ModelResponse`."""
-        fault = _begin(request)
-        await asyncio.sleep(get_settings().offline_latency_ms / 1000)
-        return _response(request, _answer(request, fault))
+        asked = _Asked(request)
+        await asyncio.sleep(_latency())
+        return _response(request, asked.answered())
 
     def completion(self, **request: Any) -> Any:
         """The same for callers without an event loop."""
-        fault = _begin(request)
-        time.sleep(get_settings().offline_latency_ms / 1000)
-        return _response(request, _answer(request, fault))
+        asked = _Asked(request)
+        time.sleep(_latency())
+        return _response(request, asked.answered())
 
     async def astreaming(self, **request: Any) -> AsyncIterator[dict[str, Any]]:
         """The answer word by word, as LiteLLM's generic chunks; tool calls come whole."""
-        answer = _answer(request, _begin(request))
-        words = re.findall(r"\S+\s*|\s+", answer.text or "")
-        calls = _calls(answer, request)
-        pause = get_settings().offline_latency_ms / 1000 / max(len(words) + len(calls), 1)
-        for word in words:
-            await asyncio.sleep(pause)
-            yield _chunk(text=word)
-        for index, call in enumerate(calls):
-            await asyncio.sleep(pause)
-            yield _chunk(tool_use=call | {"index": index})
-        yield _chunk(
-            is_finished=True,
-            finish_reason="tool_calls" if calls else "stop",
-            usage=_usage(answer, request),
-        )
+        answer = _Asked(request).answered()
+        pieces = [{"text": word} for word in re.findall(r"\S+\s*|\s+", answer.text or "")]
+        pieces += [{"tool_use": call | {"index": n}} for n, call in enumerate(answer.calls)]
+        for piece in pieces:
+            await asyncio.sleep(_latency() / len(pieces))
+            yield _EMPTY | piece
+        finish = "tool_calls" if answer.calls else "stop"
+        yield _EMPTY | {"is_finished": True, "finish_reason": finish, "usage": answer.usage}
 
 
 def install() -> None:
@@ -85,51 +88,78 @@ def install() -> None:
     )
 
 
-def _begin(request: dict[str, Any]) -> str | None:
-    """Note the request in the journal and see which failure is planned for it, if any.
+def _latency() -> float:
+    return get_settings().offline_latency_ms / 1000
+
+
+class _Answer(NamedTuple):
+    """A text, or tool calls in the API's shape; and an estimate of the tokens."""
+
+    text: str | None
+    calls: list[dict[str, Any]]
+    usage: dict[str, int]
+
+
+class _Asked:
+    """A request that has arrived: it is in the journal, and it is known whether it is to fail.
 
     Raises:
         litellm.BadRequestError: a setting of the offline model cannot be used.
     """
-    messages, tools = request["messages"], _tools(request)
-    try:
-        record_request(OFFLINE_MODEL, messages, tools)
-        plan = get_settings().offline_faults
-        return faults.next_fault(request_hash(messages, tools)) if plan else None
-    except WorkshopError as error:
-        raise litellm.BadRequestError(message=str(error), **_NAMES) from None
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.messages, self.tools = request["messages"], _tools(request)
+        self.hash = request_hash(self.messages, self.tools)
+        try:
+            record_request(OFFLINE_MODEL, self.messages, self.tools)
+            self.fault = faults.next_fault(self.hash) if get_settings().offline_faults else None
+        except WorkshopError as error:
+            raise litellm.BadRequestError(message=str(error), **_NAMES) from None
+
+    def answered(self) -> _Answer:
+        """The rules' reply, unless a failure is planned.
+
+        Raises:
+            litellm.RateLimitError, litellm.InternalServerError, litellm.Timeout: the planned failure.
+        """
+        if self.fault == "rate_limit":
+            import httpx
+
+            asked = httpx.Request("POST", "http://offline")
+            response = httpx.Response(429, headers={"retry-after": "1"}, request=asked)
+            raise litellm.RateLimitError(message="a planned 429", response=response, **_NAMES)
+        if self.fault == "server_error":
+            raise litellm.InternalServerError(message="a planned 500", **_NAMES)
+        if self.fault == "timeout":
+            raise litellm.Timeout(message="a planned timeout", **_NAMES)
+        answer = reply(self.messages, self.tools, gullible=self.fault == "gullible")
+        if self.fault and answer.calls:
+            answer = _spoiled(answer, self.fault)
+        calls = [
+            {
+                # The same request gets the same ids, in every process.
+                "id": f"call_{hashlib.sha256(f'{self.hash}:{place}'.encode()).hexdigest()[:20]}",
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
+            for place, (name, arguments) in enumerate(answer.calls)
+        ]
+        written = len(answer.text or "") + sum(map(len, chain.from_iterable(answer.calls)))
+        prompt = len(json.dumps([self.messages, self.tools], default=str)) // CHARACTERS_A_TOKEN
+        completion = max(1, written // CHARACTERS_A_TOKEN)
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+        return _Answer(answer.text, calls, usage | {"total_tokens": prompt + completion})
 
 
-def _answer(request: dict[str, Any], fault: str | None) -> Reply:
-    """The rules' reply, unless a failure is planned.
-
-    Raises:
-        litellm.RateLimitError, litellm.InternalServerError, litellm.Timeout: the planned failure.
-    """
-    if fault == "rate_limit":
-        import httpx
-
-        asked = httpx.Request("POST", "http://offline")
-        response = httpx.Response(429, headers={"retry-after": "1"}, request=asked)
-        raise litellm.RateLimitError(message="a planned 429", response=response, **_NAMES)
-    if fault == "server_error":
-        raise litellm.InternalServerError(message="a planned 500", **_NAMES)
-    if fault == "timeout":
-        raise litellm.Timeout(message="a planned timeout", **_NAMES)
-    answer = reply(request["messages"], _tools(request), gullible=fault == "gullible")
-    return _spoiled(answer, fault) if fault and answer.calls else answer
-
-
-def _response(request: dict[str, Any], answer: Reply) -> Any:
-    """A reply in the `ModelResponse` that LiteLLM has made ready."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-    if answer.calls:
-        message["tool_calls"] = _calls(answer, request)
+def _response(request: dict[str, Any], answer: _Answer) -> Any:
+    """An answer in the `ModelResponse` that LiteLLM has made ready."""
     response = request["model_response"]
     response.model = _MODEL
-    response.choices[0].message = litellm.Message(**message)
+    response.choices[0].message = litellm.Message(
+        role="assistant", content=answer.text, tool_calls=answer.calls or None
+    )
     response.choices[0].finish_reason = "tool_calls" if answer.calls else "stop"
-    response.usage = litellm.Usage(**_usage(answer, request))
+    response.usage = litellm.Usage(**answer.usage)
     response._hidden_params["response_cost"] = 0.0  # spares LiteLLM the search for a price
     if not litellm.callbacks and not litellm.success_callback:
         # and a log that nobody listens to
@@ -150,19 +180,6 @@ def _tools(request: dict[str, Any]) -> list[dict[str, Any]]:
     return tools
 
 
-def _calls(answer: Reply, request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tool calls in the API's shape; an id is a hash of the request and the call's place."""
-    base = request_hash(request["messages"], _tools(request))
-    return [
-        {
-            "id": f"call_{hashlib.sha256(f'{base}:{place}'.encode()).hexdigest()[:20]}",
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }
-        for place, (name, arguments) in enumerate(answer.calls)
-    ]
-
-
 def _spoiled(answer: Reply, fault: str) -> Reply:
     """The answer with its first tool call made wrong in the way of the fault."""
     (name, arguments), *others = answer.calls
@@ -175,26 +192,3 @@ def _spoiled(answer: Reply, fault: str) -> Reply:
         first = next(iter(values), "")
         arguments = json.dumps({"unexpected": values.pop(first, ""), **values})
     return answer._replace(calls=((name, arguments), *others))
-
-
-def _usage(answer: Reply, request: dict[str, Any]) -> dict[str, int]:
-    asked = len(json.dumps([request["messages"], _tools(request)], default=str))
-    written = len(answer.text or "") + sum(len(name) + len(args) for name, args in answer.calls)
-    prompt, completion = asked // CHARACTERS_A_TOKEN, max(1, written // CHARACTERS_A_TOKEN)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
-
-
-def _chunk(**values: Any) -> dict[str, Any]:
-    return {
-        "text": "",
-        "tool_use": None,
-        "is_finished": False,
-        "finish_reason": "",
-        "usage": None,
-        "index": 0,
-        **values,
-    }
