@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from notebook_runner import processes_of, runs
 from openai_server import KEY, openai_server
 from workshop_command import Workshop, workshop_command
+
+from workshop_lib.cli.main import Commands, Later, app
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +142,8 @@ def test_an_unknown_notebook_is_named_with_the_known_ones(workshop: Workshop) ->
 def test_the_interpreter_is_not_torn_down_under_the_sdks_threads(workshop: Workshop) -> None:
     """They let go of it a moment after the last word, and would now and then crash it with status 134."""
     program = (
-        "import atexit, sys; atexit.register(print, 'torn down'); from workshop_lib.cli.main import main;"
-        "sys.argv = ['workshop', 'sessions', *sys.argv[1:]]; main()"
+        "import atexit, sys; atexit.register(print, 'torn down'); from workshop_lib.__main__ import main;"
+        "sys.argv = ['workshop', *sys.argv[1:]]; main()"
     )
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -148,7 +151,16 @@ def test_the_interpreter_is_not_torn_down_under_the_sdks_threads(workshop: Works
         env = workshop.environment()
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
 
-    used = run()
+    used = run("sessions")
     assert (used.returncode, "torn down" in used.stdout) == (0, False), used.stderr
     unused = run("--no-such-option")  # the SDK was not even loaded
     assert (unused.returncode, "torn down" in unused.stdout) == (2, True), unused.stderr
+
+
+def test_the_help_of_what_is_not_loaded_is_that_of_the_command() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    for name, command in group.commands.items():
+        assert isinstance(command, Later)
+        command.read_help()
+        assert command.help and command.help == command.load().help, name

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from lab_environment import free_port, lab, listening, set_env
+from pydantic_core import to_jsonable_python
 from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -91,7 +92,7 @@ def test_both_forms_of_the_report() -> None:
         "      repair: mend it",
         "1 to repair, 0 to know about.",
     ]
-    assert json.loads(doctor.to_json(findings))[1] == {
+    assert to_jsonable_python(findings)[1] == {
         "name": "b",
         "status": "FAIL",
         "text": "broken",
@@ -158,7 +159,7 @@ async def test_a_key_is_never_shown(patch: pytest.MonkeyPatch) -> None:
     for key in (KEY, f'{KEY}" "', KEY[:10]):
         set_env(patch, OPENAI_API_KEY=key, LLM_MODEL="openai/gpt-5-mini")
         findings = await examined()
-        both = doctor.render(findings) + doctor.to_json(findings)
+        both = doctor.render(findings) + json.dumps(findings, default=to_jsonable_python)
         assert "4fG7" not in both
         assert bool(lines(findings, "key")) == (key != KEY)
     assert the(findings, "model").text.startswith("openai/gpt-5-mini")

@@ -30,7 +30,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.services.mcp_servers import start_mcp_server
-from workshop_lib.lab.workers import forking as processes
+from workshop_lib.lab.workers import forking
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.worker import finance
@@ -131,8 +131,10 @@ async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
     )  # a part of it, and the slowest
     seconds = 2 * HEARTBEAT_TIMEOUT.total_seconds()
     slow.write_text(f"import time\ntime.sleep({seconds})\nopen({str(loaded)!r}, 'w').close()\n")
-    monkeypatch.setattr(processes, "_FORKS", False)  # a fork would not look for modules there
-    new = await start_process(spec, env={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(forking, "_FORKS", False)  # a fork would not look for modules there
+    with monkeypatch.context() as there:
+        there.syspath_prepend(str(tmp_path))
+        new = await start_process(spec)
     try:
         session = ChatClient(client, "mcp", task_queue=spec.task_queue)
         assert "242.8" in (await say(session, "What's the stock price of TSLA?")).text

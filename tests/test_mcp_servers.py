@@ -29,15 +29,15 @@ from notebook_runner import processes_of
 from typer.testing import CliRunner
 
 from workshop_lib.cli.main import app
-from workshop_lib.cli.mcp import ClientName, ServerName, configuration
+from workshop_lib.cli.mcp import ClientName, configuration
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
 from workshop_lib.lab.services.mcp_here import serve_mcp
 from workshop_lib.lab.services.mcp_servers import is_healthy, start_mcp_server
+from workshop_lib.lab.services.programs import MCP_SERVERS
 from workshop_lib.machine.ports import is_free
 from workshop_lib.mcp.server import listen
 from workshop_lib.mcp.wire import (
-    SERVERS,
     TEAM_SERVERS,
     health_url,
     listening_url,
@@ -88,8 +88,7 @@ def teams(temporal_server: str) -> Iterator[ServedTeams]:
 @pytest.fixture
 def registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is started does not take the place of the other tests' one."""
-    monkeypatch.setattr(registry, "_others", {})
-    monkeypatch.setattr(registry, "_registry", {})
+    monkeypatch.setattr(registry, "_started", {})
 
 
 Connect = Callable[[str], Any]
@@ -109,7 +108,7 @@ def connect_to(request: pytest.FixtureRequest, teams: ServedTeams) -> Connect:
 
 
 def stdio_command(name: str) -> list[str]:
-    return [sys.executable, "-m", SERVERS[name], "--transport", "stdio"]
+    return [sys.executable, "-m", MCP_SERVERS[name], "--transport", "stdio"]
 
 
 def over_stdio(name: str) -> Any:
@@ -431,7 +430,7 @@ async def test_a_server_that_cannot_start_says_why(registry_of_its_own: None) ->
 # --- the bare wire -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(SERVERS))
+@pytest.mark.parametrize("name", sorted(MCP_SERVERS))
 def test_on_stdio_every_line_is_a_message_of_the_protocol(teams: ServedTeams, name: str) -> None:
     of_a_team = ((t, a) for team, t, a, _ in CALLS if team == name)
     tool, arguments = next(of_a_team, ("list_orders", {}))
@@ -552,10 +551,10 @@ def test_a_printed_configuration_starts_the_servers(
     document = (yaml.safe_load if client == "goose" else json.loads)(printed.stdout)
     servers = document["extensions" if client == "goose" else "mcpServers"]
     commands = {name: entry for name, entry in servers.items() if "url" not in entry}
-    assert set(commands) == {f"workshop-{name}" for name in SERVERS}
+    assert set(commands) == {f"workshop-{name}" for name in MCP_SERVERS}
     for name, entry in commands.items():
         whole = [entry.get("command") or entry["cmd"], *entry["args"]]
-        assert sys.executable in whole and SERVERS[name.removeprefix("workshop-")] in whole
+        assert sys.executable in whole and MCP_SERVERS[name.removeprefix("workshop-")] in whole
         told = entry.get("envs") or entry.get("env")
         if client == "wsl":
             assert whole[0] == "wsl.exe" and f"WORKSHOP_STATE_DIR={tmp_path}" in whole
@@ -563,7 +562,7 @@ def test_a_printed_configuration_starts_the_servers(
             assert Path(whole[0]).is_absolute()
             assert told == {**told, "WORKSHOP_STATE_DIR": str(tmp_path)}
     assert {entry["url"] for entry in servers.values() if "url" in entry} == (
-        {server_url(name) for name in SERVERS} if client == "inspector" else set()
+        {server_url(name) for name in MCP_SERVERS} if client == "inspector" else set()
     )
 
 
@@ -578,7 +577,3 @@ async def test_a_server_starts_from_its_configuration_in_any_folder(
     )
     async with asyncio.timeout(LIMIT), Client(stdio_client(parameters)) as client:
         assert len((await client.list_tools()).tools) == 2
-
-
-def test_the_command_line_knows_every_server() -> None:
-    assert set(ServerName) == set(SERVERS)

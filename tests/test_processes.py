@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -9,116 +10,126 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe, forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 from lab_environment import hold, lab
 
-from workshop_lib.lab.workers import forking as processes
+from workshop_lib.lab.workers import forking
+from workshop_lib.lab.workers.forking import Child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 
 CHILD = """
 import os, sys, threading, time
 
-def main():
-    word = sys.argv[1]
-    if word == "loaded":
-        print("litellm" in sys.modules, threading.active_count(), os.environ.get("COLOUR"))
-        print(sys.stdin.read(), end="")
-        os.write(int(sys.argv[2]), b"on the same number")
-    elif word == "exit":
-        sys.exit(int(sys.argv[2]))
-    elif word == "raise":
-        raise RuntimeError("a bug")
-    elif word == "wait":
-        print(os.getpgid(0) == os.getpid(), flush=True)
-        time.sleep(60)
+def loaded(news):
+    print("printed")
+    session = os.getpgid(0) == os.getpid()
+    news.send(("litellm" in sys.modules, threading.active_count(), os.environ.get("COLOUR"), session))
+
+def leave(status):
+    sys.exit(status)
+
+def fail():
+    raise RuntimeError("a bug")
+
+def wait(news):
+    news.send(os.getppid())
+    time.sleep(60)
 """
 
 
 @pytest.fixture(scope="module", autouse=True)
-def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """A module that a fork can import, and a server that was started when it could."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "a_child.py").write_text(CHILD)
     with lab(folder / "state") as patch, patch.context() as environment:
         environment.setenv("PYTHONPATH", str(folder))
-        environment.setattr(processes, "_server", None)
-        processes.get_ready()
-        yield
-        assert processes._server
-        processes._server._process.kill()
+        environment.syspath_prepend(str(folder))
+        environment.setattr(forkserver, "_forkserver", server := forkserver.ForkServer())
+        for name in ("ensure_running", "connect_to_new_process", "set_forkserver_preload"):
+            environment.setattr(forkserver, name, getattr(server, name))
+        forking.get_ready()
+        yield importlib.import_module("a_child")
+        os.kill(server_pid(), signal.SIGKILL)
 
 
-Start = Callable[..., tuple[processes.Process, int]]
+def server_pid() -> int:
+    pid: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return pid
+
+
+Start = Callable[..., Child]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts a child; returns it and the pipe with its output."""
-    pipes: list[int] = []
+def make(tmp_path: Path) -> Start:
+    """Makes a child, which is still to be started."""
 
-    def started(
-        *arguments: str, typed: bytes = b"", **more: object
-    ) -> tuple[processes.Process, int]:
-        stdin, ours = os.pipe()
-        os.write(ours, typed)
-        os.close(ours)
-        said, theirs = os.pipe()
-        pipes.append(said)
-        process = processes.start(
-            "a_child", *arguments, stdin=stdin, stdout=theirs, stderr=theirs,
-            env=os.environ | {"COLOUR": "green"}, with_models=True, **more,  # type: ignore[arg-type]
-        )  # fmt: skip
-        os.close(stdin)
-        os.close(theirs)
-        return process, said
+    def made(work: Callable[..., object], *arguments: object, with_models: bool = True) -> Child:
+        env = {"COLOUR": "green"}
+        return Child(work, *arguments, env=env, log=tmp_path / "log", with_models=with_models)
 
-    yield started
-    for pipe in pipes:
-        os.close(pipe)
+    return made
 
 
-def read(pipe: int) -> str:
-    """Everything until its end."""
-    with os.fdopen(os.dup(pipe)) as output:
-        return output.read()
+@pytest.fixture
+def start(make: Start) -> Start:
+    """Starts a child."""
+
+    def started(*arguments: object, **options: bool) -> Child:
+        process = make(*arguments, **options)
+        process.start()
+        return process
+
+    return started
 
 
-def test_a_fork_has_everything_loaded_and_its_own_files_and_environment(start: Start) -> None:
-    extra, theirs = os.pipe()
-    process, said = start("loaded", str(theirs), typed=b"typed", pass_fds=[theirs])
-    os.close(theirs)
-    assert isinstance(process, processes.Fork)
-    assert read(said) == "True 1 green\ntyped"
-    assert read(extra) == "on the same number"
+@pytest.fixture
+def news() -> Iterator[tuple[Connection, Connection]]:
+    ours, theirs = Pipe(duplex=False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_a_fork_has_everything_loaded_and_its_own_output_session_and_environment(
+    child: ModuleType, start: Start, news: tuple[Connection, Connection], tmp_path: Path
+) -> None:
+    process = start(child.loaded, news[1])
+    # One thread besides its own: the one that watches its parent.
+    assert news[0].poll(60) and news[0].recv() == (True, 2, "green", True)
     assert process.wait(5) == 0 == process.poll()
-    os.close(extra)
+    assert (tmp_path / "log").read_text() == "printed\n"
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["exit", "3"], 3), (["raise"], 1)])
-def test_its_end_is_known(start: Start, arguments: list[str], status: int) -> None:
-    process, said = start(*arguments)
-    assert process.wait(10) == status
-    assert ("RuntimeError: a bug" in read(said)) == (arguments == ["raise"])
+def test_its_end_is_known(child: ModuleType, start: Start, tmp_path: Path) -> None:
+    assert start(child.leave, 3).wait(10) == 3
+    assert start(child.fail).wait(10) == 1
+    assert "RuntimeError: a bug" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])
-def test_it_is_killed_and_many_may_watch(start: Start, end: str) -> None:
-    process, said = start("wait")
+def test_it_is_killed_and_many_may_watch(
+    child: ModuleType, start: Start, news: tuple[Connection, Connection], end: str
+) -> None:
+    process = start(child.wait, news[1])
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.1)
-    assert os.read(said, 100) == b"True\n"  # a session of its own
+    assert news[0].poll(10) and news[0].recv() == server_pid()
     seen: list[int | None] = []
 
-    def watch() -> None:
-        while process.poll() is None:
+    def watch(*, waits: bool) -> None:
+        while not waits and process.poll() is None:
             time.sleep(0.001)
-        seen.append(process.poll())
+        seen.append(process.wait(10))
 
-    watchers = [threading.Thread(target=watch) for _ in range(4)]
+    watchers = [threading.Thread(target=watch, kwargs={"waits": n % 2 == 0}) for n in range(4)]
     for watcher in watchers:
         watcher.start()
     getattr(process, end)()
@@ -130,36 +141,49 @@ def test_it_is_killed_and_many_may_watch(start: Start, end: str) -> None:
     assert process.poll() == -number
 
 
-def test_many_at_once(start: Start) -> None:
-    both = [start("exit", str(number)) for number in range(20)]
-    assert [process.wait(20) for process, _ in both] == list(range(20))
+def test_many_at_once(child: ModuleType, start: Start) -> None:
+    processes = [start(child.leave, number) for number in range(20)]
+    assert [process.wait(20) for process in processes] == list(range(20))
 
 
-def test_a_server_that_was_killed_is_replaced(start: Start) -> None:
-    before = processes._get_server()
-    before._process.kill()
-    before._process.wait()
-    process, _ = start("exit", "4")
-    assert process.wait(60) == 4
-    assert processes._get_server() is not before
+def test_a_server_that_was_killed_is_replaced(child: ModuleType, start: Start) -> None:
+    before = server_pid()
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    assert start(child.leave, 4).wait(60) == 4
+    assert server_pid() != before
 
 
-def test_one_that_is_not_made_yet_is_killed_as_soon_as_it_is(start: Start) -> None:
-    server = processes._get_server()._process
-    hold(server.pid)  # as if it were still loading
+def test_where_there_is_nothing_to_fork_from_it_works_all_the_same(
+    child: ModuleType, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forkserver, "connect_to_new_process", lambda fds: os.open("/none", 0))
+    assert start(child.leave, 4).wait(60) == 4
+
+
+def test_one_that_is_not_made_yet_is_killed_as_soon_as_it_is(
+    child: ModuleType, make: Start, news: tuple[Connection, Connection]
+) -> None:
+    hold(server_pid())  # as if it were still loading
+    process = make(child.wait, news[1])
+    starting = threading.Thread(target=process.start)
+    starting.start()
     try:
-        process, _ = start("wait")
         assert process.pid == 0 and process.poll() is None
         process.kill()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        os.kill(server_pid(), signal.SIGCONT)
     assert process.wait(20) == -signal.SIGKILL
+    starting.join()
 
 
 def test_the_server_leaves_with_the_one_who_asked() -> None:
-    code = "from workshop_lib.lab.workers import forking as p; s = p._get_server(); print(s._process.pid)"
+    code = (
+        "from multiprocessing import forkserver; from workshop_lib.lab.workers.forking import get_ready;"
+        "get_ready(); print(forkserver._forkserver._forkserver_pid)"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     server = int(said.stdout)
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -167,12 +191,45 @@ def test_the_server_leaves_with_the_one_who_asked() -> None:
     assert not psutil.pid_exists(server)
 
 
-async def test_where_nothing_forks_it_is_started_from_nothing(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+SCRIPT = """
+import sys
+print("run as", __name__, flush=True)
+from pathlib import Path
+import a_child
+from workshop_lib.lab.workers.forking import Child
+for with_models in (True, False):
+    child = Child(a_child.leave, 3, log=Path(sys.argv[1]), with_models=with_models)
+    child.start()
+    print(child.wait(60))
+"""
+
+
+def test_a_script_is_not_run_again_and_its_folder_holds_no_module(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(processes, "_FORKS", False)
-    (Path(os.environ["PYTHONPATH"]) / "a_child.py").write_text(CHILD + "\nmain()\n")
-    process, said = start("exit", "5")
-    assert isinstance(process, subprocess.Popen)
-    assert await asyncio.to_thread(process.wait, 20) == 5
-    assert read(said) == ""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "tracemalloc.py").write_text("raise SystemExit('a module of this folder')")
+    (tmp_path / "socket.py").write_text("raise SystemExit('a module of this folder')")
+    log = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-P", "script.py", log],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split("\n") == ["run as __main__", "3", "3", ""], done.stderr
+    assert not log.read_text()
+
+
+async def test_where_nothing_forks_it_is_started_from_nothing(
+    child: ModuleType,
+    start: Start,
+    news: tuple[Connection, Connection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forking, "_FORKS", False)
+    process = await asyncio.to_thread(start, child.wait, news[1])
+    assert await asyncio.to_thread(news[0].poll, 60) and news[0].recv() == os.getpid()
+    process.kill()
+    assert await asyncio.to_thread(process.wait, 20) == -signal.SIGKILL

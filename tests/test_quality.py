@@ -32,7 +32,10 @@ def test_tools_find_nothing(command: list[str]) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
-LIGHT = ("temporal.connect", "agents.loops.manual", "repair.client", "repair.proactive")
+LIGHT = (
+    *("temporal.connect", "agents.loops.manual", "repair.client", "repair.proactive"),
+    *("cli.chat", "cli.repair", "cli.services", "cli.lab", "cli.mcp"),
+)
 HELP = """
 import sys
 from typer.testing import CliRunner

@@ -10,10 +10,9 @@ import pytest_asyncio
 from repair_ground import FULL_WAY, LIMIT, a_name
 from temporalio.client import Client
 
-from workshop_lib.cli import recurring as repair_recurring_cli
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import client as client_module
-from workshop_lib.repair import proactive, proactive_client, schedule
+from workshop_lib.repair import proactive
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.proactive_client import ProactiveClient
 from workshop_lib.repair.states import State
@@ -125,8 +124,3 @@ async def test_a_proactive_agent_is_followed_into_its_next_run(client: Client, s
     for signal in (agent.stop_waiting, agent.request_exit):
         with pytest.raises(WorkshopError, match="under way"):
             await signal()
-
-
-def test_the_command_line_knows_the_same_names() -> None:
-    assert repair_recurring_cli.AGENT == proactive_client.DEFAULT_ID
-    assert repair_recurring_cli.SCHEDULE == schedule.DEFAULT_ID

@@ -130,12 +130,12 @@ def test_any_markdown_becomes_a_pdf(markdown: str) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from workshop_lib.repair import reports
+from workshop_lib.machine import files
 at = sys.argv[2]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 if at == "before": os.fsync = die
 else: Path.replace = die
-reports.write_atomically(Path(sys.argv[1]), b"new" * 100000)
+files.write_whole(Path(sys.argv[1]), b"new" * 100000)
 """
 
 

@@ -44,7 +44,6 @@ _WORDS = (
     ("SQLAlchemyError", "A database cannot be used.", _DOCTOR),
     ("DatabaseError", "A database cannot be used.", _DOCTOR),
 )  # fmt: skip
-_begun = False
 
 
 class _Stream(io.TextIOWrapper):
@@ -70,10 +69,8 @@ class _Stream(io.TextIOWrapper):
 
 def begin() -> None:
     """Make streams and hooks so. Called again it changes nothing."""
-    global _begun
-    if _begun:
+    if isinstance(sys.stdout, _Stream):
         return
-    _begun = True
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -14,7 +14,7 @@ too, and keeps the traceback in a log (`edge`).
         RepairRefused       an order repair cannot be carried out         repair.store
         StoreUnavailable    the order store does not answer just now      repair.store
         StoreDamaged        the order store cannot be used as it is       repair.damage
-        PortLost            the dev server found its port taken           lab.server.process
+        PortLost            the dev server found its port taken           lab.server.lifecycle
         NoAnswer            what a cell waits for did not come in time    lab.watching.waiting
         NobodyPolls         no worker takes what a cell waits for         lab.watching.waiting
         StuckWorkflow       a bug in workflow code holds a run up         lab.watching.waiting

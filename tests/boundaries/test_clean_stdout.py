@@ -27,7 +27,7 @@ def stock_price(ticker: str) -> str:
 def test_a_result_that_is_too_large_leaves_json_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_others", {})
+    monkeypatch.setattr(registry, "_started", {})
     with lab(tmp_path):
         found = server.ensure_server(in_memory=True)
         run_sync(ensure_namespaces(found))
@@ -51,7 +51,7 @@ def test_a_result_that_is_too_large_leaves_json_alone(
 
 NOISE = """
 import os, sys
-from workshop_lib.cli import main as cli
+from workshop_lib.__main__ import main
 import workshop_lib.lab.doctor as doctor
 examine = doctor.examine
 async def noisy(**options):
@@ -61,7 +61,7 @@ async def noisy(**options):
     return await examine(**options)
 doctor.examine = noisy
 sys.argv = ["workshop", "doctor", *{arguments!r}]
-cli.main()
+main()
 """
 
 

@@ -22,7 +22,7 @@ import typer
 from sampled import sampled
 from workshop_command import BIN, LIMIT, Workshop, workshop_command
 
-from workshop_lib.cli.main import app
+from workshop_lib.cli.main import Later, app
 
 PROGRAMS = [
     f"workshop_lib.{name}"
@@ -37,6 +37,7 @@ CELSIUS = "What's the weather like in San Francisco?"  # the reply has a charact
 def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command of a group, by the words that call it."""
     for name, command in sorted(group.commands.items()):
+        command = command.load() if isinstance(command, Later) else command
         if hasattr(command, "commands"):
             yield from leaves(command, (*path, name))
         else:
@@ -202,6 +203,10 @@ CONTENTS = {
     "a huge pid": json.dumps({"pid": 10**30, "create_time": 0, "name": "it", "created": 0}),
     "a negative pid": json.dumps({"pid": -1, "create_time": 0, "name": "it", "created": 0}),
     "no pid": json.dumps({"pid": "x", "create_time": [], "name": {}, "created": None}),
+    "nested": "[" * 100_000,
+    "other types": json.dumps(
+        {"pid": os.getpid(), "create_time": psutil.Process().create_time(), "name": [], "kind": {}}
+    ),
     "init": json.dumps({"pid": 1, "create_time": 0, "name": "it", "created": 0}),
 }
 
@@ -238,7 +243,7 @@ def test_the_record_of_a_process_of_somebody_elses(tmp_path: Path) -> None:
 def test_a_bug_is_a_sentence_and_its_traceback_lies_in_a_log(workshop: Workshop) -> None:
     program = (
         "import sys; sys.argv = ['workshop', 'progress']; import workshop_lib.lab.jupyter.progress as record;"
-        "record.read = lambda: {}['sk-secret']; from workshop_lib.cli.main import main; main()"
+        "record.read = lambda: {}['sk-secret']; from workshop_lib.__main__ import main; main()"
     )
     done = workshop.run([sys.executable, "-c", program])
     log = workshop.state / "logs" / "errors.log"

@@ -22,7 +22,7 @@ from lab_environment import free_port, lab, set_env
 from workshop_lib.lab import registry
 from workshop_lib.lab.services.mcp_here import serve_mcp
 from workshop_lib.lab.services.mcp_servers import start_mcp_server
-from workshop_lib.mcp.wire import SERVERS
+from workshop_lib.lab.services.programs import MCP_SERVERS
 
 HERE = "here"  # the server that runs in this process
 # Each of them switches a guard off, where a call leaves it open.
@@ -82,15 +82,16 @@ LET_IN = [
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Every server, and one in this process, with the guards switched off as far as variables can."""
     with lab(tmp_path_factory.mktemp("state")) as patch, pytest.MonkeyPatch.context() as registries:
-        registries.setattr(registry, "_others", {})
-        registries.setattr(registry, "_registry", {})
+        registries.setattr(registry, "_started", {})
         set_env(patch, **SWITCHES, TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}")
-        ports = {f"{name.upper()}_MCP_PORT": free_port() for name in SERVERS}
+        ports = {f"{name.upper()}_MCP_PORT": free_port() for name in MCP_SERVERS}
         set_env(patch, **ports)
-        processes = {name: asyncio.run(start_mcp_server(name, announce=False)) for name in SERVERS}
+        processes = {
+            name: asyncio.run(start_mcp_server(name, announce=False)) for name in MCP_SERVERS
+        }
         set_env(patch, IT_MCP_PORT=free_port())
         # Another of that name, which would otherwise take the first one's place.
-        registries.setattr(registry, "_others", {})
+        registries.setattr(registry, "_started", {})
         with guards_off():
             here = asyncio.run(serve_mcp(FastMCP("it")))
         try:
@@ -113,7 +114,7 @@ def guards_off() -> Iterator[None]:
         yield
 
 
-every_server = pytest.mark.parametrize("name", [*SERVERS, HERE])
+every_server = pytest.mark.parametrize("name", [*MCP_SERVERS, HERE])
 
 
 def status_of(address: str, path: str, attack: Attack) -> tuple[int, bytes]:

@@ -303,11 +303,12 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
 
 def test_down_deletes_no_file_but_the_pid_files(workshop: Workshop) -> None:
     workshop.python(LESSON)
-    mine = workshop.state / "services" / "data.json"
-    mine.parent.mkdir()
-    mine.write_text("{}")
+    mine = [workshop.state / "services" / "data.json", workshop.state / "server.json"]
+    mine[0].parent.mkdir()
+    for path in mine:
+        path.write_text("{}")
     assert workshop("down").returncode == 0
-    assert mine.read_text() == "{}"
+    assert all(path.read_text() == "{}" for path in mine)
 
 
 def test_reset_leaves_another_programs_tables_alone(workshop: Workshop, tmp_path: Path) -> None:

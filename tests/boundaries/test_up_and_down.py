@@ -175,6 +175,9 @@ def test_a_repair_is_carried_on_by_the_worker_that_polls(with_workers: Workshop)
     )
     assert done.returncode == 0, done.stderr
     assert not imported(done.stderr) & {"litellm", "openai"}
+    listed = with_workers("repair", "list", PYTHONPROFILEIMPORTTIME="1")
+    assert listed.returncode == 0 and "completed" in listed.stdout
+    assert not imported(listed.stderr) & {"litellm", "agents", "openai", "fastmcp"}
 
 
 def test_workers_that_would_answer_otherwise_are_not_used(with_workers: Workshop) -> None:

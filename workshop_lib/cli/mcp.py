@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
-from workshop_lib.cli.support import show, show_json
+from workshop_lib.cli.support import one_of, show, show_json
 from workshop_lib.edge import say
+from workshop_lib.lab.services.programs import MCP_SERVERS
+from workshop_lib.mcp.wire import Transport, server_url
 
-mcp_app = typer.Typer(
-    help="The teams' tools, and the repair agent, as MCP servers.", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 
 
-class ServerName(StrEnum):
-    """The servers there are."""
-
-    IT = "it"
-    FINANCE = "finance"
-    REPAIR = "repair"
+@app.callback()
+def mcp() -> None:
+    """The teams' tools, and the repair agent, as MCP servers."""
 
 
 class ClientName(StrEnum):
@@ -37,13 +35,6 @@ class ClientName(StrEnum):
     GOOSE = "goose"
     WSL = "wsl"
     INSPECTOR = "inspector"
-
-
-class McpTransport(StrEnum):
-    """How MCP servers are reached."""
-
-    STDIO = "stdio"
-    HTTP = "http"
 
 
 WHERE = {
@@ -62,29 +53,26 @@ NAMES = (
 )
 
 
-@mcp_app.command()
+@app.command()
 def serve(
-    name: Annotated[ServerName, typer.Argument(help="Whose tools.")],
-    transport: Annotated[McpTransport, typer.Option(help="How.")] = McpTransport.HTTP,
+    name: Annotated[str, typer.Argument(help="Whose tools.", callback=one_of(MCP_SERVERS))],
+    transport: Annotated[Transport, typer.Option(help="How.")] = "http",
     port: Annotated[
         int | None, typer.Option(help="Port on 127.0.0.1, for http.", min=1, max=65535)
     ] = None,
 ) -> None:
     """Serve a team's tools until Ctrl-C. Its worker has to run too: `workshop up`."""
-    from workshop_lib.mcp import server as mcp_service
-    from workshop_lib.mcp.wire import SERVERS
+    from workshop_lib.mcp.server import run  # loads a web framework, which no configuration needs
 
-    server = import_module(SERVERS[name]).server()
-    mcp_service.serve(server, transport.value, port)
+    options = [f"--transport={transport}"] + ([f"--port={port}"] if port else [])
+    run(import_module(MCP_SERVERS[name]).server, options)
 
 
-@mcp_app.command()
+@app.command()
 def config(
     client: Annotated[ClientName, typer.Argument(help="The program that is to use the tools.")],
 ) -> None:
     """Print a client's configuration for all servers."""
-    import yaml
-
     document = configuration(client)
     if client is ClientName.GOOSE:
         show(yaml.safe_dump(document, sort_keys=False), end="")
@@ -95,9 +83,10 @@ def config(
 
 def configuration(client: ClientName) -> dict[str, Any]:
     """What a client reads, as data."""
-    from workshop_lib.mcp.wire import SERVERS, server_url
-
-    commands = {f"workshop-{name}": _arguments(module) for name, module in SERVERS.items()}
+    commands = {
+        f"workshop-{name}": ["-P", "-m", module, "--transport", "stdio"]
+        for name, module in MCP_SERVERS.items()
+    }
     env = _environment()
     match client:
         case ClientName.GOOSE:
@@ -135,13 +124,9 @@ def configuration(client: ClientName) -> dict[str, Any]:
             if client is ClientName.INSPECTOR:
                 servers |= {
                     f"workshop-{name}-http": {"type": "streamable-http", "url": server_url(name)}
-                    for name in SERVERS
+                    for name in MCP_SERVERS
                 }
             return {"mcpServers": servers}
-
-
-def _arguments(module: str) -> list[str]:
-    return ["-P", "-m", module, "--transport", "stdio"]
 
 
 def _environment() -> dict[str, str]:

@@ -5,8 +5,10 @@ Both need a worker that stays: `workshop up`. The proactive agent's plans are de
 """
 
 import asyncio
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from typing import Annotated
 
 import typer
 
@@ -18,12 +20,15 @@ from workshop_lib.cli.repair_terminal import (
     rests,
     tell_end,
 )
-from workshop_lib.cli.support import Json, connected, name_of, run, show, show_json
+from workshop_lib.cli.support import Answer, Json, command, connected, name_of, show
 from workshop_lib.edge import say
-
-if TYPE_CHECKING:
-    from workshop_lib.repair.schedule import ScheduleInfo
-    from workshop_lib.repair.states import CycleRecord, RepairStatus
+from workshop_lib.lab.services.background import running_services
+from workshop_lib.repair.proactive_client import DEFAULT_ID as AGENT
+from workshop_lib.repair.proactive_client import ProactiveClient
+from workshop_lib.repair.report import status_in_text
+from workshop_lib.repair.schedule import DEFAULT_ID as SCHEDULE
+from workshop_lib.repair.schedule import RepairSchedules, ScheduleInfo
+from workshop_lib.repair.states import RepairStatus, State
 
 proactive_app = typer.Typer(
     help="An agent that looks every day and acts alone only where it is very sure.",
@@ -31,9 +36,13 @@ proactive_app = typer.Typer(
 )
 schedule_app = typer.Typer(help="A repair a day, started by the server.", no_args_is_help=True)
 
-# Written down here too, because importing them would import Temporal for `--help`; a test compares.
-AGENT = "proactive-order-repair"
-SCHEDULE = "daily-order-repair"
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{harmless.line(text, 40)} is no day; 2025-06-28 is.") from None
+
 
 NewAgent = Annotated[str, typer.Argument(help="Id of the agent.", callback=name_of("agent"))]
 Agent = Annotated[
@@ -44,8 +53,12 @@ Name = Annotated[
     str, typer.Argument(help="Name of the schedule.", callback=name_of("schedule", known=True))
 ]
 Day = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], help="The day to count from; WORKSHOP_TODAY when left out."),
+    date | None,
+    typer.Option(
+        parser=_day,
+        metavar="YYYY-MM-DD",
+        help="The day to count from; WORKSHOP_TODAY when left out.",
+    ),
 ]
 Hour = Annotated[int, typer.Option(help="Of the day, UTC.", min=0, max=23)]
 Alone = Annotated[
@@ -56,212 +69,151 @@ Moment = Annotated[
 ]
 
 
-@proactive_app.command()
-def start(agent: NewAgent = AGENT, today: Day = None) -> None:
+@command(proactive_app)
+async def start(agent: NewAgent = AGENT, today: Day = None) -> None:
     """Start the agent and see its first cycle to where it rests."""
-
-    async def work() -> "RepairStatus":
-        from workshop_lib.repair.proactive_client import ProactiveClient
-
-        async with repair_worker() as client:
-            started = await ProactiveClient.start_agent(
-                client, workflow_id=agent, today=today.date() if today else None
-            )
-            say(f"Agent {agent}")
-            status = await narrate(started, show)
-            await tell_end(started, status, show)
-            return status
-
-    run(work())
+    async with repair_worker() as client:
+        started = await ProactiveClient.start_agent(client, workflow_id=agent, today=today)
+        say(f"Agent {agent}")
+        await tell_end(started, await narrate(started, show), show)
     _say_who_goes_on()
 
 
-@proactive_app.command(name="status")
-def agent_status(agent: Agent = AGENT, as_json: Json = False) -> None:
+@command(proactive_app)
+async def status(agent: Agent = AGENT, as_json: Json = False) -> Answer:
     """Say where the agent is, and what its past cycles came to."""
-
-    async def look() -> "tuple[RepairStatus, list[CycleRecord]]":
-        from workshop_lib.repair.proactive_client import ProactiveClient
-
-        async with repair_answers() as client:
-            found = ProactiveClient(client, agent)
-            return await found.status(), await found.cycles()
-
-    from workshop_lib.repair.report import status_in_text
-
-    found, cycles = run(look())
-    if as_json:
-        past = [record.model_dump(mode="json") for record in cycles]
-        show_json({"workflow_id": agent, **found.model_dump(mode="json"), "cycles": past})
-        return
-    show(status_in_text(agent, found))
-    for record in cycles:
-        reason = harmless.line(record.reason)
-        show(f"cycle {record.cycle}: {record.state}, {record.done} repairs. {reason}")
+    async with repair_answers() as client:
+        asked = ProactiveClient(client, agent)
+        now, cycles = await asked.status(), await asked.cycles()
+    lines = [status_in_text(agent, now)]
+    lines += [
+        f"cycle {past.cycle}: {past.state}, {past.done} repairs. {harmless.line(past.reason)}"
+        for past in cycles
+    ]
+    document = {"workflow_id": agent, **now.model_dump(), "cycles": cycles}
+    return Answer(document, "\n".join(lines))
 
 
-@proactive_app.command()
-def wake(agent: Agent = AGENT) -> None:
+@command(proactive_app)
+async def wake(agent: Agent = AGENT) -> None:
     """Have the agent begin its next cycle now, and see that to where it rests."""
+    async with repair_worker() as client:
+        woken = ProactiveClient(client, agent)
+        before = (await woken.status()).cycle
+        await woken.stop_waiting()
 
-    async def work() -> None:
-        from workshop_lib.repair.proactive_client import ProactiveClient
-        from workshop_lib.repair.states import State
+        def again_at_rest(status: RepairStatus) -> bool:
+            # One that waits for a decision begins the next cycle when it has it.
+            later = status.cycle > before or status.state == State.PENDING_APPROVAL
+            return later and rests(status)
 
-        async with repair_worker() as client:
-            woken = ProactiveClient(client, agent)
-            before = (await woken.status()).cycle
-            await woken.stop_waiting()
-
-            def again_at_rest(status: "RepairStatus") -> bool:
-                # One that waits for a decision begins the next cycle when it has it.
-                later = status.cycle > before or status.state == State.PENDING_APPROVAL
-                return later and rests(status)
-
-            status = await narrate(woken, show, until=again_at_rest)
-            await tell_end(woken, status, show)
-            if status.cycle == before and status.state == State.PENDING_APPROVAL:
-                say("It waits for a decision first. The next cycle begins when that is made.")
-
-    run(work())
+        status = await narrate(woken, show, until=again_at_rest)
+        await tell_end(woken, status, show)
+        if status.cycle == before and status.state == State.PENDING_APPROVAL:
+            say("It waits for a decision first. The next cycle begins when that is made.")
     _say_who_goes_on()
 
 
-@proactive_app.command()
-def stop(agent: Agent = AGENT) -> None:
+@command(proactive_app)
+async def stop(agent: Agent = AGENT) -> Answer:
     """Ask the agent to leave. Repairs under way are made first; a plan that waits expires."""
-
-    async def work() -> int:
-        from workshop_lib.repair.proactive_client import ProactiveClient
-
-        async with repair_worker(calls_models=False) as client:
-            leaving = ProactiveClient(client, agent)
-            await leaving.request_exit()
-            return (await leaving.stopped()).count
-
-    show(f"{agent} has stopped after {run(work())} cycles.")
+    async with repair_worker(calls_models=False) as client:
+        leaving = ProactiveClient(client, agent)
+        await leaving.request_exit()
+        stopped = await leaving.stopped()
+    return Answer(text=f"{agent} has stopped after {stopped.count} cycles.")
 
 
-@schedule_app.command()
-def create(
+@command(schedule_app)
+async def create(
     name: NewName = SCHEDULE,
     hour: Hour = 6,
     today: Day = None,
     auto_approve: Alone = False,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Create a schedule."""
-    _make("create", name, hour, today, auto_approve, as_json)
+    async with _schedules() as schedules:
+        return _told(
+            await schedules.create(name, hour=hour, today=today, auto_approve=auto_approve)
+        )
 
 
-@schedule_app.command()
-def upsert(
+@command(schedule_app)
+async def upsert(
     name: NewName = SCHEDULE,
     hour: Hour = 6,
     today: Day = None,
     auto_approve: Alone = False,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Create a schedule, or make the one of this name be like this."""
-    _make("upsert", name, hour, today, auto_approve, as_json)
+    async with _schedules() as schedules:
+        return _told(
+            await schedules.upsert(name, hour=hour, today=today, auto_approve=auto_approve)
+        )
 
 
-@schedule_app.command(name="list")
-def list_schedules(as_json: Json = False) -> None:
+@command(schedule_app, name="list")
+async def list_schedules(as_json: Json = False) -> Answer:
     """List the schedules."""
-
-    async def look() -> list[str]:
-        from workshop_lib.repair.schedule import RepairSchedules
-
-        async with connected() as client, asyncio.timeout(20):
-            return [name async for name in RepairSchedules(client).list()]
-
-    found = run(look())
-    if as_json:
-        show_json(found)
-    else:
-        show("\n".join(map(harmless.line, found)) or "No schedules.")
+    async with _schedules() as schedules, asyncio.timeout(20):
+        names = [name async for name in schedules.list()]
+    return Answer(names, "\n".join(map(harmless.line, names)) or "No schedules.")
 
 
-@schedule_app.command()
-def describe(name: Name = SCHEDULE, as_json: Json = False) -> None:
+@command(schedule_app)
+async def describe(name: Name = SCHEDULE, as_json: Json = False) -> Answer:
     """Say when a schedule fires next, and what it has started."""
-
-    async def look() -> "ScheduleInfo":
-        from workshop_lib.repair.schedule import RepairSchedules
-
-        async with connected() as client:
-            return await RepairSchedules(client).describe(name)
-
-    _show(run(look()), as_json)
+    async with _schedules() as schedules:
+        return _told(await schedules.describe(name))
 
 
-@schedule_app.command()
-def trigger(name: Name = SCHEDULE) -> None:
+@command(schedule_app)
+async def trigger(name: Name = SCHEDULE) -> None:
     """Start one of its repairs now."""
-    _do("trigger", name)
+    async with _schedules() as schedules:
+        await schedules.trigger(name)
     say(f"{name} starts a repair now; `workshop repair status` shows it.")
     _say_who_goes_on()
 
 
-@schedule_app.command()
-def backfill(start: Moment, end: Moment, name: Name = SCHEDULE) -> None:
+@command(schedule_app)
+async def backfill(start: Moment, end: Moment, name: Name = SCHEDULE) -> None:
     """Start the repairs that would have been due between two times."""
-    _do("backfill", start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), name)
+    async with _schedules() as schedules:
+        await schedules.backfill(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), name)
     say(f"{name} makes up for what was due; `workshop repair list` shows it.")
     _say_who_goes_on()
 
 
-@schedule_app.command()
-def delete(name: Name = SCHEDULE) -> None:
+@command(schedule_app)
+async def delete(name: Name = SCHEDULE) -> None:
     """Delete a schedule. Repairs that it has started go on."""
-    _do("delete", name)
+    async with _schedules() as schedules:
+        await schedules.delete(name)
     say(f"The schedule {name} is gone.")
 
 
-def _make(
-    how: str, name: str, hour: int, today: datetime | None, auto_approve: bool, as_json: bool
-) -> None:
-    async def work() -> "ScheduleInfo":
-        from workshop_lib.repair.schedule import RepairSchedules
-
-        async with connected() as client:
-            schedules = RepairSchedules(client)
-            make = schedules.create if how == "create" else schedules.upsert
-            return await make(
-                name, hour=hour, today=today.date() if today else None, auto_approve=auto_approve
-            )
-
-    _show(run(work()), as_json)
+@asynccontextmanager
+async def _schedules() -> AsyncIterator[RepairSchedules]:
+    async with connected() as client:
+        yield RepairSchedules(client)
 
 
-def _do(what: str, *arguments: Any) -> None:
-    async def work() -> None:
-        from workshop_lib.repair.schedule import RepairSchedules
-
-        async with connected() as client:
-            await getattr(RepairSchedules(client), what)(*arguments)
-
-    run(work())
-
-
-def _show(info: "ScheduleInfo", as_json: bool) -> None:
-    if as_json:
-        show_json(info.model_dump(mode="json"))
-        return
+def _told(info: ScheduleInfo) -> Answer:
     alone = "carries whole plans out without asking" if info.auto_approve else "asks before it acts"
-    show(f"{info.schedule_id}: every day at {info.hour:02}:00 UTC, {alone}, today is {info.today}")
+    lines = [
+        f"{info.schedule_id}: every day at {info.hour:02}:00 UTC, {alone}, today is {info.today}"
+    ]
     if info.paused:
-        show("paused")
-    for moment in info.next_times[:5]:
-        show(f"next: {moment:%Y-%m-%d %H:%M} UTC")
-    for workflow_id in info.runs:
-        show(f"run: {harmless.line(workflow_id)}")
+        lines.append("paused")
+    lines += [f"next: {moment:%Y-%m-%d %H:%M} UTC" for moment in info.next_times[:5]]
+    lines += [f"run: {harmless.line(workflow_id)}" for workflow_id in info.runs]
+    return Answer(info, "\n".join(lines))
 
 
 def _say_who_goes_on() -> None:
     """Say what keeps it going when this command has ended."""
-    from workshop_lib.lab.services.background import running_services
-
     if not any(service.name == "repair" for service in running_services()):
         say("It goes on while a worker runs: `workshop up` starts one that stays.")

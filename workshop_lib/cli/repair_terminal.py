@@ -8,24 +8,21 @@ import asyncio
 import contextlib
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+from temporalio.client import Client
 
 from workshop_lib import harmless
 from workshop_lib.cli.support import serving
 from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
-
-if TYPE_CHECKING:
-    from temporalio.client import Client
-
-    from workshop_lib.repair.client import RepairClient
-    from workshop_lib.repair.models import Plan, RepairResult
-    from workshop_lib.repair.states import RepairStatus
-    from workshop_lib.temporal.worker import WorkerSpec
+from workshop_lib.repair.client import DecisionRefused, RepairClient, list_repairs
+from workshop_lib.repair.models import Plan, RepairResult
+from workshop_lib.repair.report import SHORT, plan_in_text, result_in_text
+from workshop_lib.repair.states import RepairStatus, State
 
 WORK_LIMIT = timedelta(minutes=15)  # for a repair that waits for nobody
 HUMAN_LIMIT = timedelta(hours=13)  # a plan expires after twelve
@@ -38,44 +35,17 @@ HOW_TO_DECIDE = (
 )
 
 
-@asynccontextmanager
-async def repair_worker(*, calls_models: bool = True) -> AsyncIterator["Client"]:
-    """A server, and a worker in this process that carries repairs on while the block runs.
-
-    Args:
-        calls_models: load the model library first; otherwise only when a step turns out to need it.
-    """
-
-    def specs() -> "list[WorkerSpec]":
-        from workshop_lib.repair.worker import repair
-
-        return [repair() if calls_models else replace(repair(), warm_ups=())]
-
-    async with serving(["repair"], specs, calls_models=calls_models) as client:
-        yield client
+# A worker that carries repairs on while the block runs; and one that answers queries and makes no step.
+repair_worker = partial(serving, ["repair"])
+repair_answers = partial(serving, ["repair"], calls_models=False, activities=False)
 
 
-@asynccontextmanager
-async def repair_answers() -> AsyncIterator["Client"]:
-    """A server, and a worker in this process that answers queries and makes no step of a repair."""
-
-    def specs() -> "list[WorkerSpec]":
-        from workshop_lib.repair.worker import repair
-
-        return [replace(repair(), activities=(), warm_ups=())]
-
-    async with serving(["repair"], specs, calls_models=False) as client:
-        yield client
-
-
-async def latest_repair(client: "Client", given: str | None) -> "RepairClient":
+async def latest_repair(client: Client, given: str | None) -> RepairClient:
     """The repair of this name, or the one that was started last.
 
     Raises:
         WorkshopError: none is named and there is none.
     """
-    from workshop_lib.repair.client import RepairClient, list_repairs
-
     if given is not None:
         return RepairClient(client, given)
     async with asyncio.timeout(20):
@@ -86,15 +56,12 @@ async def latest_repair(client: "Client", given: str | None) -> "RepairClient":
     return RepairClient(client, last.workflow_id)
 
 
-async def waiting_repair(client: "Client", given: str | None) -> "RepairClient":
+async def waiting_repair(client: Client, given: str | None) -> RepairClient:
     """The repair of this name, or the only one that waits for a decision.
 
     Raises:
         WorkshopError: none is named, and none waits or several do.
     """
-    from workshop_lib.repair.client import RepairClient, list_repairs
-    from workshop_lib.repair.states import State
-
     if given is not None:
         return RepairClient(client, given)
     async with asyncio.timeout(20):
@@ -117,30 +84,26 @@ async def waiting_repair(client: "Client", given: str | None) -> "RepairClient":
     )
 
 
-def whole_digest(plan: "Plan | None", given: str) -> str:
+def whole_digest(plan: Plan | None, given: str) -> str:
     """The plan's digest, where its beginning is given; otherwise what is given, which is then refused."""
-    from workshop_lib.repair.report import SHORT
-
     if plan is not None and len(given) >= SHORT and plan.digest.startswith(given.lower()):
         return plan.digest
     return given
 
 
-def rests(status: "RepairStatus") -> bool:
+def rests(status: RepairStatus) -> bool:
     """Whether nothing happens before somebody decides, or before the next day."""
-    from workshop_lib.repair.states import State
-
     undecided = status.state == State.PENDING_APPROVAL and status.decision is None
     return undecided or status.state == State.WAITING
 
 
 async def narrate(
-    repair: "RepairClient",
+    repair: RepairClient,
     tell: Tell,
     *,
     ask: bool = False,
-    until: Callable[["RepairStatus"], bool] = rests,
-) -> "RepairStatus":
+    until: Callable[[RepairStatus], bool] = rests,
+) -> RepairStatus:
     """Tell what happens, as it happens, until the repair rests or has ended. Returns its last status.
 
     Args:
@@ -148,9 +111,6 @@ async def narrate(
         ask: ask the person at the terminal for a decision.
         until: where to stop, if not where the repair rests.
     """
-    from workshop_lib.repair.report import plan_in_text
-    from workshop_lib.repair.states import State
-
     cycle, shown, done, last = 0, 0, 0, ""
     status: RepairStatus | None = None
     async with contextlib.aclosing(repair.follow(HUMAN_LIMIT if ask else WORK_LIMIT)) as news:
@@ -181,10 +141,8 @@ async def narrate(
     return status
 
 
-async def tell_end(repair: "RepairClient", status: "RepairStatus", tell: Tell) -> None:
+async def tell_end(repair: RepairClient, status: RepairStatus, tell: Tell) -> None:
     """Tell how it ended, with the report; or how to decide, where it waits."""
-    from workshop_lib.repair.states import State
-
     if status.state == State.PENDING_APPROVAL:
         say(how_to_decide(repair.workflow_id, status))
         return
@@ -199,10 +157,8 @@ async def tell_end(repair: "RepairClient", status: "RepairStatus", tell: Tell) -
         tell(harmless.line(status.reason))
 
 
-def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
+def how_to_decide(workflow_id: str, status: RepairStatus) -> str:
     """The commands that decide a plan that waits."""
-    from workshop_lib.repair.report import SHORT
-
     digest = (status.plan_digest or "")[:SHORT]
     until = f" until {status.decide_until:%Y-%m-%d %H:%M} UTC" if status.decide_until else ""
     name = shlex.quote(harmless.line(workflow_id))  # others' names are pasted, too
@@ -214,22 +170,9 @@ def how_to_decide(workflow_id: str, status: "RepairStatus") -> str:
     )
 
 
-async def document(repair: "RepairClient", status: "RepairStatus") -> dict[str, Any]:
-    """A repair as one JSON document."""
-    plan, report = await repair.plan(), await repair.report()
-    return {
-        "workflow_id": repair.workflow_id,
-        **status.model_dump(mode="json"),
-        "plan": plan_document(plan),
-        "results": [result.model_dump(mode="json") for result in await repair.results()],
-        "report": report.execution,
-        "files": report.files,
-    }
-
-
-def plan_document(plan: "Plan | None") -> dict[str, Any] | None:
-    """A plan as JSON, with the digest that decisions are bound to."""
-    return {"digest": plan.digest, **plan.model_dump(mode="json")} if plan else None
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """A plan, with the digest that decisions are bound to."""
+    return {"digest": plan.digest, **plan.model_dump()}
 
 
 async def read_line() -> str | None:
@@ -248,20 +191,15 @@ async def read_line() -> str | None:
         loop.remove_reader(sys.stdin.fileno())
 
 
-def _tell_results(results: "list[RepairResult]", tell: Tell) -> int:
+def _tell_results(results: list[RepairResult], tell: Tell) -> int:
     """Tell what became of proposals. Returns of how many."""
-    from workshop_lib.repair.report import result_in_text
-
     for result in results:
         tell(result_in_text(result))
     return len(results)
 
 
-async def _ask(repair: "RepairClient") -> bool:
+async def _ask(repair: RepairClient) -> bool:
     """Ask until the plan is decided, here or elsewhere. Returns False where the person leaves it open."""
-    from workshop_lib.repair.client import DecisionRefused
-    from workshop_lib.repair.states import State
-
     plan = await repair.plan()
     assert plan is not None  # it is pending
     elsewhere = asyncio.ensure_future(
@@ -296,7 +234,7 @@ async def _ask(repair: "RepairClient") -> bool:
         elsewhere.cancel()
 
 
-async def _decide(repair: "RepairClient", plan: "Plan", words: list[str], answer: str) -> None:
+async def _decide(repair: RepairClient, plan: Plan, words: list[str], answer: str) -> None:
     match words[0].lower():
         case "approve" | "a" | "yes" | "y" if len(words) == 1:
             await repair.approve(plan.digest)

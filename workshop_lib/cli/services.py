@@ -3,43 +3,51 @@
 Left out: what they do (`lab.services.background`, `lab.server.lifecycle`).
 """
 
-from typing import TYPE_CHECKING
+import asyncio
 
 import typer
 
-from workshop_lib.cli.support import Json, prepare, run, show, show_json, start_server
+from workshop_lib.cli.support import Answer, Json, command, prepare, start_server
 from workshop_lib.edge import say
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.server.lifecycle import status as server_status
+from workshop_lib.lab.server.lifecycle import stop
+from workshop_lib.lab.services.background import (
+    Service,
+    all_at_work,
+    at_work,
+    lost_services,
+    one_at_a_time,
+    running_services,
+    start_services,
+    stop_services,
+)
+from workshop_lib.temporal.connect import connect
 
-if TYPE_CHECKING:
-    from workshop_lib.lab.server.dev_server import Server
-    from workshop_lib.lab.services.background import Service
+app = typer.Typer()
 
 
-def up() -> None:
+@command(app)
+def up() -> Answer:
     """Start the dev server and all workers as processes, without JupyterLab."""
-    from workshop_lib.lab.services.background import all_at_work, one_at_a_time, start_services
 
-    async def see_them_work(server: "Server") -> "list[tuple[Service, bool]]":
-        from workshop_lib.temporal.connect import connect
-
+    async def see_them_work() -> list[tuple[Service, bool]]:
         return await all_at_work(await connect())
 
     with one_at_a_time(say):
         server = start_server()
-        run(prepare(server))
+        asyncio.run(prepare(server))
         start_services()
-        found = run(see_them_work(server))
-    for service, works in found:
+        services = asyncio.run(see_them_work())
+    for service, works in services:
         say(_line(service, works, server))
     say(f"{_where(server)}\nStop all of it with `workshop down`.")
-    raise typer.Exit(0 if all(works for _, works in found) else 1)
+    return Answer(failed=not all(works for _, works in services))
 
 
+@command(app)
 def down() -> None:
     """Stop the workers and the dev server of this project."""
-    from workshop_lib.lab.server.lifecycle import stop
-    from workshop_lib.lab.services.background import one_at_a_time, stop_services
-
     with one_at_a_time(say):
         stopped = stop_services()
         if stop():
@@ -47,46 +55,37 @@ def down() -> None:
     say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
-def status(as_json: Json = False) -> None:
+@command(app)
+def status(as_json: Json = False) -> Answer:
     """Say what runs."""
-    from workshop_lib.lab.server.lifecycle import status as server_status
-    from workshop_lib.lab.services.background import at_work, lost_services, running_services
-
     server, services = server_status(), running_services()
 
     async def look() -> list[bool]:
-        from workshop_lib.temporal.connect import connect
-
         return await at_work(await connect() if server else None, services)
 
-    found = list(zip(services, run(look()), strict=True))
-    if as_json:
-        show_json(
-            {
-                "server": server and {"address": server.address, "ui_url": server.ui_url},
-                "workers": [
-                    {"name": s.name, "pid": s.pid, "polls": works}
-                    for s, works in found
-                    if not s.mcp_server
-                ],
-                "mcp_servers": [
-                    {"name": s.mcp_server, "pid": s.pid, "url": s.url, "works": works}
-                    for s, works in found
-                    if s.mcp_server
-                ],
-            }
-        )
-        return
-    show(f"dev server: {_where(server)}" if server else "dev server: does not run")
-    for service, works in found:
-        show(_line(service, works, server))
-    for lost in lost_services():
-        show(f"{lost}: is gone (`workshop up` starts it again)")
+    looked = list(zip(services, asyncio.run(look()), strict=True))
+    document = {
+        "server": server and {"address": server.address, "ui_url": server.ui_url},
+        "workers": [
+            {"name": s.name, "pid": s.pid, "polls": works}
+            for s, works in looked
+            if not s.mcp_server
+        ],
+        "mcp_servers": [
+            {"name": s.mcp_server, "pid": s.pid, "url": s.url, "works": works}
+            for s, works in looked
+            if s.mcp_server
+        ],
+    }
+    lines = [f"dev server: {_where(server)}" if server else "dev server: does not run"]
+    lines += [_line(service, works, server) for service, works in looked]
+    lines += [f"{lost}: is gone (`workshop up` starts it again)" for lost in lost_services()]
     if not services:
-        show("workers: none (`workshop up` starts them)")
+        lines.append("workers: none (`workshop up` starts them)")
+    return Answer(document, "\n".join(lines))
 
 
-def _line(service: "Service", works: bool, server: "Server | None") -> str:
+def _line(service: Service, works: bool, server: Server | None) -> str:
     """A service in one line, and what keeps it from working."""
     line = f"{service}: pid {service.pid}" + (f", {service.url}" if service.url else "")
     if works:
@@ -97,7 +96,7 @@ def _line(service: "Service", works: bool, server: "Server | None") -> str:
     return f"{line}, {fault} (`workshop down`, then `workshop up`)"
 
 
-def _where(server: "Server") -> str:
+def _where(server: Server) -> str:
     """A server's addresses in one line."""
     http = f", HTTP API {server.http_address}" if server.http_address else ""
     return f"{server.address}{http}, Web UI {server.ui_url or 'none'}"

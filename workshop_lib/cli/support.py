@@ -1,45 +1,81 @@
-"""What the commands of `workshop` share: talking to people, starting the server, serving in this process.
+"""What the commands of `workshop` share: how they are run, a server that is ready, workers in this process.
 
-Left out: the commands themselves (`cli`, `cli.repair`).
+Left out: the commands themselves.
 """
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from pydantic_core import to_jsonable_python
+from temporalio.client import Client
 
 from workshop_lib import harmless
 from workshop_lib.edge import say
+from workshop_lib.lab.server.dev_server import Server
+from workshop_lib.lab.server.lifecycle import ensure_server
+from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.services.programs import spec_of
+from workshop_lib.lab.services.stand_ins import find_gaps, there_may_be
+from workshop_lib.lab.watching.waiting import Notices
+from workshop_lib.llm.gateway import warm_up
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.service import polling
 
-if TYPE_CHECKING:
-    from temporalio.client import Client
-
-    from workshop_lib.lab.server.dev_server import Server
-    from workshop_lib.temporal.worker import WorkerSpec
-
-T = TypeVar("T")
-
-_for_programs = False  # this command's stdout is read by a program
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def _remember(as_json: bool) -> bool:
-    global _for_programs
-    _for_programs = as_json
-    return as_json
+class Answer(NamedTuple):
+    """What a command has to show.
+
+    Attributes:
+        document: with `--json`: what JSON can hold, and pydantic models.
+        text: without; None where all is said already.
+        failed: the exit status is 1.
+    """
+
+    document: Any = None
+    text: str | None = None
+    failed: bool = False
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout.", callback=_remember)
-]
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Any], Any]:
+    """Make a command of a function, which may be async and returns an `Answer` or None.
+
+    With `--json` nothing but the document reaches stdout, whatever the function does.
+    """
+
+    def register(function: Any) -> Any:
+        @app.command(name)
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            as_json = arguments.get("as_json", False)
+            with stdout_to_stderr() if as_json else contextlib.nullcontext():
+                answer = function(**arguments)
+                if inspect.iscoroutine(answer):
+                    answer = asyncio.run(answer)
+            document, text, failed = answer or Answer()
+            if as_json:
+                show_json(document)
+            elif text is not None:
+                show(text)
+            raise typer.Exit(int(failed))
+
+        return function
+
+    return register
 
 
 def show(text: str, end: str = "\n") -> None:
@@ -49,7 +85,7 @@ def show(text: str, end: str = "\n") -> None:
 
 def show_json(document: Any, indent: int | None = None) -> None:
     """Print what was asked for as one JSON document, in ASCII: no terminal obeys it or lacks a letter."""
-    print(json.dumps(document, indent=indent), flush=True)
+    print(json.dumps(document, indent=indent, default=to_jsonable_python), flush=True)
 
 
 def name_of(what: str, *, known: bool = False) -> Callable[[str | None], str | None]:
@@ -57,10 +93,15 @@ def name_of(what: str, *, known: bool = False) -> Callable[[str | None], str | N
     return lambda given: None if given is None else check_name(given, what, known=known)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one coroutine to its end. With `--json` nothing that it does reaches stdout."""
-    with stdout_to_stderr() if _for_programs else contextlib.nullcontext():
-        return asyncio.run(work)
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A callback for an option or argument that has to be one of these."""
+
+    def check(given: str) -> str:
+        if given in names:
+            return given
+        raise typer.BadParameter(f"{harmless.line(given, 40)} is none of {', '.join(names)}.")
+
+    return check
 
 
 @contextlib.contextmanager
@@ -81,52 +122,23 @@ def stdout_to_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def leave_in_order() -> None:
-    """From here on SIGTERM and a closed terminal end the command by way of its clean-up."""
-
-    def leave(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), leave)
-
-
-def start_server() -> "Server":
+def start_server() -> Server:
     """Find, adopt or start the dev server, and say what a person should know about it."""
-    from workshop_lib.lab.server.lifecycle import ensure_server
-
     server = ensure_server()
     if server.note:
         say(server.note)
     return server
 
 
-async def prepare(server: "Server") -> None:
+async def prepare(server: Server) -> None:
     """Ensure namespaces and endpoints."""
-    from workshop_lib.lab.server.namespaces import ensure_namespaces
-
     for message in await ensure_namespaces(server):
         say(message)
 
 
 @asynccontextmanager
-async def patience(text: str, seconds: float = 5) -> AsyncIterator[None]:
-    """Say something on stderr where the block takes long."""
-    timer = asyncio.get_running_loop().call_later(seconds, say, text)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator["Client"]:
+async def connected() -> AsyncIterator[Client]:
     """A server that is ready for work, and a client of the orchestrator's namespace."""
-    from workshop_lib.lab.watching.waiting import Notices
-    from workshop_lib.temporal.connect import connect
-
     server = await asyncio.to_thread(start_server)
     if server.started:
         say("A dev server was started for this; it stays until `workshop down`.")
@@ -136,43 +148,34 @@ async def connected() -> AsyncIterator["Client"]:
 
 @asynccontextmanager
 async def serving(
-    names: Sequence[str],
-    specs: Callable[[], "Sequence[WorkerSpec]"],
-    *,
-    calls_models: bool = True,
-) -> AsyncIterator["Client"]:
+    names: Sequence[str], *, calls_models: bool = True, activities: bool = True
+) -> AsyncIterator[Client]:
     """A server, and workers that serve while the block runs: those that poll already, or ones of its own.
 
     Args:
         names: which workers are needed.
-        specs: makes their specs. Called late and where need be, because their modules take long to import.
-        calls_models: load the model library first, and say now what is wrong with the model.
+        calls_models: load the model library first, and say now what is wrong with the model; otherwise it
+            is loaded only when a step turns out to need it.
+        activities: False for workers that answer queries and make no step.
     """
-    from workshop_lib.lab.services.stand_ins import find_gaps, there_may_be
-    from workshop_lib.settings import get_settings
-
     # What fails is told to the user by the command; a log line for each attempt would be noise here.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     loading: asyncio.Task[None] | None = None
     if calls_models:
         get_settings().model  # noqa: B018 - says now what is wrong with it, not in the middle of work
-
-    def load() -> "asyncio.Task[None]":
-        from workshop_lib.llm.gateway import warm_up
-
-        return asyncio.create_task(warm_up())
-
-    if calls_models and not there_may_be(names):
-        # The library takes seconds to load; do it while the server starts. The worker would begin later.
-        loading = load()
+        if not there_may_be(names):
+            # The library takes seconds to load; do it while the server starts. The worker would begin later.
+            loading = asyncio.create_task(warm_up())
     async with connected() as client, AsyncExitStack() as workers:
         gaps = await find_gaps(client, names, say)
-        if gaps:
-            from workshop_lib.temporal.service import polling
-
-            if calls_models:
-                await (loading or load())
-            for spec in specs():
-                for queue in gaps.get(spec.name, []):
-                    await workers.enter_async_context(polling(spec.with_queue(queue)))
+        if gaps and calls_models:
+            await (loading or warm_up())
+        for name, queues in gaps.items():
+            spec = spec_of(name)
+            if not calls_models:
+                spec = replace(spec, warm_ups=())
+            if not activities:
+                spec = replace(spec, activities=())
+            for queue in queues:
+                await workers.enter_async_context(polling(spec.with_queue(queue)))
         yield client

@@ -6,9 +6,8 @@ out: what needs no server (`doctor_machine`).
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -96,11 +95,6 @@ def render(findings: list[Finding]) -> str:
     worst = [sum(f.status == status for f in findings) for status in ("FAIL", "WARN")]
     told = f"{worst[0]} to repair, {worst[1]} to know about."
     return "\n".join([*lines, told if any(worst) else "Everything is in order."])
-
-
-def to_json(findings: list[Finding]) -> str:
-    """The report for a program: a JSON list of objects with name, status, text and repair."""
-    return json.dumps([asdict(finding) for finding in findings], indent=1)
 
 
 async def _all(*looks: tuple[str, Look]) -> list[Finding]:

@@ -1,128 +1,226 @@
-"""Which workers this process has started, by name, and whether a worker seen on the server still lives.
+"""What this process has started: workers in threads and in processes, MCP servers. One of a name.
 
-One worker a name: whoever takes a name stops the one that had it, so old and new code never both poll.
-Left out: how a worker is started (`lab.workers.threads` for threads, `lab.workers.process` for processes).
+Whoever takes a name stops what had it, so that old and new code never both poll; and all of it ends with this
+process. Left out: how a worker is started (`lab.workers`) and an MCP server (`lab.services`).
 """
 
+import abc
+import contextlib
 import os
+import select
 import socket
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from workshop_lib.machine import records
+from workshop_lib.machine.processes import living
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.worker import WorkerSpec
 from workshop_lib.temporal.worker import identity as identity
 
 THREAD_PREFIX = "worker "  # what the names of worker threads begin with
+STOP_LIMIT = 5.0  # seconds that a process gets to finish
 
 
-class StartedWorker(Protocol):
-    """What the registry keeps: a worker in a thread or in a process."""
+class Started(abc.ABC):
+    """Something that this process has started and that ends with it."""
 
     @property
+    @abc.abstractmethod
+    def key(self) -> str:
+        """What it goes by here."""
+
+    @property
+    @abc.abstractmethod
     def alive(self) -> bool:
-        """True while it can poll."""
+        """True until it has ended."""
 
-    @property
-    def name(self) -> str:
-        """The name it goes by."""
-
-    @property
-    def spec(self) -> WorkerSpec:
-        """What it serves."""
-
-    @property
-    def started_at(self) -> float:
-        """Unix seconds when it began to poll."""
-
-    @property
-    def pid(self) -> int:
-        """The process that it runs in."""
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Namespace and task queue."""
-
+    @abc.abstractmethod
     def stop(self) -> None:
         """Let it finish what it has and wait until it is gone. Harmless when it is gone already."""
 
 
-class Stoppable(Protocol):
-    """Something else that this process has started and that should end with its workers."""
+class StartedWorker(Started):
+    """A worker in a thread or in a process.
+
+    Attributes:
+        spec: what it serves.
+        started_at: Unix seconds when it began to poll, or its process to run.
+    """
+
+    spec: WorkerSpec
+    started_at: float
+
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int:
+        """The process that it runs in."""
+
+    @property
+    def key(self) -> str:
+        """What it goes by here: the worker's name."""
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self.spec.name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and task queue."""
+        return self.spec.namespace, self.spec.task_queue
+
+
+class Process(Protocol):
+    """A process as its parent knows it: a `subprocess.Popen`, or what is forked from another process."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class StartedProcess(Started):
+    """A process that this one has started and that leaves when this one is gone.
+
+    Attributes:
+        log: the file that its output goes to.
+    """
+
+    def __init__(self, process: Process, log: Path) -> None:
+        self.log = log
+        self._process = process
+
+    def __repr__(self) -> str:
+        state = "runs" if self.alive else f"ended with {self._process.poll()}"
+        return f"<{self.title}, process {self.pid}, {state}>"
+
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """What it is, in words."""
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True until the process has ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: no clean-up, no goodbye. Returns when the process is gone."""
+        self._process.kill()
+        self._gone()
 
     def stop(self) -> None:
-        """End it and wait until it is gone. Harmless when it is gone already."""
+        """SIGTERM: it finishes what it has. Killed if that takes too long. Returns when it is gone."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._gone()
+
+    def _gone(self) -> None:
+        # One that is not even made yet leaves as soon as it is.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_LIMIT)
+        give_back(self)
 
 
-_registry: dict[str, StartedWorker] = {}
-_others: dict[str, Stoppable] = {}
+_started: dict[str, Started] = {}
 _lock = threading.Lock()
+
+
+def take_over(started: Started) -> None:
+    """Take a name, and stop what had it."""
+    with _lock:
+        before = _started.get(started.key)
+        _started[started.key] = started
+    if before and before is not started:
+        before.stop()
+
+
+def give_back(started: Started) -> None:
+    """Give a name back, if this one still has it."""
+    with _lock:
+        if _started.get(started.key) is started:
+            del _started[started.key]
 
 
 def stop_worker(name: str) -> None:
     """Stop the worker of this name, thread or process. No error if there is none."""
+    stop(name)
+
+
+def stop(key: str) -> None:
+    """Stop what goes by this name. No error if nothing does."""
     with _lock:
-        worker = _registry.pop(name, None)
-    if worker:
-        worker.stop()
+        started = _started.pop(key, None)
+    if started:
+        started.stop()
 
 
 def stop_all() -> None:
     """Stop everything that this process has started: workers in threads and in processes, servers."""
     with _lock:
-        started: list[Stoppable] = [*_others.values(), *_registry.values()]
-        _registry.clear()
-        _others.clear()
-    for one in started:
-        one.stop()
-
-
-def also_stop(name: str, other: Stoppable) -> None:
-    """Have `stop_all` end something that is no worker. Who had the name until now is stopped."""
-    with _lock:
-        before = _others.get(name)
-        _others[name] = other
-    if before and before is not other:
-        before.stop()
-
-
-def stop_other(name: str) -> None:
-    """Stop what `also_stop` was told of under this name. No error if there is none."""
-    with _lock:
-        other = _others.pop(name, None)
-    if other:
-        other.stop()
-
-
-def no_longer(name: str, other: Stoppable) -> None:
-    """Take back `also_stop`, if the name is still this one's."""
-    with _lock:
-        if _others.get(name) is other:
-            del _others[name]
+        everything = list(_started.values())
+        _started.clear()
+    for started in everything:
+        started.stop()
 
 
 def registered() -> dict[str, StartedWorker]:
     """All living workers that this process has started, by name: threads and processes."""
     with _lock:
-        return {name: worker for name, worker in _registry.items() if worker.alive}
+        workers = [one for one in _started.values() if isinstance(one, StartedWorker)]
+        return {worker.name: worker for worker in workers if worker.alive}
 
 
-def register(name: str, worker: StartedWorker) -> StartedWorker | None:
-    """Take a name in the registry. Returns who had it, for the caller to stop before it polls."""
-    with _lock:
-        old = _registry.get(name)
-        _registry[name] = worker
-    return old
+def spawn(
+    module: str,
+    *arguments: str,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+) -> "subprocess.Popen[bytes]":
+    """Run `python -m module` in a process and a session of its own."""
+    ours = {"WORKSHOP_STATE_DIR": str(get_settings().state_dir), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=os.environ | ours,
+        start_new_session=True,  # the Interrupt button reaches the kernel's whole group
+    )
 
 
-def unregister(name: str, worker: StartedWorker) -> None:
-    """Give a name back, if this worker still has it."""
-    with _lock:
-        if _registry.get(name) is worker:
-            del _registry[name]
+def first_line(pipe: int, limit: float) -> str | None:
+    """The line that a process says on a pipe once it is ready; "" where it ends without.
+
+    Returns:
+        None where it says nothing within so many seconds.
+    """
+    line, end = b"", time.monotonic() + limit
+    while not line.endswith(b"\n"):
+        if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+            return None
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            return ""
+        line += chunk
+    return line.decode().strip()
 
 
 def local_process(worker_identity: str) -> tuple[str, int] | None:
@@ -155,8 +253,4 @@ def identity_alive(
     if pid == os.getpid():  # a command's own; one that was stopped has no record any more
         recorded = records.services(get_settings().state_dir)
         return not name or worker_identity in [record.get("identity") for record in recorded]
-    try:
-        status = psutil.Process(pid).status()
-    except psutil.Error:
-        return False
-    return status not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+    return living(pid, held=False) is not None

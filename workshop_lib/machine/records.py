@@ -8,18 +8,51 @@ own, `<name>-<pid>.json`, so that nobody takes another's away. Left out: whether
 import contextlib
 import json
 import os
-import select
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NotRequired
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from workshop_lib.machine import state_folder
-
-Record: TypeAlias = dict[str, Any]
+from workshop_lib.machine.files import write_whole
+from workshop_lib.machine.processes import living
 
 SERVER = "server.json"
 SERVICES = "services"
+
+
+class Record(TypedDict):
+    """What a process says of itself.
+
+    The first four tell which process of which folder it is. A dev server has addresses, a version and the
+    process that it is noted to belong to. What is below `services/` has a name and a kind: "service",
+    "worker" (of a notebook), "command", "mcp" or "jupyter". A worker says where and as whom it polls and what
+    decides how it answers, an MCP server its address, JupyterLab the process of its command.
+    """
+
+    pid: int
+    create_time: float
+    command: NotRequired[list[str]]
+    folder: NotRequired[list[int]]
+    address: NotRequired[str]
+    http_address: NotRequired[str]
+    ui_url: NotRequired[str | None]
+    version: NotRequired[str | None]
+    in_memory: NotRequired[bool]
+    owner_pid: NotRequired[int | None]
+    name: NotRequired[str]
+    kind: NotRequired[str]
+    identity: NotRequired[str]
+    namespace: NotRequired[str]
+    queue: NotRequired[str]
+    answers_with: NotRequired[dict[str, str]]
+    url: NotRequired[str]
+    owner: NotRequired[int]
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def live_record(state_dir: Path, name: str = SERVER) -> Record | None:
@@ -29,29 +62,28 @@ def live_record(state_dir: Path, name: str = SERVER) -> Record | None:
         name: of the file in the state folder; the dev server's by default.
     """
     record = read_record(state_dir / name)
-    try:
+    if record and name == SERVER and not record.keys() >= {"address", "ui_url"}:
+        return None
+    process = living(record["pid"]) if record else None
+    if not record or not process:
+        return None
+    with contextlib.suppress(OSError, psutil.Error):
         # A folder that was copied holds records of processes that work for another one.
-        if not record or record.get("folder", _mark(state_dir)) != _mark(state_dir):
-            return None
-        process = psutil.Process(record["pid"])
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if record.get("folder", _mark(state_dir)) != _mark(state_dir):
             return None
         # A pid is reused. The start time tells, except where the clock was set since (a laptop or WSL
         # that slept): there the command line does.
         same_start = abs(process.create_time() - record["create_time"]) < 2
-        if same_start or process.cmdline() == record["command"]:
+        if same_start or process.cmdline() == record.get("command"):
             return record
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        pass  # no such process, or not what we write
     return None
 
 
 def read_record(path: Path) -> Record | None:
-    """What a record says, of the living or the dead; None where there is none, or half of one."""
+    """What a record says, of the living or the dead; None where there is none, or none of ours."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) else None
-    except (OSError, ValueError):
+        return _RECORD.validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError):
         return None
 
 
@@ -61,7 +93,7 @@ def write_record(state_dir: Path, file: str, pid: int | None = None, **facts: An
     Args:
         file: its name in the state folder.
         pid: of the process; this one by default.
-        facts: what else there is to say, as JSON can.
+        facts: what else there is to say: fields of `Record`.
     """
     path = state_dir / file
     state_folder.made(state_dir, *Path(file).parent.parts)
@@ -72,9 +104,7 @@ def write_record(state_dir: Path, file: str, pid: int | None = None, **facts: An
         "command": process.cmdline(),
         "folder": _mark(state_dir),
     }
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(record, indent=1))
     return path
 
 
@@ -88,51 +118,29 @@ def services(state_dir: Path, kind: str | None = None) -> list[Record]:
     """The records below `services/` whose processes live, the latest last.
 
     Args:
-        kind: "service", "worker" (of a notebook), "command", "mcp" or "jupyter"; all when left out.
+        kind: as `Record` says; all when left out.
     """
     files = (state_dir / SERVICES).glob("*.json")
-    found = [live_record(state_dir, f"{SERVICES}/{file.name}") for file in files]
-    living = [record for record in found if record and kind in (None, record.get("kind"))]
-    return sorted(living, key=lambda record: float(record["create_time"]))
+    records = [live_record(state_dir, f"{SERVICES}/{file.name}") for file in files]
+    alive = [record for record in records if record and record.keys() >= {"name", "kind"}]
+    wanted = [record for record in alive if kind in (None, record["kind"])]
+    return sorted(wanted, key=lambda record: record["create_time"])
+
+
+def of_the_dead(state_dir: Path) -> dict[Path, Record]:
+    """The records below `services/` whose processes have ended. What is no record of ours is none of them."""
+    files = {path: read_record(path) for path in (state_dir / SERVICES).glob("*.json")}
+    return {
+        path: record
+        for path, record in files.items()
+        if record and not live_record(state_dir, f"{SERVICES}/{path.name}")
+    }
 
 
 def remove_record(path: Path) -> None:
     """Take a record back; harmless where it is gone, with its folder perhaps."""
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-class End:
-    """The end of a process: one that its parent has not looked at yet (a zombie) has ended too."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        try:
-            self._event: int | None = os.pidfd_open(pid)
-        except (
-            AttributeError,
-            OSError,
-        ):  # not Linux, a sandbox that does not know it, or no such process
-            self._event = None
-
-    def __del__(self) -> None:
-        if self._event is not None:
-            os.close(self._event)
-
-    def has_come(self, within: float | None = 0) -> bool:
-        """Whether it has ended, or ends within so many seconds; None waits for ever."""
-        if self._event is not None:
-            ends = select.poll()
-            ends.register(self._event, select.POLLIN)
-            return bool(ends.poll(None if within is None else within * 1000))
-        try:
-            process = psutil.Process(self._pid)
-            if within != 0:
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    process.wait(within)
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return True
 
 
 def _mark(folder: Path) -> list[int]:

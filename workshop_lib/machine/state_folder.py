@@ -20,21 +20,22 @@ from workshop_lib.machine import surroundings
 MARKER = "workshop-state.json"
 
 _DATABASE = r"(-wal|-shm|-journal)?"
-_SERVER = rf"logs/server\.log(\.1)?|temporal(-[\d.]+)?\.db{_DATABASE}|temporal\.db\.version(\.new)?"
+_SERVER = rf"logs/server\.log(\.1)?|temporal(-[\d.]+)?\.db{_DATABASE}|temporal\.db\.version"
 # Everything that the workshop writes there, by its path. What is added to the library is added here: else
 # `workshop clean` says that it stays.
 _FILES = re.compile(
-    rf"""workshop-state\.json | {_SERVER} | layout-\w+/({_SERVER}) | probe-\w+/probe\.db{_DATABASE}
-    | server(-starting)?\.json(\.\d+)?(\.new)? | (server|services|progress)\.lock
+    rf"""workshop-state\.json | (\w+/)?\.workshop-\w{{8}}\.part | {_SERVER}
+    | layout-\w+/({_SERVER}) | probe-\w+/probe\.db{_DATABASE}
+    | server(-starting)?\.json | (server|services|progress)\.lock
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
-    | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.(json|part)
-    | progress(\.damaged)?\.json | \.progress-\w+ | faults-[\w-]+\.count
-    | logs/(server|fork-server|checks|errors|orchestrator|it|finance|repair|mcp-\w+|worker-[^/]+)\.log(\.1)?
-    | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json(\.\d+\.new)?
-    | cells/\.?[A-Za-z]\w*__[0-9a-f]{{12}}\.py(\.part)?
+    | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.json
+    | progress(\.damaged)?\.json | faults-[\w-]+\.count
+    | logs/(server|fork-server|naked|checks|errors|orchestrator|it|finance|repair)\.log(\.1)?
+    | logs/(mcp-\w+|worker-[^/]+)\.log(\.1)?
+    | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json
+    | cells/[A-Za-z]\w*__[0-9a-f]{{12}}\.py
     | cells/__pycache__/[A-Za-z]\w*__[0-9a-f]{{12}}\.[\w.-]+\.pyc(\.\d+)?
-    | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml
-    | (reports|outbox)/\.[\w.-]+-[0-9a-f]{{6}}-[\w.-]+""",
+    | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml""",
     re.VERBOSE,
 )
 _FOLDERS = re.compile(
@@ -153,7 +154,7 @@ def _is_ours(root: Path) -> bool:
 def _before(root: Path) -> list[str]:
     try:
         return list(json.loads((root / MARKER).read_text(encoding="utf-8"))["before"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -213,6 +212,8 @@ def _telemetry_trouble(name: str, value: str) -> str | None:
     found = re.fullmatch(r"OTEL_(?:PYTHON_)?(PROPAGATOR|CONTEXT|ID_GENERATOR|\w+_PROVIDER)S?", name)
     if not found:
         return None
+    from importlib.metadata import entry_points  # every start would wait for it, and few need it
+
     installed = {e.name for e in entry_points(group=f"opentelemetry_{found[1].lower()}")} | {"none"}
     names = {part.strip() for part in value.split(",")}
     return None if names <= installed else f"it is none of {', '.join(sorted(installed))}"

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import uvicorn
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools import Tool
@@ -33,7 +34,7 @@ from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
 from workshop_lib.machine.records import remove_record
-from workshop_lib.mcp.wire import Transport, url_of, users_port, write_record
+from workshop_lib.mcp.wire import url_of, users_port, write_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS
 from workshop_lib.temporal.connect import connect, server_address
 
@@ -160,11 +161,16 @@ def connection_of(context: Context) -> Connection:
 
 
 def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> None:
-    """What `python -m …mcp_server` does: serve until told to stop.
+    """Serve until SIGTERM or Ctrl-C, or, over standard input and output, until the input ends.
+
+    Over HTTP the first and only line on stdout is the server's address, once it listens.
 
     Args:
         make: makes the server.
         arguments: those of the command line by default.
+
+    Raises:
+        WorkshopError: the port that the user asked for is taken.
     """
     parser = argparse.ArgumentParser(description="Serves a team's tools by MCP.")
     parser.add_argument("--transport", choices=["stdio", "http"], default="http")
@@ -174,66 +180,68 @@ def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> 
         "--while-stdin-open", action="store_true", help="for http; leave when the input ends"
     )
     asked = parser.parse_args(arguments)
-    serve(
-        make(),
-        asked.transport,
-        asked.port,
-        preferred=asked.preferred_port,
-        while_stdin_open=asked.while_stdin_open,
-    )
-
-
-def serve(
-    server: FastMCP,
-    transport: Transport,
-    port: int | None = None,
-    *,
-    preferred: int | None = None,
-    while_stdin_open: bool = False,
-) -> None:
-    """Serve until SIGTERM or Ctrl-C, or, over standard input and output, until the input ends.
-
-    Over HTTP the first and only line on stdout is the server's address, once it listens.
-
-    Args:
-        port: for HTTP; the one of the settings when left out.
-        preferred: for HTTP; where to listen if that is free and the user has asked for none.
-        while_stdin_open: over HTTP too, end with the standard input, and so with the process at its
-            other end.
-
-    Raises:
-        WorkshopError: the port that the user asked for is taken.
-    """
+    server = make()
     log_to_stderr(logging.WARNING)  # over stdio, stdout is the protocol's
     logging.getLogger("fastmcp").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
-        if transport == "stdio":
+        if asked.transport == "stdio":
             asyncio.run(server.run_stdio_async(show_banner=False))
-        else:
-            _serve_http(server, listen(server.name, port, preferred), while_stdin_open)
+            return
+        listening = listen(server.name, asked.port, asked.preferred_port)
+        http = HttpServer(server, listening, stays=not asked.while_stdin_open)
+        # Whenever it comes: the record is to be removed. The web server passes the signal on when it is done.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        if asked.while_stdin_open:
+            threading.Thread(target=_leave_with_stdin, daemon=True).start()
+        http.serve_until_end(lambda: print(http.url, flush=True))
 
 
-def _serve_http(server: FastMCP, listening: socket.socket, while_stdin_open: bool) -> None:
-    # Whenever it comes: the record is to be removed. The web server passes the signal on when it is done.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if while_stdin_open:
-        threading.Thread(target=_leave_with_stdin, daemon=True).start()
-    port = listening.getsockname()[1]
-    record = write_record(server.name, url_of(port), stays=not while_stdin_open)
-    try:
-        print(url_of(port), flush=True)
-        asyncio.run(
-            server.run_http_async(
-                show_banner=False,
-                host=LOCALHOST,
-                port=port,
-                sockets=[listening],
-                uvicorn_config={"log_config": None, "access_log": False},
-                **HTTP_OPTIONS,
-            )
+class HttpServer(uvicorn.Server):
+    """An MCP server over HTTP: in a process, or in a thread of a notebook's kernel.
+
+    Attributes:
+        url: where it listens.
+
+    Args:
+        stays: it does not end with the process that started it, but with `workshop down`.
+    """
+
+    def __init__(self, server: FastMCP, listening: socket.socket, *, stays: bool = False) -> None:
+        app = server.http_app(**HTTP_OPTIONS)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            timeout_graceful_shutdown=2,  # seconds; a client that listens would keep it for ever
         )
-    finally:
-        remove_record(record)
+        super().__init__(config)
+        self.url = url_of(listening.getsockname()[1])
+        self._name = server.name
+        self._listening = listening
+        self._stays = stays
+        self._begun: Callable[[], object]
+
+    def serve_until_end(self, begun: Callable[[], object]) -> None:
+        """Serve until a signal or `should_exit`, and say where for as long.
+
+        Args:
+            begun: called when it serves.
+        """
+        record = write_record(self._name, self.url, stays=self._stays)
+        self._begun = begun
+        try:
+            asyncio.run(self.serve(sockets=[self._listening]))
+        finally:
+            remove_record(record)
+            self._listening.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """The web server calls this; it returns also where the application does not start."""
+        await super().startup(sockets)
+        if self.started:
+            self._begun()
 
 
 def listen(name: str, port: int | None = None, preferred: int | None = None) -> socket.socket:

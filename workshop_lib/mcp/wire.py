@@ -15,12 +15,6 @@ from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 Transport = Literal["stdio", "http"]
 
-# What `python -m` runs to serve one, by its name.
-SERVERS = {
-    "it": "workshop_lib.teams.it.mcp_server",
-    "finance": "workshop_lib.teams.finance.mcp_server",
-    "repair": "workshop_lib.repair.mcp_server",
-}
 TEAM_SERVERS = ("it", "finance")  # the ones that the chat agent uses
 MCP_PREFIX = "mcp-"  # what the names of their records begin with
 SERVER_DOWN = "McpServerDown"  # the type of a caller's error when a server did not answer

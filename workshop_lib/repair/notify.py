@@ -10,8 +10,9 @@ from temporalio import activity
 
 from workshop_lib import harmless
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.repair.models import Frozen
-from workshop_lib.repair.reports import file_name, in_thread, write_atomically
+from workshop_lib.repair.reports import file_name, in_thread
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.steps import step_options
@@ -63,5 +64,5 @@ def _write(notification: Notification) -> str:
     mail.set_content(text + "\n", cte="8bit")
     folder = state_folder.made(get_settings().state_dir, "outbox")
     path = folder / f"{file_name(notification.scope)}-{notice.state}.eml"
-    write_atomically(path, mail.as_bytes())
+    write_whole(path, mail.as_bytes())
     return str(path)

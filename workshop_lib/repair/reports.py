@@ -9,18 +9,16 @@ written with the nearest ones, or as a question mark. The Markdown has them all.
 
 import asyncio
 import hashlib
-import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.repair.models import Frozen
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.steps import heartbeating, step_options
@@ -87,8 +85,8 @@ def _save(request: SaveReport) -> ReportFiles:
     folder = state_folder.made(get_settings().state_dir, "reports")
     name = f"{file_name(request.scope)}-{request.kind}"
     markdown, pdf = folder / f"{name}.md", folder / f"{name}.pdf"
-    write_atomically(pdf, to_pdf(request.markdown))
-    write_atomically(markdown, request.markdown.encode())
+    write_whole(pdf, to_pdf(request.markdown))
+    write_whole(markdown, request.markdown.encode())
     return ReportFiles(markdown=str(markdown), pdf=str(pdf))
 
 
@@ -96,20 +94,6 @@ def file_name(scope: str) -> str:
     """A scope as the name of a file: different scopes have different names."""
     plain = re.sub(r"[^A-Za-z0-9.-]+", "_", scope).strip("._")[:100]
     return f"{plain or 'repair'}-{hashlib.sha256(scope.encode()).hexdigest()[:6]}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step: nobody ever sees half of it, whenever this process dies."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def to_pdf(markdown: str) -> bytes:

@@ -151,7 +151,7 @@ def ui_url() -> str | None:
     if users and users.endswith((".tmprl.cloud:7233", ".temporal.io:7233")):
         return "https://cloud.temporal.io"
     if record and (not users or users == record["address"]):
-        return record["ui_url"]  # type: ignore[no-any-return]
+        return record["ui_url"]
     return None
 
 

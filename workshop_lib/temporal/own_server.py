@@ -31,7 +31,8 @@ from temporalio.worker import (
 )
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.machine.records import End, live_record
+from workshop_lib.machine.processes import End
+from workshop_lib.machine.records import live_record
 
 logger = logging.getLogger(__name__)
 

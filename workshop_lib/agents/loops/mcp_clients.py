@@ -33,7 +33,7 @@ from temporalio.worker import (
 
 from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
 from workshop_lib.llm.tools import readable_schema
-from workshop_lib.mcp.wire import SERVER_DOWN, SERVERS, reachable_url
+from workshop_lib.mcp.wire import SERVER_DOWN, reachable_url
 from workshop_lib.temporal.bounded import MAX_RESULT, as_text, cut, whole
 from workshop_lib.temporal.steps import heartbeating
 
@@ -82,7 +82,7 @@ class _TeamClient(Client):
 def _stdio_client(team: str) -> _TeamClient:
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-P", "-m", SERVERS[team], "--transport", "stdio"],
+        args=["-P", "-m", f"workshop_lib.teams.{team}.mcp_server", "--transport", "stdio"],
         # By default a server gets next to nothing of the environment. This one is ours.
         env=dict(os.environ),
     )

@@ -7,12 +7,12 @@ none, and a reset keeps what it replaces. Left out: how the notebooks come about
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import PROJECT_ROOT
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
@@ -28,7 +28,9 @@ def prepare_workspace(workspace: Path, notebooks: Path = NOTEBOOKS) -> list[Path
     with _writing(workspace, notebooks):
         # A link that leads nowhere is the learner's too.
         missing = [e for e in editions if not os.path.lexists(workspace / e.name)]
-        return [_copy(edition, workspace / edition.name) for edition in missing]
+        for edition in missing:
+            write_whole(workspace / edition.name, edition.read_bytes())
+    return [workspace / edition.name for edition in missing]
 
 
 def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) -> Path | None:
@@ -59,7 +61,7 @@ def reset_notebook(number: str, workspace: Path, notebooks: Path = NOTEBOOKS) ->
             backup = workspace / "backups" / f"{copy.stem}.{when}.ipynb"
             backup.parent.mkdir(exist_ok=True)
             shutil.copy2(copy, backup)
-        _copy(edition, copy)
+        write_whole(copy, edition.read_bytes())
     return backup
 
 
@@ -99,11 +101,3 @@ def _editions(notebooks: Path) -> list[Path]:
             fix="run `git restore notebooks`, or `uv run python tools/build_notebooks.py`.",
         )
     return editions
-
-
-def _copy(edition: Path, copy: Path) -> Path:
-    """Copy by way of a hidden file, so that a copy is there whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=copy.parent, prefix=f".{copy.stem}-", suffix=".part")
-    os.close(handle)
-    shutil.copyfile(edition, name)
-    return Path(name).replace(copy)

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,7 @@ def record(notebook: str, check: str, passed: bool) -> None:
             entry.tries += 1
             if passed and not entry.passed:
                 entry.passed_at = datetime.now(UTC)
-            # A reader sees the old file or the new one, never half of it.
-            draft = path.with_name(".progress-new")
-            draft.write_text(progress.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            draft.replace(path)
+            write_whole(path, progress.model_dump_json(indent=1) + "\n")
     except (OSError, Timeout) as error:
         logger.warning("progress was not written to %s: %s", path, error)
 

@@ -5,25 +5,27 @@ takes it, so that whoever started it knows what was done, and paid for, before i
 that would save it.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
+import multiprocessing
 import os
 import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 
 from pydantic import BaseModel
 
 from workshop_lib.agents.chat import INSTRUCTIONS, MAX_TOOL_ROUNDS
 from workshop_lib.agents.local_tools import LOCAL_TOOLS
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.workers import forking as processes
+from workshop_lib.lab.workers.forking import Child
 from workshop_lib.llm import gateway
 from workshop_lib.llm.messages import Message, ToolCall
 from workshop_lib.llm.tools import ToolInputError, arguments_for
+from workshop_lib.machine import state_folder
+from workshop_lib.settings import get_settings
 
 
 class NakedRun(BaseModel):
@@ -80,27 +82,26 @@ async def run_naked(
         timeout: seconds the whole conversation may take.
 
     Raises:
-        WorkshopError: it was not over in time, or it ended by an error of its own.
+        WorkshopError: there is no message, it was not over in time, or it ended by an error of its own.
     """
-    options = [] if kill_at_call is None else [f"--kill-at-call={kill_at_call}"]
-    steps_end, theirs = os.pipe()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    process = processes.start(
-        "workshop_lib.lab.lessons.naked",
-        *options,
-        "--",
-        *messages,  # one may begin with a dash
-        stdin=nothing,
-        stdout=theirs,
-        stderr=2,
-        env=os.environ,
-        with_models=True,
-    )
-    os.close(nothing)
-    os.close(theirs)
+    if not messages:
+        raise WorkshopError("A conversation needs a message.", fix="give one at least.")
+    steps, theirs = multiprocessing.Pipe(duplex=False)
+    log = state_folder.made(get_settings().state_dir, "logs") / "naked.log"
+    process = Child(_hold, list(messages), kill_at_call, theirs, log=log, with_models=True)
+
+    def hear() -> list[tuple[str, str]]:
+        process.start()
+        theirs.close()
+        heard = []
+        with contextlib.suppress(EOFError):
+            while True:
+                heard.append(steps.recv())
+        return heard
+
     try:
         async with asyncio.timeout(timeout):
-            output = await asyncio.to_thread(_read, steps_end)
+            heard = await asyncio.to_thread(hear)
     except TimeoutError:
         raise WorkshopError(
             f"The conversation was not over after {timeout:.0f} s.", fix="run the cell again."
@@ -110,26 +111,19 @@ async def run_naked(
     if status not in (0, -signal.SIGKILL):
         raise WorkshopError(
             f"The conversation ended with status {status}.",
-            expected="one message at least, and a model that answers.",
-            fix="read what the process wrote above, or run `workshop doctor`.",
+            expected="a model that answers.",
+            fix=f"read {log}, or run `workshop doctor`.",
         )
-    steps = [json.loads(line) for line in output.splitlines()]
-    counted = Counter(step["step"] for step in steps)
+    counted = Counter(step for step, _ in heard)
     return NakedRun(
-        replies=[step["text"] for step in steps if step["step"] == "reply"],
+        replies=[text for step, text in heard if step == "reply"],
         model_calls=counted["model"],
         tool_runs=counted["tool"],
         killed=status == -signal.SIGKILL,
     )
 
 
-def _read(pipe: int) -> str:
-    """What the process says until its end."""
-    with os.fdopen(pipe, encoding="utf-8") as steps:
-        return steps.read()
-
-
-def _end(process: processes.Process) -> int:
+def _end(process: Child) -> int:
     """Its exit status; where it still runs it is killed, so that it pays for no more calls."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         return process.wait(0.5)
@@ -139,23 +133,15 @@ def _end(process: processes.Process) -> int:
     return -signal.SIGKILL  # it is still to be made, and will be killed then
 
 
-def main() -> None:
-    """Hold the conversation given as arguments, saying each step as a JSON line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("messages", nargs="+")
-    parser.add_argument("--kill-at-call", type=int)
-    arguments = parser.parse_args()
+def _hold(messages: list[str], kill_at_call: int | None, steps: Connection) -> None:
+    """Hold a conversation, saying each step."""
     calls = 0
 
     def note(step: str, text: str) -> None:
         nonlocal calls
-        print(json.dumps({"step": step, "text": text}), flush=True)
+        steps.send((step, text))
         calls += step == "model"
-        if step == "model" and calls == arguments.kill_at_call:
+        if step == "model" and calls == kill_at_call:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    asyncio.run(converse(arguments.messages, note))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(converse(messages, note))

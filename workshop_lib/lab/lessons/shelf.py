@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import get_settings
 
 FIRST = {"STP-ORG-001": 247}  # badge sets, as in the inventory
@@ -61,7 +62,5 @@ def _read() -> dict[str, Any]:
 
 
 def _write(content: dict[str, Any]) -> None:
-    part = _file().with_suffix(".part")
-    state_folder.made(part.parent)
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(_file())
+    state_folder.made(_file().parent)
+    write_whole(_file(), json.dumps(content))

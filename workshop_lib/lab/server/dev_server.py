@@ -234,8 +234,8 @@ def choose_ports(folder: Path) -> tuple[list[int], str]:
 def _port_before(folder: Path, key: str) -> int | None:
     """The port in the note that a killed server has left."""
     try:
-        return int((read_record(folder / SERVER) or {})[key].rsplit(":", 1)[1])
-    except (ValueError, KeyError, AttributeError, IndexError):
+        return int(str(dict(read_record(folder / SERVER) or {})[key]).rsplit(":", 1)[1])
+    except (ValueError, KeyError, IndexError):
         return None
 
 

@@ -18,7 +18,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 from filelock import FileLock, Timeout
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -27,8 +26,15 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.namespaces import wanted_namespaces
-from workshop_lib.machine import ports, state_folder
-from workshop_lib.machine.records import SERVER, End, live_record, remove_record, write_record
+from workshop_lib.machine import ports, processes, state_folder
+from workshop_lib.machine.records import (
+    SERVER,
+    Record,
+    live_record,
+    read_record,
+    remove_record,
+    write_record,
+)
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import connect
 
@@ -98,7 +104,8 @@ def stop(state_dir: Path | None = None) -> bool:
             if record := live_record(folder, name):
                 running = True
                 end(record["pid"])
-            remove_record(folder / name)
+            if read_record(folder / name):  # else it is only called like one of ours
+                remove_record(folder / name)
     return running
 
 
@@ -112,7 +119,7 @@ def _adopt_users(folder: Path, timeout: float = 10) -> Server:
     return Server(address, connect.ui_url(), None, "user")
 
 
-def _own(record: dict[str, Any]) -> Server:
+def _own(record: Record) -> Server:
     http_address = record.get("http_address")  # a server that runs since before an update has none
     return Server(record["address"], record["ui_url"], record["pid"], "own", http_address)
 
@@ -257,13 +264,7 @@ def answers(address: str, timeout: float = 5) -> bool:
 
 def end(pid: int) -> None:
     """End one process: ask, wait, insist."""
-    ended = End(pid)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        process.terminate()
-        if not ended.has_come(STOP_TIMEOUT):
-            process.kill()
-            ended.has_come(10)
+    processes.end([pid], STOP_TIMEOUT)
     for child in _children.copy():
         if child.poll() is not None:
             _children.remove(child)

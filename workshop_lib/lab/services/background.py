@@ -6,33 +6,24 @@ folder. Left out: the dev server (`server`), and workers of a notebook, which en
 
 import asyncio
 import contextlib
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
 from filelock import FileLock, Timeout
 from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.services.mcp_servers import START_LIMIT, answers, spawn
+from workshop_lib.lab.registry import spawn
+from workshop_lib.lab.services.mcp_servers import START_LIMIT, answers, start_service
+from workshop_lib.lab.services.programs import MCP_SERVERS, WORKERS
 from workshop_lib.lab.watching.queues import look_at
-from workshop_lib.machine import records, state_folder
+from workshop_lib.machine import processes, records, state_folder
 from workshop_lib.machine.records import Record, record_service
-from workshop_lib.mcp.wire import MCP_PREFIX, SERVERS
+from workshop_lib.mcp.wire import MCP_PREFIX
 from workshop_lib.settings import get_settings
 
-# The workers that `workshop up` runs besides the dev server and the MCP servers: name and module.
-SERVICES = {
-    "orchestrator": "workshop_lib.agents.worker",
-    "it": "workshop_lib.teams.it.worker",
-    "finance": "workshop_lib.teams.finance.worker",
-    "repair": "workshop_lib.repair.worker",
-}
 LOCK_TIMEOUT = 6 * START_LIMIT  # seconds; another `up` on a slow machine takes so long
 POLL_LIMIT = 60.0  # seconds until a worker that was started polls
 
@@ -46,12 +37,12 @@ class Service:
     @property
     def name(self) -> str:
         """Its name in the records: "it", "mcp-it"."""
-        return str(self.record["name"])
+        return self.record["name"]
 
     @property
     def pid(self) -> int:
         """Its process."""
-        return int(self.record["pid"])
+        return self.record["pid"]
 
     @property
     def url(self) -> str | None:
@@ -114,12 +105,12 @@ def start_services() -> list[Service]:
     _forget_the_dead()
     running = {service.name for service in running_services()}
     # First what is waited for until it listens: beside four workers that load libraries it takes long.
-    for server in SERVERS:
+    for server in MCP_SERVERS:
         if MCP_PREFIX + server not in running:
-            spawn(server)
-    for name, module in SERVICES.items():
+            start_service(server)
+    for name in WORKERS:
         if name not in running:
-            _start(name, module)
+            _start(name)
     return running_services()
 
 
@@ -131,13 +122,8 @@ def running_services() -> list[Service]:
 
 def lost_services() -> list[str]:
     """What was started as a service, and has ended without having been stopped."""
-    found = []
-    for path in (get_settings().state_dir / records.SERVICES).glob("*.json"):
-        record = records.read_record(path) or {}
-        living = records.live_record(path.parent.parent, f"{records.SERVICES}/{path.name}")
-        if record.get("kind") == "service" and not living:
-            found.append(_title(str(record.get("name"))))
-    return sorted(found)
+    lost = records.of_the_dead(get_settings().state_dir).values()
+    return sorted(_title(r.get("name", "")) for r in lost if r.get("kind") == "service")
 
 
 async def at_work(client: Client | None, services: Sequence[Service]) -> list[bool]:
@@ -146,19 +132,17 @@ async def at_work(client: Client | None, services: Sequence[Service]) -> list[bo
     Args:
         client: None where no server runs.
     """
-    names = [service for service in services if not service.mcp_server]
-    queues = [(s.record.get("namespace", ""), s.record.get("queue", "")) for s in names]
-    looked = await look_at(client, *queues) if client else []
-    polling = {
-        service.pid
-        for service, queue in zip(names, looked, strict=False)
-        if service.record.get("identity") in queue.living
-    }
-    healthy = await asyncio.gather(
-        *(asyncio.to_thread(answers, s.mcp_server, s.url) for s in services if s.mcp_server)
-    )
-    answering = iter(healthy)
-    return [next(answering) if s.mcp_server else s.pid in polling for s in services]
+
+    async def works(service: Service) -> bool:
+        if service.mcp_server:
+            return await asyncio.to_thread(answers, service.mcp_server, service.url)
+        if client is None:
+            return False
+        record = service.record
+        (queue,) = await look_at(client, (record.get("namespace", ""), record.get("queue", "")))
+        return record.get("identity") in queue.living
+
+    return await asyncio.gather(*map(works, services))
 
 
 async def all_at_work(client: Client, limit: float = POLL_LIMIT) -> list[tuple[Service, bool]]:
@@ -180,38 +164,23 @@ def stop_services(timeout: float = 10) -> list[str]:
     stopped = [str(service) for service in services]
     pids = [service.pid for service in services]
     for jupyter in records.services(get_settings().state_dir, "jupyter"):
-        if records.End(jupyter["owner"]).has_come():
+        if not processes.living(jupyter.get("owner")):
             stopped.append("JupyterLab")
             pids.append(jupyter["pid"])
-    processes: dict[psutil.Process, records.End] = {}
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it left by itself in the meantime
-            process = psutil.Process(pid)
-            for one in (process, *process.children(recursive=True)):
-                processes[one] = records.End(one.pid)
-            process.terminate()
-    last = time.monotonic() + timeout
-    for process, ended in processes.items():
-        if ended.has_come(max(0.0, last - time.monotonic())):
-            continue
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-            ended.has_come(timeout)
+    processes.end(pids, timeout)
     _forget_the_dead()
     return stopped
 
 
-def _start(name: str, module: str) -> None:
+def _start(name: str) -> None:
     state = get_settings().state_dir
     log = state_folder.made(state, "logs") / f"{name}.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
+        process = spawn(
+            WORKERS[name],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=os.environ | {"WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
+            stdout=output.fileno(),
+            stderr=output.fileno(),
         )
     # At once: who started it may be killed before it says the same itself, and more.
     record_service(state, name, process.pid, kind="service")
@@ -222,8 +191,5 @@ def _start(name: str, module: str) -> None:
 
 def _forget_the_dead() -> None:
     """Remove records of processes that have ended."""
-    state = get_settings().state_dir
-    for path in (state / records.SERVICES).glob("*.json"):
-        ours = "create_time" in (records.read_record(path) or {})
-        if ours and not records.live_record(state, f"{records.SERVICES}/{path.name}"):
-            records.remove_record(path)
+    for path in records.of_the_dead(get_settings().state_dir):
+        records.remove_record(path)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server.lifecycle import stop
-from workshop_lib.lab.services.background import running_services, stop_services
+from workshop_lib.lab.services.background import one_at_a_time, running_services, stop_services
 from workshop_lib.machine import records, state_folder
+from workshop_lib.machine.processes import living
 from workshop_lib.machine.surroundings import PROJECT_ROOT, absolute
 
 _OUR_PROGRAMS = re.compile(r"workshop_lib|[/\\]workshop(\.exe)? |jupyter|ipykernel|start-dev")
@@ -29,17 +31,18 @@ def clean(folder: Path) -> list[str]:
     Raises:
         WorkshopError: somebody works with it; nothing was stopped or deleted.
     """
-    if others := list(_others(folder)):
-        raise WorkshopError(
-            f"{folder} is in use by {', '.join(others[:5])}. Nothing was stopped or deleted.",
-            expected="a state folder that nobody works with.",
-            fix="end that first: Ctrl-C in its terminal, *Shut Down* for a kernel, `workshop down` for"
-            " what was left behind.",
-        )
-    stop_services()
-    if records.live_record(folder):  # else what is called like its record need not be one
-        stop(folder)
-    return state_folder.delete(folder)
+    with one_at_a_time(say):
+        if others := list(_others(folder)):
+            raise WorkshopError(
+                f"{folder} is in use by {', '.join(others[:5])}. Nothing was stopped or deleted.",
+                expected="a state folder that nobody works with.",
+                fix="end that first: Ctrl-C in its terminal, *Shut Down* for a kernel, `workshop down` for"
+                " what was left behind.",
+            )
+        stop_services()
+        if records.live_record(folder):  # else what is called like its record need not be one
+            stop(folder)
+        return state_folder.delete(folder)
 
 
 def _others(folder: Path) -> Iterator[str]:
@@ -52,7 +55,7 @@ def _others(folder: Path) -> Iterator[str]:
         ours |= {here.pid, *(parent.pid for parent in here.parents())}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid in ours or process.status() == psutil.STATUS_ZOMBIE:
+            if process.pid in ours or not living(process.pid):
                 continue
             command = " ".join(process.cmdline()) + " "
             if not _OUR_PROGRAMS.search(command):

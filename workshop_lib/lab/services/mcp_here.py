@@ -2,42 +2,48 @@
 
 import asyncio
 import contextlib
-import socket
 import threading
 
-import uvicorn
 from fastmcp import FastMCP
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.machine.records import remove_record
-from workshop_lib.mcp.server import HTTP_OPTIONS, listen
-from workshop_lib.mcp.wire import url_of, write_record
+from workshop_lib.mcp.server import HttpServer, listen
+from workshop_lib.mcp.wire import MCP_PREFIX
+from workshop_lib.settings import DEFAULT_MCP_PORTS
 
 START_LIMIT = 30.0  # seconds until it must answer
 STOP_LIMIT = 3.0  # seconds that its calls get to finish
 
 
-class McpServerHere:
+class McpServerHere(registry.Started):
     """A server that runs in this process.
 
     Attributes:
+        name: what it is called.
         url: where it listens.
     """
 
     def __init__(self, server: FastMCP) -> None:
-        self._server = server
-        self._socket = listen(server.name)
-        self.url = url_of(self._socket.getsockname()[1])
-        # As `mcp.server` serves it, but with an end that can be asked for from another thread.
-        app = server.http_app(**HTTP_OPTIONS)
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
-        self._web = _Web(config)
-        self._thread = threading.Thread(target=self._run, name=f"mcp-{server.name}", daemon=True)
+        self.name = server.name
+        self._http = HttpServer(server, listen(server.name))
+        self.url = self._http.url
+        self._settled = threading.Event()  # it serves, or never will
+        self._thread = threading.Thread(target=self._run, name=self.key, daemon=True)
 
     def __repr__(self) -> str:
-        state = "runs" if self._thread.is_alive() else "has ended"
-        return f"<MCP server {self._server.name} at {self.url}, in this kernel, {state}>"
+        state = "runs" if self.alive else "has ended"
+        return f"<MCP server {self.name} at {self.url}, in this kernel, {state}>"
+
+    @property
+    def key(self) -> str:
+        """What it goes by among all that this process has started."""
+        return MCP_PREFIX + self.name
+
+    @property
+    def alive(self) -> bool:
+        """True until it has ended."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Serve in the background, where callers on this machine find it. Returns when it does.
@@ -45,42 +51,26 @@ class McpServerHere:
         Raises:
             WorkshopError: it does not start.
         """
-        self._record = write_record(self._server.name, self.url)
         self._thread.start()
-        self._web.begun.wait(START_LIMIT)
-        if not (self._web.started and self._thread.is_alive()):
+        self._settled.wait(START_LIMIT)
+        if not (self._http.started and self.alive):
             self.stop()
             raise WorkshopError(
-                f"The MCP server {self._server.name} did not start in this kernel.",
+                f"The MCP server {self.name} did not start in this kernel.",
                 fix="run the cells that make it again; its lifespan must not raise.",
             )
 
     def stop(self) -> None:
         """Stop serving, and wait for the end."""
-        remove_record(self._record)  # first: nobody is to be sent here any more
-        self._web.should_exit = True
+        self._http.should_exit = True
         self._thread.join(STOP_LIMIT)
 
     def _run(self) -> None:
         try:
             with contextlib.suppress(SystemExit):  # of a server whose lifespan raises
-                asyncio.run(self._web.serve(sockets=[self._socket]))
-        finally:  # also where it did not come to serve
-            remove_record(self._record)
-            self._socket.close()
-            self._web.begun.set()
-
-
-class _Web(uvicorn.Server):
-    """A web server that says when it has come up, or will not."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.begun = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.begun.set()
+                self._http.serve_until_end(self._settled.set)
+        finally:
+            self._settled.set()
 
 
 async def serve_mcp(server: FastMCP) -> McpServerHere:
@@ -89,16 +79,13 @@ async def serve_mcp(server: FastMCP) -> McpServerHere:
     Raises:
         WorkshopError: the server has no name that the workshop knows, or does not start.
     """
-    from workshop_lib.settings import DEFAULT_MCP_PORTS
-
     if server.name not in DEFAULT_MCP_PORTS:
         raise WorkshopError(
             f"There is no team {server.name!r}.",
             expected=f"a server called {' or '.join(DEFAULT_MCP_PORTS)}.",
         )
-    key = f"mcp-{server.name}"
-    await asyncio.to_thread(registry.stop_other, key)
+    await asyncio.to_thread(registry.stop, MCP_PREFIX + server.name)
     here = McpServerHere(server)
     await asyncio.to_thread(here.start)
-    await asyncio.to_thread(registry.also_stop, key, here)
+    await asyncio.to_thread(registry.take_over, here)
     return here

@@ -82,9 +82,9 @@ def _others(queue: Queue) -> list[tuple[Record, list[str]]]:
     command. On this machine a worker has a record for as long as it polls.
     """
     recorded = records.services(get_settings().state_dir)
-    known = {r["identity"]: r for r in recorded if r.get("queue") == queue.name}
+    known = {r.get("identity"): r for r in recorded if r.get("queue") == queue.name}
     found = [
-        known.get(poller, {"name": poller, "kind": "unknown"})
+        known.get(poller) or Record(pid=0, create_time=0, name=poller, kind="unknown")
         for poller in queue.living
         if poller in known or local_process(poller) is None
     ]

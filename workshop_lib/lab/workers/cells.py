@@ -30,6 +30,7 @@ from workshop_lib.lab.watching.cell_files import (
     put_on_path,
 )
 from workshop_lib.lab.workers import threads as workers
+from workshop_lib.machine.files import write_whole
 from workshop_lib.temporal.worker import WorkerSpec
 
 __all__ = ["load_cell", "load_ipython_extension", "locate", "register"]
@@ -113,9 +114,7 @@ def _write(file: Path, content: str) -> None:
     if file.exists():
         file.touch()
         return
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(content, encoding="utf-8")
-    part.replace(file)
+    write_whole(file, content)
 
 
 def _forget_old_versions(name: str, current: Path) -> None:

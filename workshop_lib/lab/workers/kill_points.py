@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,10 +27,8 @@ from temporalio.worker import (
     NexusOperationInboundInterceptor,
     WorkflowInstance,
     WorkflowInstanceDetails,
-    WorkflowRunner,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
-from temporalio.workflow import Info
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal.worker import RESTRICTIONS
@@ -44,13 +42,10 @@ class Where(StrEnum):
     TASK_BEFORE = "workflow-task-before"  # the task has arrived, workflow code has not run
     TASK_AFTER = "workflow-task-after"  # workflow code has decided, the server has not heard
     ACTIVITY_BEFORE = "activity-before"  # the activity has arrived, its function has not begun
-    ACTIVITY_INSIDE = (
-        "activity-inside"  # its function has been at work for `INSIDE_AFTER`, or has just finished
-    )
+    # Its function has been at work for `INSIDE_AFTER`, or has just finished:
+    ACTIVITY_INSIDE = "activity-inside"
     ACTIVITY_RESULT = "activity-result"  # its function has returned to the innermost interceptor
-    ACTIVITY_REPORT = (
-        "activity-report"  # the interceptors are done; only the report to the server is missing
-    )
+    ACTIVITY_REPORT = "activity-report"  # only the report to the server is missing
     OPERATION_BEFORE = "operation-before"  # a Nexus start has arrived, its handler has not begun
     OPERATION_AFTER = "operation-after"  # the handler has started its workflow, nobody has heard
 
@@ -123,25 +118,14 @@ class Executioner:
             self._kill()
 
 
-def interceptors_for(
-    point: KillPoint, executioner: Executioner | None = None
-) -> tuple[Interceptor, Interceptor]:
-    """The interceptors that put the places of activities and operations into a worker.
-
-    The first belongs outside all other interceptors of the worker, the second inside all of them.
-    """
-    executioner = executioner or Executioner(point)
-    return (
-        _KillOutside(executioner, Where.ACTIVITY_BEFORE, Where.ACTIVITY_REPORT),
-        _KillInActivities(executioner, Where.ACTIVITY_INSIDE, Where.ACTIVITY_RESULT),
-    )
-
-
-def runner_for(point: KillPoint, executioner: Executioner | None = None) -> WorkflowRunner:
-    """The sandboxed runner with the workflow task places around it."""
-    return _KillInWorkflowTasks(
-        executioner=executioner or Executioner(point), restrictions=RESTRICTIONS
-    )
+def worker_options(point: KillPoint) -> dict[str, Any]:
+    """The options of a worker that has these places: its interceptors and its sandboxed runner."""
+    executioner = Executioner(point)
+    # The first belongs outside all other interceptors of the worker, the second inside all of them.
+    outside = _OuterPlaces(executioner, Where.ACTIVITY_BEFORE, Where.ACTIVITY_REPORT)
+    inside = _Places(executioner, Where.ACTIVITY_INSIDE, Where.ACTIVITY_RESULT)
+    runner = _Runner(executioner=executioner, restrictions=RESTRICTIONS)
+    return {"interceptors": (outside, inside), "workflow_runner": runner}
 
 
 def kill_points(
@@ -157,111 +141,85 @@ def kill_points(
     ]
 
 
-class _KillInActivities(Interceptor):
-    def __init__(self, executioner: Executioner, first: Where, last: Where) -> None:
-        self._executioner = executioner
-        self._first = first
-        self._last = last
+@dataclass(frozen=True)
+class _Places(Interceptor):
+    """Two places of activities: before and after what stands further inside."""
+
+    executioner: Executioner
+    first: Where
+    last: Where
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        return _ActivityPlaces(next, self._executioner, self._first, self._last)
+        return _AroundActivity(next, self)
 
 
-class _KillOutside(_KillInActivities):
+class _OuterPlaces(_Places):
     """The outermost interceptor has the places of operations too: these need no second one."""
 
     def intercept_nexus_operation(
         self,
         next: NexusOperationInboundInterceptor,  # noqa: A002
     ) -> NexusOperationInboundInterceptor:
-        return _OperationPlaces(next, self._executioner)
+        around = _AroundOperation(next)
+        around.pass_by = self.executioner.pass_by
+        return around
 
 
-class _OperationPlaces(NexusOperationInboundInterceptor):
-    def __init__(
-        self, following: NexusOperationInboundInterceptor, executioner: Executioner
-    ) -> None:
+class _AroundActivity(ActivityInboundInterceptor):
+    def __init__(self, following: ActivityInboundInterceptor, places: _Places) -> None:
         super().__init__(following)
-        self._executioner = executioner
-
-    async def execute_nexus_operation_start(
-        self,
-        input: ExecuteNexusOperationStartInput,  # noqa: A002
-    ) -> StartOperationResultSync[Any] | StartOperationResultAsync:
-        self._executioner.pass_by(Where.OPERATION_BEFORE, input.ctx.operation)
-        result = await self.next.execute_nexus_operation_start(input)
-        self._executioner.pass_by(Where.OPERATION_AFTER, input.ctx.operation)
-        return result
-
-
-class _ActivityPlaces(ActivityInboundInterceptor):
-    def __init__(
-        self,
-        following: ActivityInboundInterceptor,
-        executioner: Executioner,
-        first: Where,
-        last: Where,
-    ) -> None:
-        super().__init__(following)
-        self._executioner = executioner
-        self._first = first
-        self._last = last
+        self._places = places
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         name = activity.info().activity_type
-        if self._first is Where.ACTIVITY_INSIDE and self._executioner.awaits(self._first, name):
-            running = asyncio.ensure_future(self.next.execute_activity(input))
+        executioner, first = self._places.executioner, self._places.first
+        work: Awaitable[Any] = self.next.execute_activity(input)
+        if first is Where.ACTIVITY_INSIDE and executioner.awaits(first, name):
+            running = work = asyncio.ensure_future(work)
             try:
                 await asyncio.wait([running], timeout=INSIDE_AFTER)
             except asyncio.CancelledError:
                 running.cancel()
                 raise
-            self._executioner.pass_by(self._first, name)
-            result = await running
-        else:
-            self._executioner.pass_by(self._first, name)
-            result = await self.next.execute_activity(input)
-        self._executioner.pass_by(self._last, name)
+        executioner.pass_by(first, name)
+        result = await work
+        executioner.pass_by(self._places.last, name)
+        return result
+
+
+class _AroundOperation(NexusOperationInboundInterceptor):
+    pass_by: Callable[[Where, str], None]
+
+    async def execute_nexus_operation_start(
+        self,
+        input: ExecuteNexusOperationStartInput,  # noqa: A002
+    ) -> StartOperationResultSync[Any] | StartOperationResultAsync:
+        self.pass_by(Where.OPERATION_BEFORE, input.ctx.operation)
+        result = await self.next.execute_nexus_operation_start(input)
+        self.pass_by(Where.OPERATION_AFTER, input.ctx.operation)
         return result
 
 
 @dataclass(frozen=True, kw_only=True)
-class _KillInWorkflowTasks(SandboxedWorkflowRunner):
+class _Runner(SandboxedWorkflowRunner):
     """A sandboxed runner like any other, so that plugins can add their modules to what it lets through."""
 
     executioner: Executioner
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         instance = super().create_instance(det)
-        # An instance for validation only never gets a task.
-        return _TaskPlaces(instance, det.info.workflow_type, self.executioner)
+        name, activate = det.info.workflow_type, instance.activate
 
+        def activate_at_places(act: WorkflowActivation) -> WorkflowActivationCompletion:
+            if not _is_progress(act):
+                return activate(act)
+            self.executioner.pass_by(Where.TASK_BEFORE, name)
+            completion = activate(act)
+            self.executioner.pass_by(Where.TASK_AFTER, name)
+            return completion
 
-class _TaskPlaces(WorkflowInstance):
-    def __init__(self, inner: WorkflowInstance, name: str, executioner: Executioner) -> None:
-        self._inner = inner
-        self._name = name
-        self._executioner = executioner
-
-    def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
-        if not _is_progress(act):
-            return self._inner.activate(act)
-        self._executioner.pass_by(Where.TASK_BEFORE, self._name)
-        completion = self._inner.activate(act)
-        self._executioner.pass_by(Where.TASK_AFTER, self._name)
-        return completion
-
-    def get_serialization_context(self, command_info: Any) -> Any:
-        return self._inner.get_serialization_context(command_info)
-
-    def get_external_store_context(self, command_info: Any) -> Any:
-        return self._inner.get_external_store_context(command_info)
-
-    def get_info(self) -> Info:
-        return self._inner.get_info()
-
-    def get_thread_id(self) -> int | None:
-        return self._inner.get_thread_id()
+        instance.activate = activate_at_places  # type: ignore[method-assign]
+        return instance
 
 
 def _is_progress(act: WorkflowActivation) -> bool:

@@ -1,7 +1,7 @@
 """A worker as a process of its own: one that a lesson can kill.
 
-The child (`lab.workers.child`) is told through its standard input what to serve, says on a pipe that it
-polls, and leaves when its parent is gone. What it prints and logs goes to
+The child (`lab.workers.child`) says on a pipe that it polls, and leaves when its parent is gone. What it
+prints and logs goes to
 `<state_dir>/logs/worker-<name>-<pid>.log`.
 
 Left out: how a process is made (`lab.workers.forking`), the places where it can be told to die
@@ -9,35 +9,35 @@ Left out: how a process is made (`lab.workers.forking`), the places where it can
 """
 
 import asyncio
-import contextlib
-import json
+import multiprocessing
 import os
 import pickle
-import select
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from temporalio.client import WorkflowHandle
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import registry
-from workshop_lib.lab.watching.cell_files import cells_dir
-from workshop_lib.lab.watching.waiting import TICK
-from workshop_lib.lab.workers import forking as processes
-from workshop_lib.lab.workers.forking import Process
+from workshop_lib.lab.registry import (
+    StartedProcess,
+    StartedWorker,
+    stop_worker,
+    take_over,
+)
+from workshop_lib.lab.watching.waiting import within
+from workshop_lib.lab.workers import child
+from workshop_lib.lab.workers.forking import Child
 from workshop_lib.lab.workers.kill_points import KillPoint
-from workshop_lib.lab.workers.threads import STOP_LIMIT, check_spec
+from workshop_lib.lab.workers.threads import check_spec
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.worker import WorkerSpec
 
 
-class WorkerProcess:
+class WorkerProcess(StartedProcess, StartedWorker):
     """A worker in a process of its own.
 
     Attributes:
@@ -47,57 +47,16 @@ class WorkerProcess:
         started_at: Unix seconds when it was started.
     """
 
-    def __init__(self, spec: WorkerSpec, process: Process, alive: BinaryIO, log: Path) -> None:
+    def __init__(self, spec: WorkerSpec, process: Child, log: Path, at: KillPoint | None) -> None:
+        super().__init__(process, log)
         self.spec = spec
-        self.log = log
-        self.kill_at: KillPoint | None = None
+        self.kill_at = at
         self.started_at = time.time()
-        self._process = process
-        self._alive = alive  # its standard input: the end tells it that this process is gone
-
-    def __repr__(self) -> str:
-        state = "runs" if self.alive else f"ended with {self._process.returncode}"
-        return f"<worker {self.name}, process {self.pid}, {state}>"
-
-    def tell(self, order: bytes) -> None:
-        """Send the child what it is to serve."""
-        with contextlib.suppress(BrokenPipeError):  # it ended at once, and its log says why
-            self._alive.write(order)
-            self._alive.flush()  # and it stays open
 
     @property
-    def name(self) -> str:
-        """The name it goes by in the registry."""
-        return self.spec.name
-
-    @property
-    def pid(self) -> int:
-        """The id of the process."""
-        return self._process.pid
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Namespace and task queue."""
-        return self.spec.namespace, self.spec.task_queue
-
-    @property
-    def alive(self) -> bool:
-        """True until the process has ended."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL: no clean-up, no goodbye. Returns when the process is gone."""
-        self._process.kill()
-        self._gone()
-
-    def stop(self) -> None:
-        """SIGTERM: it finishes what it has. Killed if that takes too long. Returns when it is gone."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_LIMIT + 3)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._gone()
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"worker {self.name}"
 
     async def exited(
         self, timeout: float = 30, *, unless: WorkflowHandle[Any, Any] | None = None
@@ -140,14 +99,6 @@ class WorkerProcess:
         self._gone()
         return status
 
-    def _gone(self) -> None:
-        with contextlib.suppress(OSError):
-            self._alive.close()
-        # A fork that was not made yet will find its input at an end, and leave.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_LIMIT)
-        registry.unregister(self.name, self)
-
 
 async def start_process(
     spec: WorkerSpec,
@@ -176,45 +127,46 @@ async def start_process(
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
     if point and point.name != "*":
         _refuse_unknown(point, spec)
-    order = pickle.dumps(
-        {
-            "name": spec.name,
-            "spec": _pickled(spec),
-            "kill_at": str(point) if point else None,
-            "path": [*sys.path, str(cells_dir())],
-        }
+    pickled = _pickled(spec)
+    await asyncio.to_thread(stop_worker, spec.name)  # before: old and new code never both poll
+    logs = state_folder.made(get_settings().state_dir, "logs")
+    handle, log = tempfile.mkstemp(prefix=f"worker-{spec.name}-", suffix=".log", dir=logs)
+    os.close(handle)
+    news, theirs = multiprocessing.Pipe(duplex=False)
+    process = Child(
+        child.work,
+        *(spec.name, pickled, point, theirs),
+        log=Path(log),
+        with_models=bool(spec.warm_ups),
+        env=env,
     )
-    await asyncio.to_thread(registry.stop_worker, spec.name)
-    ready, child_end = os.pipe()
+    worker = WorkerProcess(spec, process, Path(log), point)
+
+    def first_news() -> dict[str, Any] | None:
+        process.start()
+        theirs.close()
+        return news.recv() if news.poll(timeout) else None
+
     try:
-        worker = _spawn(spec, order, child_end, env or {})
-        worker.kill_at = point
-    except BaseException:
-        os.close(ready)
-        raise
-    finally:
-        os.close(child_end)
-    registry.register(spec.name, worker)
-    try:
-        reading = asyncio.ensure_future(asyncio.to_thread(_read_line, ready, timeout))
-        # A loop that wakes often is what lets the Interrupt button through.
-        while not reading.done():
-            await asyncio.wait({reading}, timeout=TICK)
-        said = reading.result()
+        await asyncio.to_thread(take_over, worker)
+        # The thread has a limit of its own; this lets the Interrupt button through.
+        reading = asyncio.to_thread(first_news)
+        failure = await within(reading, 2 * timeout, "The worker's first word")
+    except EOFError:
+        failure = {"what": "The worker process ended before it could poll."}
     except BaseException:  # an Interrupt too: nothing half started stays behind
         worker.kill()
         raise
-    finally:
-        os.close(ready)
-    if said.get("ready"):
+    if failure == {}:
         # The file is open in the child; only its name waited for the process id.
         worker.log = worker.log.rename(worker.log.with_name(f"worker-{spec.name}-{worker.pid}.log"))
         return worker
     worker.kill()
+    failure = failure or {"what": f"Worker process {spec.name} did not start within {timeout:g} s."}
     raise WorkshopError(
-        said.get("what") or f"Worker process {spec.name} did not start within {timeout:g} s.",
-        expected=said.get("expected"),
-        fix=said.get("fix") or f"look into {worker.log}.",
+        failure["what"],
+        expected=failure.get("expected"),
+        fix=failure.get("fix") or f"look into {worker.log}.",
     )
 
 
@@ -235,33 +187,6 @@ def _pickled(spec: WorkerSpec) -> bytes:
     return pickled
 
 
-def _spawn(spec: WorkerSpec, order: bytes, child_end: int, env: Mapping[str, str]) -> WorkerProcess:
-    state = get_settings().state_dir
-    logs = state_folder.made(state, "logs")
-    handle, name = tempfile.mkstemp(prefix=f"worker-{spec.name}-", suffix=".log", dir=logs)
-    stdin, ours = os.pipe()
-    try:
-        process = processes.start(
-            "workshop_lib.lab.workers.child",
-            str(child_end),
-            stdin=stdin,
-            stdout=handle,
-            stderr=handle,
-            pass_fds=[child_end],
-            env={**os.environ, "WORKSHOP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1", **env},
-            with_models=bool(spec.warm_ups),
-        )
-    except BaseException:
-        os.close(ours)
-        raise
-    finally:
-        os.close(handle)
-        os.close(stdin)
-    worker = WorkerProcess(spec, process, os.fdopen(ours, "wb"), Path(name))
-    worker.tell(order)
-    return worker
-
-
 def _refuse_unknown(point: KillPoint, spec: WorkerSpec) -> None:
     """Refuse a kill point in something that the worker does not serve: it would kill nobody."""
     kind = point.where.partition("-")[0]  # "activity-inside" is a place in an activity
@@ -275,14 +200,3 @@ def _refuse_unknown(point: KillPoint, spec: WorkerSpec) -> None:
             f"{point} would kill nobody: worker {spec.name} has no {kind} {point.name!r}.",
             expected=f"one of {', '.join(known)}." if known else f"a worker that serves a {kind}.",
         )
-
-
-def _read_line(pipe: int, timeout: float) -> dict[str, Any]:
-    """What the child says on its pipe; {} when it says nothing in time, or ends."""
-    said = b""
-    while not said.endswith(b"\n") and select.select([pipe], [], [], timeout)[0]:
-        chunk = os.read(pipe, 65536)
-        if not chunk:
-            return {"what": "The worker process ended before it could poll."}
-        said += chunk
-    return dict(json.loads(said)) if said.endswith(b"\n") else {}

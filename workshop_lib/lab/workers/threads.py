@@ -24,12 +24,13 @@ from temporalio.worker import Worker
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import (
     THREAD_PREFIX,
+    StartedWorker,
+    give_back,
     identity,
-    register,
     registered,
     stop_all,
     stop_worker,
-    unregister,
+    take_over,
 )
 from workshop_lib.lab.watching import listening
 from workshop_lib.lab.watching.failures import start_failure
@@ -53,7 +54,7 @@ STOP_LIMIT = 2.0  # seconds that activities get to finish when their worker stop
 STOP_GENTLY: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=STOP_LIMIT)}
 
 
-class RunningWorker:
+class RunningWorker(StartedWorker):
     """A worker in a daemon thread of this process.
 
     Attributes:
@@ -81,19 +82,9 @@ class RunningWorker:
         return f"<{self.spec.banner()}{'' if self.alive else ' · stopped'}>"
 
     @property
-    def name(self) -> str:
-        """The name it goes by in the registry."""
-        return self.spec.name
-
-    @property
     def pid(self) -> int:
         """This process."""
         return os.getpid()
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Namespace and task queue."""
-        return self.spec.namespace, self.spec.task_queue
 
     @property
     def alive(self) -> bool:
@@ -143,8 +134,7 @@ class RunningWorker:
             client = await client_for(self.spec)
             worker = self.spec.build(client, **options, **STOP_GENTLY)
             # Only now, when the new one is known to be sound, does the old one go.
-            if (old := register(self.name, self)) and old is not self:
-                await asyncio.to_thread(old.stop)
+            await asyncio.to_thread(take_over, self)
             if self._stopped.is_set():  # a third one has replaced this one meanwhile
                 stop.set()
             self.started_at = time.time()
@@ -221,7 +211,7 @@ def start_worker_now(spec: WorkerSpec) -> RunningWorker:
 
 def _failed(worker: RunningWorker, error: Exception) -> WorkshopError:
     worker.abandon()
-    unregister(worker.name, worker)
+    give_back(worker)
     return start_failure(worker.name, error)
 
 

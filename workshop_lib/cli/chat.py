@@ -1,0 +1,168 @@
+"""`workshop ask`, `chat` and `sessions`: the chat agent at a terminal.
+
+Left out: what a session is (`agents.chat`, `agents.sessions`).
+"""
+
+import asyncio
+import contextlib
+import shlex
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+
+import typer
+from temporalio.client import Client
+
+from workshop_lib import harmless
+from workshop_lib.agents.chat import ChatStart
+from workshop_lib.agents.sessions import (
+    LOOPS,
+    ChatClient,
+    MessageRefused,
+    check_message,
+    list_sessions,
+)
+from workshop_lib.agents.streaming import stream_reply
+from workshop_lib.cli.support import (
+    Answer,
+    Json,
+    command,
+    connected,
+    name_of,
+    one_of,
+    serving,
+    show,
+)
+from workshop_lib.edge import say
+from workshop_lib.lab.services.mcp_servers import ensured
+from workshop_lib.mcp.wire import Transport as McpTransport
+from workshop_lib.settings import get_settings
+
+LEAVE = ("quit", "exit", "bye")
+INDENT = "       "  # so that a line of a message does not look like the beginning of another one
+WAITING = "No reply yet: {} or a tool takes its time. A model that fails is asked again for three minutes."
+
+app = typer.Typer()
+
+Loop = Annotated[
+    str,
+    typer.Option(help="Which loop answers.", metavar="|".join(LOOPS), callback=one_of(LOOPS)),
+]
+Transport = Annotated[
+    McpTransport, typer.Option("--mcp-transport", help="How the loop mcp reaches its servers.")
+]
+Session = Annotated[
+    str | None,
+    typer.Option(help="Name of the session to start or to rejoin.", callback=name_of("session")),
+]
+
+
+@command(app)
+async def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    loop: Loop = "manual",
+    session: Session = None,
+    mcp_transport: Transport = "http",
+    as_json: Json = False,
+) -> Answer:
+    """Ask one question and print the reply."""
+    check_message(question)  # server and model library take seconds to start
+    async with _chat_worker(loop, mcp_transport) as client:
+        chat = ChatClient(client, loop, session, start=ChatStart(mcp_transport=mcp_transport))
+        begun = time.perf_counter()
+        late = asyncio.get_running_loop().call_later(
+            5, say, WAITING.format(get_settings().model.name)
+        )
+        try:
+            reply = await chat.send(question)
+        finally:
+            late.cancel()
+        milliseconds = round((time.perf_counter() - begun) * 1000)
+        if session is None:  # nobody knows its name
+            await _end(chat)
+    if reply.notice:
+        say(reply.notice)
+    document = {
+        "reply": reply.text,
+        "workflow_id": chat.workflow_id,
+        "model": get_settings().model.name,
+        "model_calls": reply.model_calls,
+        "tool_calls": reply.tool_calls,
+        "milliseconds": milliseconds,
+        "failed": reply.failed,
+    }
+    return Answer(document, reply.text, reply.failed)
+
+
+@command(app)
+async def chat(
+    loop: Loop = "manual", session: Session = None, mcp_transport: Transport = "http"
+) -> None:
+    """Talk to the agent; leave with quit, exit or bye."""
+    async with _chat_worker(loop, mcp_transport) as client:
+        # Only the SDK's loops can stream; of the other the reply comes in one piece.
+        start = ChatStart(stream=loop != "manual", mcp_transport=mcp_transport)
+        talking = ChatClient(client, loop, session, start=start)
+        for line in await talking.transcript() if session else []:
+            speaker = "You" if line.speaker == "user" else "Agent"
+            show(f"{speaker}: {harmless.block(line.text, INDENT)}")
+        say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
+        while (message := await asyncio.to_thread(_read_message)) is not None:
+            if message.strip().lower() in LEAVE:
+                break
+            if not message.strip():
+                continue
+            try:
+                show("Agent: ", end="")
+                async for piece in stream_reply(client, talking, message):
+                    if isinstance(piece, str):
+                        show(harmless.block(piece, INDENT), end="")
+                    else:  # the last item
+                        show(f"\n{INDENT}({piece.notice})" if piece.notice else "")
+            except MessageRefused as refusal:
+                show(str(refusal))
+        if session is None:
+            await _end(talking)
+        else:
+            again = f"workshop chat --loop {loop} --session {shlex.quote(session)}"
+            say(f"The session stays open: `{again}`.")
+
+
+@command(app)
+async def sessions(as_json: Json = False) -> Answer:
+    """List the chat sessions that the server knows."""
+    async with connected() as client, asyncio.timeout(20):
+        infos = [info async for info in list_sessions(client)]
+    lines = [
+        f"{harmless.line(info.session):<20} {info.loop:<8} {info.status:<10} {str(info.started)[:16]}"
+        for info in infos
+    ]
+    none = "No sessions yet. Start one with `workshop chat --session NAME`."
+    return Answer(infos, "\n".join(lines) or none)
+
+
+@asynccontextmanager
+async def _chat_worker(loop: str, transport: McpTransport) -> AsyncIterator[Client]:
+    """A server, and workers that serve the chats and the teams while the block runs."""
+    async with AsyncExitStack() as running:
+        client = await running.enter_async_context(serving(("it", "finance", "orchestrator")))
+        if loop == "mcp" and transport == "http":  # over stdio the worker starts its servers itself
+            await running.enter_async_context(ensured())
+        yield client
+
+
+async def _end(chat: ChatClient) -> None:
+    """End a session and see it to its end, while there is a worker to do it."""
+    await chat.end()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await chat.handle.result()
+
+
+def _read_message() -> str | None:
+    """A line from the terminal, or None at its end."""
+    try:
+        return input("You: ")
+    except EOFError:
+        return None
