@@ -18,6 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 _FILES = 5  # the order, where its end is told, and the three streams
 _loaded: "tuple[subprocess.Popen[bytes], socket.socket] | None" = None
 
@@ -55,7 +57,7 @@ def run_warm(
             if not ready:
                 os.kill(int(said), signal.SIGKILL)
                 raise subprocess.TimeoutExpired(list(arguments), limit)
-            said += os.read(told, 100).decode() or "\n-9\n"
+            said += os.read(told, 100).decode() or pytest.fail("the loaded process has died")
         for stream in streams[2:]:
             stream.seek(0)
         out, errors = (stream.read().decode(errors="replace") for stream in streams[2:])
@@ -82,21 +84,18 @@ def _server() -> socket.socket:
 
 
 def _load() -> None:
+    from workshop_lib.lab.workers import fork_server
     from workshop_lib.llm.large_imports import large_import
 
     with large_import():
         import fastmcp  # noqa: F401
 
-        import workshop_lib.agents.worker
         import workshop_lib.cli.main
         import workshop_lib.lab.checks
         import workshop_lib.lab.doctor
-        import workshop_lib.repair.worker
         import workshop_lib.teams.finance.worker
         import workshop_lib.teams.it.worker  # noqa: F401
-        from workshop_lib.llm.gateway import register_offline_provider
-
-        register_offline_provider()  # loads LiteLLM
+    fork_server._load()  # what workers need
 
 
 def _serve(control: socket.socket) -> None:
@@ -157,6 +156,7 @@ def _be_the_command(order: int, streams: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.remove(str(Path(__file__).parent))  # as for the command
+    here = str(Path(__file__).parent)
+    sys.path[:] = [folder for folder in sys.path if folder != here]  # as for the command
     _load()
     _serve(socket.socket(fileno=int(sys.argv[1])))
