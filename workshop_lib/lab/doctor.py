@@ -6,7 +6,8 @@ out: what needs no server (`doctor_machine`).
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -35,7 +36,7 @@ START_LIMIT = 45.0  # for one that may start the server
 FIX = "workshop doctor --fix"
 AGAIN = "workshop up"
 
-Look: TypeAlias = Callable[[], Iterable[Finding]]
+Look: TypeAlias = Callable[[], Iterable[Finding] | Awaitable[list[Finding]]]
 
 
 async def examine(*, fix: bool = False) -> list[Finding]:
@@ -79,9 +80,9 @@ async def examine(*, fix: bool = False) -> list[Finding]:
     if server is None:
         return findings + await _look("workers", _waiting)
     if fix:
-        findings += await _look("mended", partial(asyncio.run, _mended(server)), limit)
+        findings += await _look("mended", partial(_mended, server), limit)
     for name, look in ("namespaces", _namespaces), ("endpoints", _endpoints), ("workers", _workers):
-        findings += await _look(name, partial(asyncio.run, look()))
+        findings += await _look(name, look)
     return findings
 
 
@@ -102,13 +103,16 @@ async def _all(*looks: tuple[str, Look]) -> list[Finding]:
 
 
 async def _look(name: str, look: Look, limit: float | None = None) -> list[Finding]:
-    """One look, in a thread so that a hanging disk or resolver holds up nothing else."""
+    """One look; what asks this machine in a thread: a hanging disk or resolver holds up nothing else."""
     limit = limit or LIMIT
     findings: list[Finding] = []
 
     try:
         async with asyncio.timeout(limit):
-            await asyncio.to_thread(lambda: findings.extend(look()))
+            if inspect.iscoroutinefunction(look):
+                findings += await look()
+            else:
+                await asyncio.to_thread(lambda: findings.extend(look()))  # type: ignore[arg-type]
     except WorkshopError as error:
         findings.append(fail(error.what, error.fix or FIX))
     except RPCError as error:
