@@ -11,6 +11,7 @@ import json
 import math
 from typing import Any
 
+from workshop_lib.llm.messages import json_object
 from workshop_lib.temporal.bounded import whole
 
 MAX_ANSWER = 100_000  # characters of text
@@ -200,7 +201,8 @@ class Pieces:
             return True
         again = bool(name and known["name"])
         return again and (
-            name != known["name"] or bool(arguments and _is_object(known["arguments"]))
+            name != known["name"]
+            or (bool(arguments) and json_object(known["arguments"]) is not None)
         )
 
 
@@ -338,10 +340,3 @@ def _count(value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         return 0
     return int(number) if math.isfinite(number) and 0 < number < 1e12 else 0
-
-
-def _is_object(arguments: str) -> bool:
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False

@@ -68,12 +68,17 @@ class ToolCall(_Compact):
 
 def sendable_arguments(arguments: str) -> str:
     """A past call's arguments as they may be sent: several providers refuse malformed ones for ever."""
+    malformed = json_object(arguments) is None
+    return json.dumps({"malformed": arguments}) if malformed else arguments
+
+
+def json_object(text: Any) -> dict[str, Any] | None:
+    """A JSON object that a model wrote, or None where it wrote something else."""
     try:
-        if isinstance(json.loads(arguments), dict):
-            return arguments
-    except (ValueError, RecursionError):
-        pass
-    return json.dumps({"malformed": arguments})
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class Message(_Compact):

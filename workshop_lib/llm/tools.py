@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from workshop_lib.llm.messages import ToolCall, ToolSpec
+from workshop_lib.llm.messages import ToolCall, ToolSpec, json_object
 
 MAX_SCHEMA = 20_000  # bytes, as JSON
 
@@ -100,12 +100,12 @@ def readable_schema(schema: Any) -> bool:
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
     """A call's arguments, or None where the model did not write a JSON object that can be sent on."""
+    arguments = json_object(call.arguments or "{}")
     try:
-        arguments = json.loads(call.arguments or "{}")
-        json.dumps(arguments, ensure_ascii=False).encode()  # half a character cannot be sent on
-    except (ValueError, RecursionError):
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # half a character, or half a million digits
         return None
-    return arguments if isinstance(arguments, dict) else None
+    return arguments
 
 
 def integer(value: Any) -> Any:

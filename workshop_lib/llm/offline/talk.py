@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from workshop_lib.llm.messages import json_object
+
 
 @dataclass
 class Called:
@@ -66,7 +68,10 @@ def read_talk(messages: Sequence[dict[str, Any]]) -> Talk:
         if role == "assistant":
             turns[-1].answer = text or turns[-1].answer
         for call in message.get("tool_calls") or ():
-            by_id[call.get("id") or ""] = called = _called(call.get("function") or {})
+            function = call.get("function") or {}
+            by_id[call.get("id") or ""] = called = Called(
+                function.get("name") or "", json_object(function.get("arguments") or "{}")
+            )
             turns[-1].calls.append(called)
         if role == "tool" and (made := by_id.get(message.get("tool_call_id") or "")):
             made.result = text
@@ -93,11 +98,3 @@ def text_of(body: Any) -> str:
         parts = (part.get("text") if isinstance(part, dict) else str(part) for part in body)
         return "\n".join(part for part in parts if isinstance(part, str))
     return body if isinstance(body, str) else ""
-
-
-def _called(function: dict[str, Any]) -> Called:
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except (ValueError, TypeError, RecursionError):
-        arguments = None
-    return Called(function.get("name") or "", arguments if isinstance(arguments, dict) else None)
