@@ -199,11 +199,8 @@ class Pieces:
         known, before = self.calls[number]["function"], self._given[number]
         if given and before and given != before:
             return True
-        again = bool(name and known["name"])
-        return again and (
-            name != known["name"]
-            or (bool(arguments) and json_object(known["arguments"]) is not None)
-        )
+        complete = bool(arguments) and json_object(known["arguments"]) is not None
+        return bool(name and known["name"]) and (name != known["name"] or complete)
 
 
 def _add(known: dict[str, Any], more: dict[str, Any]) -> None:

@@ -69,9 +69,8 @@ def read_talk(messages: Sequence[dict[str, Any]]) -> Talk:
             turns[-1].answer = text or turns[-1].answer
         for call in message.get("tool_calls") or ():
             function = call.get("function") or {}
-            by_id[call.get("id") or ""] = called = Called(
-                function.get("name") or "", json_object(function.get("arguments") or "{}")
-            )
+            arguments = json_object(function.get("arguments") or "{}")
+            by_id[call.get("id") or ""] = called = Called(function.get("name") or "", arguments)
             turns[-1].calls.append(called)
         if role == "tool" and (made := by_id.get(message.get("tool_call_id") or "")):
             made.result = text
