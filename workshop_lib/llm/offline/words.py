@@ -6,6 +6,7 @@ it does not know one.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -76,6 +77,7 @@ _ASKED = {
 _WORD = re.compile(r"[^\W\d_][\w'’]+")
 
 
+@lru_cache(20_000)
 def stem(word: str) -> str:
     """A crude stem: `prices` and `price`, `calculation` and `calculator` meet."""
     word = re.sub(r"['’]s?$", "", word.lower())
