@@ -26,10 +26,10 @@ SERVICES = "services"
 class Record(TypedDict):
     """What a process says of itself.
 
-    The first four tell which process of which folder it is. A dev server has addresses, a version and the
-    process that it is noted to belong to. What is below `services/` has a name and a kind: "service",
-    "worker" (of a notebook), "command", "mcp" or "jupyter". A worker says where and as whom it polls and what
-    decides how it answers, an MCP server its address, JupyterLab the process of its command.
+    The first four tell which process of which folder it is. A dev server has addresses. What is below
+    `services/` has a name and a kind: "service", "worker" (of a notebook), "command", "mcp" or "jupyter". A
+    worker says where and as whom it polls and what decides how it answers, an MCP server its address,
+    JupyterLab the process of its command.
     """
 
     pid: int
@@ -39,9 +39,6 @@ class Record(TypedDict):
     address: NotRequired[str]
     http_address: NotRequired[str]
     ui_url: NotRequired[str | None]
-    version: NotRequired[str | None]
-    in_memory: NotRequired[bool]
-    owner_pid: NotRequired[int | None]
     name: NotRequired[str]
     kind: NotRequired[str]
     identity: NotRequired[str]
