@@ -84,18 +84,26 @@ def _server() -> socket.socket:
 
 
 def _load() -> None:
-    from workshop_lib.lab.workers import fork_server
+    from workshop_lib.llm.gateway import load_now
     from workshop_lib.llm.large_imports import large_import
 
     with large_import():
         import fastmcp  # noqa: F401
 
+        import workshop_lib.agents.worker
+        import workshop_lib.cli.chat
+        import workshop_lib.cli.lab
         import workshop_lib.cli.main
+        import workshop_lib.cli.mcp
+        import workshop_lib.cli.repair
+        import workshop_lib.cli.services
         import workshop_lib.lab.checks
         import workshop_lib.lab.doctor
+        import workshop_lib.repair.worker
         import workshop_lib.teams.finance.worker
         import workshop_lib.teams.it.worker  # noqa: F401
-    fork_server._load()  # what workers need
+
+        load_now()  # LiteLLM
 
 
 def _serve(control: socket.socket) -> None:
@@ -140,7 +148,6 @@ def _be_the_command(order: int, streams: Sequence[int]) -> None:
     put_in_order()
     get_settings.cache_clear()
     sys.argv = ["workshop", *given["arguments"]]
-    edge._begun = False
     try:
         if given["code"]:
             exec(given["code"], {"__name__": "__main__"})
