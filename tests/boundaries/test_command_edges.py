@@ -263,7 +263,7 @@ def test_a_service_without_a_state_folder_says_so(tmp_path: Path, module: str) -
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("rounds", [range(6), pytest.param(range(6, 200), marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [range(4), pytest.param(range(4, 200), marks=pytest.mark.long)])
 def test_a_signal_at_any_moment(workshop: Workshop, rounds: range) -> None:
     programs = [
         *([str(BIN / "workshop"), *call] for call in [["ask", "2 + 3"], ["chat"], ["doctor"]]),

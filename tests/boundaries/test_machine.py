@@ -95,7 +95,7 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.parametrize("junk", TOGETHER, ids=["first", "last"])
+@pytest.mark.parametrize("junk", sampled(TOGETHER, 1, ids=["first", "last"]))
 def test_the_offline_model_answers_all_the_same(workshop: Workshop, junk: dict[str, str]) -> None:
     if not workshop.command()[
         0

@@ -161,7 +161,7 @@ def imported(stderr: str) -> set[str]:
     return set(re.findall(r"^import time:.*\| +(\w+)$", stderr, re.MULTILINE))
 
 
-@pytest.mark.parametrize("loop", ["manual", "sdk", "mcp"])
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk", "mcp"], 1))
 def test_a_question_is_answered_by_the_workers_that_poll(with_workers: Workshop, loop: str) -> None:
     question = ("ask", "--json", "--loop", loop, "What is 125 * 8?")
     done = with_workers.cold(*question, PYTHONPROFILEIMPORTTIME="1")
