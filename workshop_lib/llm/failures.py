@@ -127,14 +127,13 @@ def explain_failure(error: BaseException, model: str) -> WorkshopError:
     said = str(getattr(error, "message", error))
     status, base = getattr(error, "status_code", None), get_settings().llm_api_base
     kind = _kind(error, status, said)
-    if kind == "slow down" and "insufficient_quota" in f"{said} {getattr(error, 'body', '')}":
-        kind = "no credit"
-    elif kind == "no connection" and "api_key" in said and "must be set" in said:
-        kind = "no key"
-    elif kind == "no model" and base and status in (404, 405):
-        kind = "no address"
-    elif kind == "refused" and provider_of(model) == "offline":
-        kind = "our setting"
+    closer = (
+        ("slow down", "insufficient_quota" in f"{said} {getattr(error, 'body', '')}", "no credit"),
+        ("no connection", "api_key" in said and "must be set" in said, "no key"),
+        ("no model", base and status in (404, 405), "no address"),
+        ("refused", provider_of(model) == "offline", "our setting"),
+    )
+    kind = next((named for known, holds, named in closer if kind == known and holds), kind)
     facts = {
         "model": model,
         "status": status,

@@ -68,9 +68,7 @@ def read_talk(messages: Sequence[dict[str, Any]]) -> Talk:
         if role == "assistant":
             turns[-1].answer = text or turns[-1].answer
         for call in message.get("tool_calls") or ():
-            function = call.get("function") or {}
-            arguments = json_object(function.get("arguments") or "{}")
-            by_id[call.get("id") or ""] = called = Called(function.get("name") or "", arguments)
+            by_id[call.get("id") or ""] = called = _called(call.get("function") or {})
             turns[-1].calls.append(called)
         if role == "tool" and (made := by_id.get(message.get("tool_call_id") or "")):
             made.result = text
@@ -97,3 +95,7 @@ def text_of(body: Any) -> str:
         parts = (part.get("text") if isinstance(part, dict) else str(part) for part in body)
         return "\n".join(part for part in parts if isinstance(part, str))
     return body if isinstance(body, str) else ""
+
+
+def _called(function: dict[str, Any]) -> Called:
+    return Called(function.get("name") or "", json_object(function.get("arguments") or "{}"))
