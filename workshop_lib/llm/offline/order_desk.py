@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
+from workshop_lib.harmless import markdown
 from workshop_lib.llm.offline.results import read_result
 from workshop_lib.llm.offline.talk import Called, Talk, call_key
 from workshop_lib.llm.offline.words import plain
@@ -180,7 +181,7 @@ def _told(entry: Entry) -> str:
     head = ": ".join(str(entry[name]) for name in ("order_id", "tool", "kind") if entry.get(name))
     told = [entry[n] for n in ("outcome", "reason", "reasoning", "description") if entry.get(n)][:1]
     told += ["It had been done before and was not repeated"] * bool(entry.get("repeated"))
-    return f"* {'. '.join([head, *(str(text).rstrip('.') for text in told)])}."
+    return f"* {'. '.join([head, *(markdown(text).rstrip('.') for text in told)])}."
 
 
 def _demanded(data: Entry) -> list[Entry]:
