@@ -12,8 +12,8 @@ too, and keeps the traceback in a log (`edge`).
         MessageRefused      a chat does not take the message              agents.sessions
         DecisionRefused     a decision about a plan did not count         repair.client
         RepairRefused       an order repair cannot be carried out         repair.store
-        StoreUnavailable    the order store does not answer just now      repair.store
-        StoreDamaged        the order store cannot be used as it is       repair.damage
+        StoreUnavailable    the order store does not answer just now      repair.database
+        StoreDamaged        the order store cannot be used as it is       repair.database
         PortLost            the dev server found its port taken           lab.server.lifecycle
         NoAnswer            what a cell waits for did not come in time    lab.watching.waiting
         NobodyPolls         no worker takes what a cell waits for         lab.watching.waiting
