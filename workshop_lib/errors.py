@@ -14,6 +14,7 @@ too, and keeps the traceback in a log (`edge`).
         RepairRefused       an order repair cannot be carried out         repair.store
         StoreUnavailable    the order store does not answer just now      repair.database
         StoreDamaged        the order store cannot be used as it is       repair.database
+            Duplicate       a row of this key is there already            repair.database
         PortLost            the dev server found its port taken           lab.server.lifecycle
         NoAnswer            what a cell waits for did not come in time    lab.watching.waiting
         NobodyPolls         no worker takes what a cell waits for         lab.watching.waiting
