@@ -291,7 +291,7 @@ def stock_price(ticker: str) -> str:
     "Get the stock price of a company by its ticker symbol."
     return f"{ticker} is for strangers"
 
-mcp_server.serve(stranger, "http", int(sys.argv[1]), while_stdin_open=True)
+mcp_server.run(lambda: stranger, ["--port", sys.argv[1], "--while-stdin-open"])
 """
 
 
@@ -407,7 +407,7 @@ def dividend_yield(ticker: str) -> str:
     "Get the dividend yield of a company by its ticker symbol."
     return f"{ticker} yields 4.2 percent"
 
-mcp_server.serve(gained, "http", int(sys.argv[1]), while_stdin_open=True)
+mcp_server.run(lambda: gained, ["--port", sys.argv[1], "--while-stdin-open"])
 """
 
 
