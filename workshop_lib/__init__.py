@@ -7,6 +7,7 @@ From the ground up:
     temporal                        client, worker, steps: what every service stands on
     llm                             one call to a model, and a model that needs no key
     mcp                             servers of tools, and what both sides know
+    auth                            who is asking: proof that travels with a call
     teams                           IT and finance: contract, workflows, handler, worker
     agents | repair                 the chat agents, and the agent that repairs orders
     lab                             the classroom; only notebooks and `cli` import it

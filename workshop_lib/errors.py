@@ -21,6 +21,8 @@ too, and keeps the traceback in a log (`edge`).
         StuckWorkflow       a bug in workflow code holds a run up         lab.watching.waiting
         KeepsFailing        a step fails at every attempt                 lab.watching.waiting
         WorkflowFailed      a run, or an update of it, has failed         lab.watching.waiting
+        Refused             a proof of who is asking does not count       auth.tokens
+        LetIn               an attack was not refused                     lab.lessons.attacks
         CheckNotMet         an exercise is not solved yet                 lab.checks.framework
 """
 

@@ -15,7 +15,7 @@ import re
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     state_dir: Path = Field(PROJECT_ROOT / ".workshop", validation_alias="WORKSHOP_STATE_DIR")
     workspace: Path = Field(PROJECT_ROOT / "workspace", validation_alias="WORKSHOP_WORKSPACE")
     user_name: str = "learner"
+    # whether the teams check who is asking (`auth`), and for whom an MCP server over STDIO acts
+    identity: Literal["on", "off"] = Field("off", validation_alias="WORKSHOP_IDENTITY")
+    mcp_local_user: str = ""
     today: date = Field(date(2025, 6, 28), validation_alias="WORKSHOP_TODAY")
 
     @property

@@ -2,7 +2,8 @@
 
 Every loop calls tools through it, so that a tool behaves the same in each: what the model can mend (an
 unknown tool, malformed arguments, an unknown ticker) and what it cannot (a team that is down) both come
-back as words. Only cancellation goes through. A model that does not get on is stopped, in words for the user.
+back as words. Only cancellation goes through. What neither a retry nor a model can mend, a refusal, ends the
+turn, in the words of whoever refused; so does a model that does not get on.
 """
 
 import json
@@ -21,6 +22,7 @@ from workshop_lib.agents.team_tools import TeamOutOfReach
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, arguments_for
+from workshop_lib.temporal.asker import refusal_of
 from workshop_lib.temporal.bounded import as_text, cut
 from workshop_lib.temporal.steps import reason_of
 
@@ -71,6 +73,7 @@ class Turn:
         tool_calls: names of the tools called, in order.
         corrections: calls that could not be made.
         repeats: in how many of its answers the model has asked for a call that was made before.
+        refused: why whoever asks may not have what a call was for.
     """
 
     toolbox: Toolbox
@@ -78,6 +81,7 @@ class Turn:
     tool_calls: list[str] = field(default_factory=list)
     corrections: int = 0
     repeats: int = 0
+    refused: str = ""
     _asked_in: dict[str, int] = field(
         default_factory=dict
     )  # a call to the answer that asked for it
@@ -86,6 +90,8 @@ class Turn:
     @property
     def problem(self) -> str | None:
         """Why the turn had better end, in words for the user, or None."""
+        if self.refused:
+            return f"I may not do that for you: {cut(self.refused, MAX_ERROR)}"
         if self.repeats >= MAX_REPEATS:
             return GOING_ROUND
         return TOO_MANY_CORRECTIONS if self.corrections > MAX_CORRECTIONS else None
@@ -129,5 +135,6 @@ class Turn:
         """What the model is told of a call that was not made, or has failed for good."""
         if isinstance(error, ToolInputError) and not isinstance(error, _Repeated):
             self.corrections += 1
+        self.refused = self.refused or refusal_of(error) or ""
         text = reason_of(error) if isinstance(error, FailureError) else str(error)
         return f"Error: {cut(text, MAX_ERROR)}"

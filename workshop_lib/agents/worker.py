@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from functools import partial
 
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.loops.manual import ManualChat
@@ -13,6 +14,8 @@ from workshop_lib.agents.loops.sdk import SdkChat
 from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.agents.planner import plan_next_action
 from workshop_lib.agents.team_tools import discover_teams
+from workshop_lib.auth.door import doors
+from workshop_lib.auth.mcp import token_for
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.service import serve
@@ -28,7 +31,8 @@ def orchestrator() -> WorkerSpec:
         task_queue=settings.orchestrator_queue,
         workflows=[ManualChat, SdkChat, McpChat],
         activities=[plan_next_action, execute_tool, discover_teams],
-        client_plugins=[agents_plugin, mcp_plugin],
+        client_plugins=[agents_plugin, partial(mcp_plugin, token_for())],
+        interceptors=doors("chat"),
         warm_ups=[warm_up],
     )
 

@@ -19,6 +19,7 @@ from workshop_lib.cli.support import one_of, show, show_json
 from workshop_lib.edge import say
 from workshop_lib.lab.services.programs import MCP_SERVERS
 from workshop_lib.mcp.wire import Transport, server_url
+from workshop_lib.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -133,4 +134,7 @@ def _environment() -> dict[str, str]:
     paths = {name: os.environ[name] for name in PATHS if os.environ.get(name)}
     names = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
     # The client's working folder is another.
+    if (settings := get_settings()).identity == "on":
+        # Over a pipe nobody brings a proof: the server acts for whoever configures it.
+        names |= {"WORKSHOP_IDENTITY": "on", "MCP_LOCAL_USER": settings.user_name}
     return {name: str(Path(path).resolve()) for name, path in paths.items()} | names

@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from temporalio.client import Client
 
 from workshop_lib import harmless
+from workshop_lib.auth.carry import at_the_keyboard
 from workshop_lib.edge import say
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import ensure_server
@@ -139,11 +140,12 @@ async def prepare(server: Server) -> None:
 @asynccontextmanager
 async def connected() -> AsyncIterator[Client]:
     """A server that is ready for work, and a client of the orchestrator's namespace."""
+    person = at_the_keyboard()  # says now that nobody of that name can sign in
     server = await asyncio.to_thread(start_server)
     if server.started:
         say("A dev server was started for this; it stays until `workshop down`.")
     await prepare(server)
-    yield await connect(interceptors=[Notices(say)])
+    yield await connect(interceptors=[Notices(say), *person])
 
 
 @asynccontextmanager

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.comparison import code_lines as code_lines
     from workshop_lib.lab.lessons.comparison import compare_loops as compare_loops
     from workshop_lib.lab.lessons.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.lessons.identity import open_to_all as open_to_all
+    from workshop_lib.lab.lessons.identity import read_token as read_token
+    from workshop_lib.lab.lessons.identity import require_identity as require_identity
+    from workshop_lib.lab.lessons.identity import sealed_values as sealed_values
+    from workshop_lib.lab.lessons.identity import show_verdicts as show_verdicts
+    from workshop_lib.lab.lessons.identity import sign_in as sign_in
+    from workshop_lib.lab.lessons.identity import stock_verdicts as stock_verdicts
+    from workshop_lib.lab.lessons.identity import try_attacks as try_attacks
     from workshop_lib.lab.lessons.wire import json_rpc as json_rpc
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs

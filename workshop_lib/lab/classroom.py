@@ -14,6 +14,7 @@ from typing import Any
 from temporalio.client import Client, Plugin, WorkflowHandle
 
 from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.auth.carry import at_the_keyboard
 from workshop_lib.lab.history import event_lines
 from workshop_lib.lab.jupyter import quiet as quiet_notebook
 from workshop_lib.lab.server.lifecycle import ensure_server
@@ -53,7 +54,7 @@ async def start() -> Client:
         cells.register(shell)
         quiet_notebook.register(shell)
         look_after_cells(shell)
-    client = await connect(interceptors=[Notices(in_front=cells.in_front)])
+    client = await connect(interceptors=[Notices(in_front=cells.in_front), *at_the_keyboard()])
     print(f"Temporal server at {server.address} · Web UI {server.ui_url or 'unknown'}")
     print(f"Model: {get_settings().model.name} ({get_settings().model.why})")
     return client

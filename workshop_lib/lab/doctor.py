@@ -65,6 +65,7 @@ async def examine(*, fix: bool = False) -> list[Finding]:
         ("model", machine.model),
         ("key", machine.keys),
         ("state folder", partial(machine.state_folder, fix=fix)),
+        ("identity", machine.identity),
         ("ports", _server_ports),
         ("MCP ports", _mcp_ports),
     )

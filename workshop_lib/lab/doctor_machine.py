@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import tomllib
@@ -28,6 +29,8 @@ from temporalio import workflow
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from workshop_lib import settings as environment
+from workshop_lib.auth.issuer import people
+from workshop_lib.auth.keys import FOLDER
 from workshop_lib.lab.server import dev_server
 from workshop_lib.machine.state_folder import made
 from workshop_lib.machine.surroundings import lacking, left_out
@@ -273,6 +276,24 @@ def kernel() -> Iterator[Finding]:
         )
     if "ipykernel" in sys.modules and psutil.Process().create_time() < newest_code():
         yield warn("it was started before the code was last changed", "restart the kernel")
+
+
+def identity() -> Iterator[Finding]:
+    """Whether the teams check who is asking, and whether the keys for it are the user's alone."""
+    settings = environment.get_settings()
+    if settings.identity == "off":
+        yield ok("off: whoever reaches a team is served (WORKSHOP_IDENTITY=on checks)")
+        return
+    if settings.user_name not in people():
+        names = ", ".join(people())
+        text = f"on, and nobody called {settings.user_name!r} can sign in"
+        yield fail(text, f"set USER_NAME to one of {names}")
+    files = (settings.state_dir / FOLDER).rglob("*.json")
+    readable = [path.name for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    if readable:
+        yield fail(f"others can read {', '.join(readable)}", "`chmod 600` these files")
+    elif settings.user_name in people():
+        yield ok(f"on: {settings.user_name} is asking; the keys are readable to nobody else")
 
 
 def _program_of(spec: Path) -> str:

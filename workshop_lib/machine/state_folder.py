@@ -35,11 +35,13 @@ _FILES = re.compile(
     | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json
     | cells/[A-Za-z]\w*__[0-9a-f]{{12}}\.py
     | cells/__pycache__/[A-Za-z]\w*__[0-9a-f]{{12}}\.[\w.-]+\.pyc(\.\d+)?
+    | identity/(issuer|jwks|seal-\w+)\.json(\.\w+\.new)?
+    | identity/grants/[0-9a-f]{{32}}\.json(\.\w+\.new)?
     | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml""",
     re.VERBOSE,
 )
 _FOLDERS = re.compile(
-    r"logs|services|cells|cells/__pycache__|reports|outbox|probe-\w+|layout-\w+(/logs)?"
+    r"logs|services|cells|cells/__pycache__|reports|outbox|identity(/grants)?|probe-\w+|layout-\w+(/logs)?"
 )
 # In a state folder that is older than its marker; no other program makes it.
 _EVIDENCE = "temporal.db.version"

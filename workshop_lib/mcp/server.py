@@ -15,37 +15,57 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import uvicorn
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
+from fastmcp.server.auth import AuthProvider
+from fastmcp.server.middleware import Middleware as CallMiddleware
 from fastmcp.tools import Tool
+from fastmcp.tools.base import ToolResult
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 
 from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
 from workshop_lib.machine.records import remove_record
-from workshop_lib.mcp.wire import url_of, users_port, write_record
+from workshop_lib.mcp.wire import REFUSED, url_of, users_port, write_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS
 from workshop_lib.temporal.connect import connect, server_address
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What stands in front of a server, and what its calls to Temporal go through; mostly nothing.
+
+    Attributes:
+        auth: looks at the header of every HTTP request.
+        middleware: looks at every MCP message, over HTTP or not.
+        interceptors: of the server's client.
+    """
+
+    auth: AuthProvider | None = None
+    middleware: Sequence[CallMiddleware] = ()
+    interceptors: Sequence[Interceptor] = ()
+
+
 class Connection:
     """A client of one namespace: made at the first need, kept, and made anew when its server is gone."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, interceptors: Sequence[Interceptor] = ()) -> None:
         self.namespace = namespace
+        self._interceptors = interceptors
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
 
@@ -58,7 +78,7 @@ class Connection:
         async with self._connecting:
             if self._client is None:
                 try:
-                    self._client = await connect(self.namespace)
+                    self._client = await connect(self.namespace, interceptors=self._interceptors)
                 except WorkshopError as error:
                     raise ToolError(f"Error: {' '.join(error.lines)}") from None
             return self._client
@@ -78,7 +98,13 @@ class Connection:
 
 
 def create_server(
-    name: str, *, instructions: str, version: str, namespace: str, tools: Sequence[Tool]
+    name: str,
+    *,
+    instructions: str,
+    version: str,
+    namespace: str,
+    tools: Sequence[Tool],
+    guard: Guard | None = None,
 ) -> FastMCP:
     """A server with these tools, a health route and a connection to a namespace.
 
@@ -86,19 +112,23 @@ def create_server(
         name: a key of `DEFAULT_MCP_PORTS`.
         instructions: what a client may tell its model of the server.
         version: of what it offers.
+        guard: what is put around it; nothing when left out.
     """
+    guard = guard or Guard()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastMCP) -> AsyncIterator[dict[str, Any]]:
         yield {"temporal": connection}
 
-    connection = Connection(namespace)
+    connection = Connection(namespace, guard.interceptors)
     server: FastMCP = FastMCP(
         name,
         instructions=instructions,
         version=version,
         lifespan=lifespan,
         tools=tools,
+        auth=guard.auth,
+        middleware=guard.middleware,
         mask_error_details=True,
     )
 
@@ -151,6 +181,15 @@ HTTP_OPTIONS: dict[str, Any] = {
     "allowed_origins": [],
     "middleware": [Middleware(_OwnPagesOnly)],
 }
+
+
+def refusal(reason: str, kind: str) -> ToolResult:
+    """A result that says that nothing was done, since whoever asks may not have it.
+
+    Args:
+        kind: one of `temporal.asker.REFUSALS`.
+    """
+    return ToolResult(content=f"Error: {reason}", meta={REFUSED: kind}, is_error=True)
 
 
 def connection_of(context: Context) -> Connection:

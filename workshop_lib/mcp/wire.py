@@ -17,6 +17,11 @@ Transport = Literal["stdio", "http"]
 
 TEAM_SERVERS = ("it", "finance")  # the ones that the chat agent uses
 MCP_PREFIX = "mcp-"  # what the names of their records begin with
+# The key of `_meta` that holds a caller's token, where no header can.
+TOKEN = "workshop/token"  # noqa: S105
+REFUSED = (
+    "workshop/refused"  # and, in a result, why nothing was done: no retry and no model can mend it
+)
 SERVER_DOWN = "McpServerDown"  # the type of a caller's error when a server did not answer
 
 

@@ -1,7 +1,8 @@
 """The desk at which a plan is decided: one plan, one decision, bound to the digest of the plan.
 
 Plain code without any waiting, so that an update's validator can ask it and refuse before anything is
-recorded. Left out: who may decide. Whoever can reach the workflow may, and is recorded.
+recorded. Where identity is checked, the desk knows who decides; elsewhere whoever can reach the workflow may,
+under the name that the decision gives. Left out: the check (`temporal.asker` says what came of it).
 """
 
 from datetime import datetime
@@ -10,6 +11,10 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.repair.models import Plan
 from workshop_lib.repair.states import APPROVAL_TIMEOUT, Decision, RecordedDecision, Way
+from workshop_lib.temporal.asker import FORBIDDEN, Asker, asker, may
+
+MAY_DECIDE = "orders:approve"
+MAY_DECIDE_OWN = "orders:auto-approve"  # a standing permission, for agents that act alone too
 
 
 class ApprovalDesk:
@@ -22,6 +27,7 @@ class ApprovalDesk:
     def __init__(self, past: dict[str, str] | None = None) -> None:
         self._past = dict(past or {})
         self._closed = ""
+        self._requested_by: Asker | None = None
         self.plan: Plan | None = None
         self.until: datetime | None = None
         self.decision: RecordedDecision | None = None
@@ -30,6 +36,7 @@ class ApprovalDesk:
         """Show a plan: from now on it can be decided, until it expires."""
         self.plan = plan
         self.until = now + APPROVAL_TIMEOUT
+        self._requested_by = asker()
 
     def close(self, why: str) -> None:
         """Take no decision any more.
@@ -45,6 +52,7 @@ class ApprovalDesk:
         Raises:
             ApplicationError: it does not; the type says why in one word.
         """
+        self._check_asker(decision.approve)
         digest = decision.plan_digest
         if digest in self._past:
             older = f"That digest is of an older plan: {self._past[digest]}."
@@ -80,13 +88,14 @@ class ApprovalDesk:
         """
         self.check(decision, now)
         assert self.plan is not None
+        who = asker() if way != "automatic" else None
         every = [proposal.proposal_id for proposal in self.plan.proposals]
         wanted = every if decision.proposals is None else decision.proposals
         approved = [name for name in every if decision.approve and name in wanted]
         self.decision = RecordedDecision(
             approve=decision.approve,
             plan_digest=decision.plan_digest,
-            decided_by=decision.decided_by.strip(),
+            decided_by=who.name if who else decision.decided_by.strip(),
             decided_at=now,
             way=way,
             comment=decision.comment,
@@ -94,6 +103,28 @@ class ApprovalDesk:
             declined=[name for name in every if name not in approved],
         )
         return self.decision
+
+    @property
+    def needs_somebody_else(self) -> bool:
+        """Whether whoever asks for a repair may not approve of it as well."""
+        return asker() is not None and not may(MAY_DECIDE_OWN)
+
+    def _check_asker(self, approve: bool) -> None:
+        who = asker()
+        if who is None or not self.needs_somebody_else:
+            return
+        if not who.name:
+            raise _refusal(
+                "NoProof",
+                "It carries no proof of who decides, and a signal cannot. Decide in the notebook, by"
+                " `workshop repair approve` or over MCP, as somebody who has signed in.",
+            )
+        if approve and self._requested_by and who.name == self._requested_by.name:
+            raise _refusal(
+                "OwnRequest", f"{who.name} has asked for this repair: somebody else approves of it."
+            )
+        if not may(MAY_DECIDE):
+            raise _refusal(FORBIDDEN, f"{who.name} lacks the scope {MAY_DECIDE}.")
 
 
 def _check_part(approve: bool, names: list[str], plan: Plan) -> None:

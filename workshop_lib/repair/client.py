@@ -56,7 +56,8 @@ class DecisionRefused(WorkshopError):
 
     Args:
         kind: why, in one word: NoPlan, WrongDigest, StalePlan, AlreadyDecided, Expired, Closed,
-            UnknownProposal, NothingApproved, PartOfRejection or Unreadable.
+            UnknownProposal, NothingApproved, PartOfRejection or Unreadable; where identity is checked also
+            NoProof, OwnRequest, Forbidden or Unidentified.
     """
 
     def __init__(self, kind: str, what: str) -> None:

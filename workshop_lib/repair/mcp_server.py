@@ -4,7 +4,8 @@
 here: it names the digest of the plan that was shown, and one that is stale, forged or late is refused in
 words. Starting a repair twice under one name finds the first one; deciding twice is refused the second time.
 
-Left out: who may call. Whoever can reach the server decides as the user of the settings.
+Left out: who may call. Without a check of identity (`auth`), whoever can reach the server decides as the
+user of the settings.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from pydantic import Field
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from workshop_lib.auth.mcp import guard
 from workshop_lib.errors import WorkshopError
 from workshop_lib.mcp.server import connection_of, create_server, run
 from workshop_lib.repair.client import RepairClient
@@ -183,6 +185,7 @@ def server() -> FastMCP:
         version=VERSION,
         namespace=get_settings().orchestrator_namespace,
         tools=_tools,
+        guard=guard("repair"),
     )
 
 

@@ -129,7 +129,7 @@ class ProactiveRepair(RepairWorkflow):
     async def _ask(self, plan: Plan) -> None:
         """Act alone where everything is sure enough, else tell people that the plan waits."""
         lowest = min(proposal.confidence for proposal in plan.proposals)
-        if lowest > PROACTIVE_THRESHOLD:
+        if lowest > PROACTIVE_THRESHOLD and not self._cycle.desk.needs_somebody_else:
             comment = f"The lowest confidence is {lowest:.2f}, above {PROACTIVE_THRESHOLD:.2f}."
             self._decide_alone("proactive agent", comment)
         else:

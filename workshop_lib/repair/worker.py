@@ -5,6 +5,7 @@
 
 import asyncio
 
+from workshop_lib.auth.door import doors
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.repair import analysts, notify, reports, tools
 from workshop_lib.repair.proactive import ProactiveRepair
@@ -34,6 +35,7 @@ def repair() -> WorkerSpec:
             reports.save_report,
             notify.notify,
         ],
+        interceptors=doors("repair"),
         warm_ups=[warm_up],
     )
 

@@ -36,9 +36,10 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from workshop_lib.llm.tools import ToolInputError, checked, explain_validation, spec_of
-from workshop_lib.mcp.server import connection_of
+from workshop_lib.mcp.server import connection_of, refusal
 from workshop_lib.mcp.wire import CallMeta
 from workshop_lib.teams.run_ids import run_id
+from workshop_lib.temporal.asker import FORBIDDEN, asker, refusal_of
 from workshop_lib.temporal.steps import causes
 
 TIME_LIMIT = timedelta(seconds=60)  # of a call; a caller may ask for less
@@ -103,6 +104,8 @@ class WorkflowTool(Tool):
                 f" its run {workflow_id} goes on"
             ) from None
         except WorkflowFailureError as error:
+            if reason := refusal_of(error):
+                return refusal(reason, FORBIDDEN)
             raise refused(self._words(error, workflow_id)) from None
         except RPCError:
             connection_of(context).lost()
@@ -206,8 +209,12 @@ def refused(reason: str) -> ToolError:
 
 def _request_id(meta: CallMeta, request: BaseModel) -> str:
     """What tells a call from others. The arguments count: a key that is used again for another question
-    must not get the first one's answer."""
+    must not get the first one's answer. So does who is asking: nobody joins another's run."""
     if meta.idempotency_key is None:
         return uuid.uuid4().hex
-    told = json.dumps([meta.idempotency_key, request.model_dump(mode="json")], sort_keys=True)
+    who = asker()
+    told = json.dumps(
+        [meta.idempotency_key, request.model_dump(mode="json"), *([who.name] if who else [])],
+        sort_keys=True,
+    )
     return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -39,6 +39,7 @@ _ALSO = {
     "today",
     "it_endpoint",
     "finance_endpoint",
+    "identity",
 }
 
 
@@ -65,7 +66,10 @@ async def serve(spec: WorkerSpec) -> None:
 async def client_for(spec: WorkerSpec) -> Client:
     """A client for a spec's worker, under the name that pollers are known by."""
     plugins = [make() for make in spec.client_plugins]
-    return await connect(spec.namespace, plugins=plugins, identity=identity(spec.name))
+    interceptors = [make() for make in spec.interceptors]
+    return await connect(
+        spec.namespace, plugins=plugins, interceptors=interceptors, identity=identity(spec.name)
+    )
 
 
 async def serve_until(

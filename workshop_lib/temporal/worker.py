@@ -20,6 +20,7 @@ from typing import Any
 from nexusrpc import get_service_definition
 from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
+from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -41,7 +42,8 @@ class WorkerSpec:
         name: what people call it ("orchestrator"); a classroom runs one worker a name.
         workflows, activities, nexus_handlers: importable classes and functions, so that another process
             can be told about them by name. Nexus handlers are classes, made anew for each worker.
-        client_plugins: factories of the plugins its client is connected with.
+        client_plugins, interceptors: factories of what its client is connected with. The interceptors go
+            around the worker too.
         warm_ups: run in the background when the worker starts, such as the import of a large library
             that its first activity would otherwise wait for.
     """
@@ -53,6 +55,7 @@ class WorkerSpec:
     activities: Sequence[Callable[..., Any]] = ()
     nexus_handlers: Sequence[type] = ()
     client_plugins: Sequence[Callable[[], Plugin]] = ()
+    interceptors: Sequence[Callable[[], ClientInterceptor]] = ()
     warm_ups: Sequence[Callable[[], Awaitable[None]]] = ()
 
     def with_queue(self, task_queue: str) -> "WorkerSpec":
@@ -111,11 +114,17 @@ class WorkerSpec:
         """A `temporalio.worker.Worker` for this spec on a client of its namespace.
 
         Args:
-            client: connected to `self.namespace`.
+            client: connected to `self.namespace`, as `temporal.service.client_for` does it.
             interceptors: put around workflows and activities, in addition to the client's.
             workflow_runner: replaces the sandboxed runner, for a lab that hooks into workflow tasks.
             options: further options of `Worker`, which win over the ones chosen here.
+
+        Raises:
+            ValueError: the client lacks one of this spec's interceptors, such as a check of who is asking.
         """
+        present = [type(one) for one in client.config()["interceptors"]]
+        if missing := [kind for make in self.interceptors if (kind := type(make())) not in present]:
+            raise ValueError(f"the client of worker {self.name} was made without {missing}")
         chosen: dict[str, Any] = {
             "workflow_runner": workflow_runner
             or SandboxedWorkflowRunner(restrictions=RESTRICTIONS),

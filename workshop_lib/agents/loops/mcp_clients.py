@@ -11,10 +11,10 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
@@ -33,7 +33,8 @@ from temporalio.worker import (
 
 from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
 from workshop_lib.llm.tools import readable_schema
-from workshop_lib.mcp.wire import SERVER_DOWN, reachable_url
+from workshop_lib.mcp.wire import REFUSED, SERVER_DOWN, TOKEN, reachable_url
+from workshop_lib.temporal.asker import FORBIDDEN, REFUSALS
 from workshop_lib.temporal.bounded import MAX_RESULT, as_text, cut, whole
 from workshop_lib.temporal.steps import heartbeating
 
@@ -46,13 +47,20 @@ _HTTP_LIMIT = 5.0  # seconds to connect, and to list the tools; a call has the l
 _STDIO_LIMIT = 30.0  # the same; here it takes the start of a process
 _PREFIX = "temporalio.mcp."
 
+TokenFor: TypeAlias = Callable[[str], str]
 
-def mcp_plugin() -> SimplePlugin:
-    """A new plugin with the teams' servers, for the client of one worker."""
+
+def mcp_plugin(token_for: TokenFor | None = None) -> SimplePlugin:
+    """A new plugin with the teams' servers, for the client of one worker.
+
+    Args:
+        token_for: makes the token that a call to a team carries, at the moment of the call. Left out, calls
+            carry none.
+    """
     clients: dict[str, Callable[[], Client]] = {}
     for team in TEAMS:
-        clients[server_name(team, "http")] = partial(_HttpClient, team)
-        clients[server_name(team, "stdio")] = partial(_stdio_client, team)
+        clients[server_name(team, "http")] = partial(_HttpClient, team, token_for)
+        clients[server_name(team, "stdio")] = partial(_stdio_client, team, token_for)
     return _Plugin(clients)
 
 
@@ -79,14 +87,42 @@ class _TeamClient(Client):
             return await super().list_tools(*args, **options)
 
 
-def _stdio_client(team: str) -> _TeamClient:
+class _StdioClient(_TeamClient):
+    """A client over a pipe, where a call has no header: its token stands beside the arguments."""
+
+    def __init__(self, server: Any, team: str, token_for: TokenFor | None) -> None:
+        super().__init__(server, _STDIO_LIMIT)
+        self._team, self._token_for = team, token_for
+
+    async def call_tool(self, *args: Any, **options: Any) -> Any:
+        """As `Client.call_tool`, with a token."""
+        if self._token_for:
+            options["meta"] = {**(options.get("meta") or {}), TOKEN: self._token_for(self._team)}
+        return await super().call_tool(*args, **options)
+
+
+def _stdio_client(team: str, token_for: TokenFor | None) -> _TeamClient:
     server = StdioServerParameters(
         command=sys.executable,
         args=["-P", "-m", f"workshop_lib.teams.{team}.mcp_server", "--transport", "stdio"],
         # By default a server gets next to nothing of the environment. This one is ours.
         env=dict(os.environ),
     )
-    return _TeamClient(server, _STDIO_LIMIT)
+    return _StdioClient(server, team, token_for)
+
+
+class _Bearer(httpx2.Auth):
+    """A token in the header of each request, made for it: all sessions of a worker share a connection."""
+
+    def __init__(self, team: str, token_for: TokenFor) -> None:
+        self._team, self._token_for = team, token_for
+
+    def auth_flow(
+        self, request: httpx2.Request
+    ) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Sign one request."""
+        request.headers["Authorization"] = f"Bearer {self._token_for(self._team)}"
+        yield request
 
 
 class _HttpClient(_TeamClient):
@@ -95,11 +131,12 @@ class _HttpClient(_TeamClient):
     All calls share a connection. Where one of them breaks it, all are made again, which their keys allow.
     """
 
-    def __init__(self, team: str) -> None:
+    def __init__(self, team: str, token_for: TokenFor | None) -> None:
         self._team, self._url = team, reachable_url(team)
         if self._url is None:
             raise ConnectionError(f"no MCP server of the {team} team runs here")
-        super().__init__(_local_http(self._url), _HTTP_LIMIT)
+        auth = _Bearer(team, token_for) if token_for else None
+        super().__init__(_local_http(self._url, auth), _HTTP_LIMIT)
 
     async def list_tools(self, *args: Any, **options: Any) -> Any:
         """As `Client.list_tools`, of the team's server only."""
@@ -118,11 +155,11 @@ class _HttpClient(_TeamClient):
 
 
 @asynccontextmanager
-async def _local_http(url: str) -> AsyncIterator[Any]:
+async def _local_http(url: str, auth: httpx2.Auth | None) -> AsyncIterator[Any]:
     """A connection to this machine, and so not by way of a proxy that the environment may name."""
     limits = httpx2.Timeout(None, connect=_HTTP_LIMIT)
     async with (
-        httpx2.AsyncClient(timeout=limits, trust_env=False) as http,
+        httpx2.AsyncClient(timeout=limits, trust_env=False, auth=auth) as http,
         streamable_http_client(url, http_client=http) as streams,
     ):
         yield streams
@@ -184,6 +221,10 @@ def _bounded(result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "tools": kept, "meta": None}
     if "content" not in result:
         return result
+    if refused := result["is_error"] and (result["meta"] or {}).get(REFUSED):
+        reason = "".join(part.get("text") or "" for part in result["content"])
+        kind = refused if refused in REFUSALS else FORBIDDEN
+        raise ApplicationError(reason.removeprefix("Error: "), type=kind, non_retryable=True)
     structured = None if result["is_error"] else result["structured_content"]
     parts = [part if part["type"] == "text" else _named(part) for part in result["content"]]
     if len(json.dumps([structured, parts])) > MAX_RESULT:

@@ -41,6 +41,7 @@ from workshop_lib.lab.watching.cell_files import (
     locate_in_stack,
 )
 from workshop_lib.lab.watching.failures import plain
+from workshop_lib.temporal.asker import refusal_of
 from workshop_lib.temporal.failures import (
     ABOUT_COROUTINE,
     FRAME,
@@ -184,6 +185,8 @@ def _handler_heard(record: logging.LogRecord) -> bool:
     error = sys.exc_info()[1]  # the SDK logs while it handles it
     if error is None or not str(record.msg).startswith(_HANDLER_FAILED):
         return True
+    if refusal_of(error):
+        return False  # it works: whoever asks may not have that, and is told so
     text = _handler_failure(error)
     for tell in _ears.copy():
         tell(text)

@@ -5,6 +5,7 @@
 
 from fastmcp import FastMCP
 
+from workshop_lib.auth.mcp import guard
 from workshop_lib.mcp.server import create_server, run
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import VERSION, FinanceService
@@ -27,6 +28,7 @@ def server() -> FastMCP:
         instructions="Share prices, and what an investment comes to.",
         version=VERSION,
         namespace=team.namespace,
+        guard=guard(team.name),
         tools=[
             workflow_tool(
                 team, "stock_price", StockPriceWorkflow.run, subject=lambda asked: asked.ticker

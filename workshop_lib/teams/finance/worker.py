@@ -5,6 +5,7 @@
 
 import asyncio
 
+from workshop_lib.auth.door import doors
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.nexus_handler import FinanceHandler
@@ -23,6 +24,7 @@ def finance() -> WorkerSpec:
         workflows=[StockPriceWorkflow, RoiWorkflow],
         activities=[look_up_price, compute_roi],
         nexus_handlers=[FinanceHandler],
+        interceptors=doors("finance"),
     )
 
 

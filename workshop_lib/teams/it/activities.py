@@ -10,7 +10,10 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
 from workshop_lib.teams.records import read_records
+from workshop_lib.temporal.asker import FORBIDDEN, lacks, may
 from workshop_lib.temporal.steps import heartbeating
+
+CONFIDENTIAL = "it:confidential"  # the scope of those who may see such figures
 
 
 @activity.defn
@@ -31,10 +34,10 @@ async def count_issues(request: JiraMetricsInput) -> JiraMetrics:
                 type="UnknownProject",
                 non_retryable=True,
             )
-        if found.get("confidential"):
+        if found.get("confidential") and not may(CONFIDENTIAL):
             raise ApplicationError(
-                f"project {key} is confidential; its owners do not share figures",
-                type="Forbidden",
+                f"project {key} is confidential; its owners do not share figures{lacks(CONFIDENTIAL)}",
+                type=FORBIDDEN,
                 non_retryable=True,
             )
         counts = {"open": found["open"], "closed": found["closed"]}

@@ -5,6 +5,7 @@
 
 from fastmcp import FastMCP
 
+from workshop_lib.auth.mcp import guard
 from workshop_lib.mcp.server import create_server, run
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.it.contract import VERSION, ITService
@@ -27,6 +28,7 @@ def server() -> FastMCP:
         instructions="Figures of Jira projects, and the address of the user's machine.",
         version=VERSION,
         namespace=team.namespace,
+        guard=guard(team.name),
         tools=[
             workflow_tool(
                 team, "jira_metrics", JiraMetricsWorkflow.run, subject=lambda asked: asked.project

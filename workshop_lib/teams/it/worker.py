@@ -5,6 +5,7 @@
 
 import asyncio
 
+from workshop_lib.auth.door import doors
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.it.activities import count_issues, look_up_ip
 from workshop_lib.teams.it.nexus_handler import ITHandler
@@ -23,6 +24,7 @@ def it() -> WorkerSpec:
         workflows=[JiraMetricsWorkflow, IpWorkflow],
         activities=[count_issues, look_up_ip],
         nexus_handlers=[ITHandler],
+        interceptors=doors("it"),
     )
 
 

@@ -1,0 +1,171 @@
+"""Takes along who is asking, as sealed values in headers: out of a person's client, and within a process.
+
+A client of a person seals each message, each decision and each start of a repair; a client of a team's worker
+or MCP server seals the starts of the team's own workflows, in the name of whoever it works for at the moment.
+Both are one client interceptor. Left out: who checks it (`door`).
+"""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    Interceptor,
+    OutboundInterceptor,
+    StartWorkflowInput,
+    StartWorkflowUpdateInput,
+    StartWorkflowUpdateWithStartInput,
+    UpdateWithStartStartWorkflowInput,
+    UpdateWithStartUpdateWorkflowInput,
+    WorkflowHandle,
+    WorkflowUpdateHandle,
+)
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.converter import PayloadConverter
+
+from workshop_lib.auth.issuer import Grant, signed_in
+from workshop_lib.auth.keys import ring
+from workshop_lib.auth.sealed import Binding, Who, digest, seal
+from workshop_lib.auth.tokens import Refused
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal.asker import Asker, asked_by
+
+HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
+# Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.
+CHECKED_UPDATES = {"send_message": "chat", "decide": "repair"}
+CHECKED_STARTS = {"OrderRepair": "repair", "ProactiveRepair": "repair"}
+LIFETIME = 3600.0  # seconds that a message may take
+STARTS_WITHIN = (
+    120.0  # seconds in which the server must have taken a start; its work may take longer
+)
+
+Make = Callable[[str, Binding, float], str | None]  # audience, binding, seconds → a value, or none
+
+_who: ContextVar[Who | None] = ContextVar("who", default=None)
+
+
+def who_asks() -> Who | None:
+    """Whose work this task does; None where nobody has proved who it is."""
+    return _who.get()
+
+
+@contextlib.contextmanager
+def acting_for(who: Who | None) -> Iterator[None]:
+    """While the block runs, this task and those that it starts work for somebody, or for nobody known."""
+    token = _who.set(who)
+    try:
+        with asked_by(who.asker if who else Asker("")):
+            yield
+    finally:
+        _who.reset(token)
+
+
+def as_header(value: str) -> Payload:
+    """A sealed value as one of Temporal's headers."""
+    return PayloadConverter.default.to_payload(value)
+
+
+def from_header(headers: Any) -> Any:
+    """What stands in the header: a sealed value, nothing, or anything that a caller has put there."""
+    payload = headers.get(HEADER)
+    try:
+        return PayloadConverter.default.from_payload(payload) if payload else None
+    except Exception:
+        return "?"  # it is there, and no sealed value
+
+
+class Person(Interceptor):
+    """Put around a client: what is sent with it is sent by this person.
+
+    Args:
+        grant: of the person.
+    """
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+        """Seal what is checked at the other end."""
+        return Sealing(next, self._grant.seal)
+
+
+def at_the_keyboard() -> list[Interceptor]:
+    """Interceptors of a client that the settings' user uses; none where identity is off.
+
+    Raises:
+        WorkshopError: nobody of that name can sign in.
+    """
+    settings = get_settings()
+    if settings.identity == "off":
+        return []
+    return [Person(signed_in(settings.state_dir, settings.user_name))]
+
+
+class Sealing(OutboundInterceptor):
+    """Puts a sealed value on updates and starts.
+
+    Args:
+        make: makes it; None leaves the call as it is.
+        own: the audience of all starts, where they are of a team's own workflows.
+    """
+
+    def __init__(self, next: OutboundInterceptor, make: Make, own: str | None = None) -> None:  # noqa: A002
+        super().__init__(next)
+        self._make, self._own = make, own
+
+    async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002
+        """Seal a start."""
+        if self._seal_start(input) and self._own:
+            # One call is one run, also where that has ended: whoever sends its value again runs nothing.
+            input.id_reuse_policy = WorkflowIDReusePolicy.REJECT_DUPLICATE
+        return await super().start_workflow(input)
+
+    async def start_workflow_update(
+        self,
+        input: StartWorkflowUpdateInput,  # noqa: A002
+    ) -> WorkflowUpdateHandle[Any]:
+        """Seal an update."""
+        self._seal_update(input, input.id)
+        return await super().start_workflow_update(input)
+
+    async def start_update_with_start_workflow(
+        self,
+        input: StartWorkflowUpdateWithStartInput,  # noqa: A002
+    ) -> WorkflowUpdateHandle[Any]:
+        """Seal both."""
+        try:
+            self._seal_start(input.start_workflow_input)
+            self._seal_update(input.update_workflow_input, input.start_workflow_input.id)
+        except Refused as error:
+            input._on_start_error(error)  # whoever waits for the start would wait for ever
+            raise
+        return await super().start_update_with_start_workflow(input)
+
+    def _seal_start(self, call: StartWorkflowInput | UpdateWithStartStartWorkflowInput) -> bool:
+        audience = self._own or CHECKED_STARTS.get(call.workflow)
+        bound = Binding(f"start:{call.workflow}", call.id, digest(call.args))
+        return self._put(call, audience, bound, STARTS_WITHIN)
+
+    def _seal_update(
+        self, call: StartWorkflowUpdateInput | UpdateWithStartUpdateWorkflowInput, workflow_id: str
+    ) -> None:
+        call.update_id = call.update_id or uuid.uuid4().hex
+        audience = CHECKED_UPDATES.get(call.update)
+        bound = Binding(f"update:{call.update}", workflow_id, digest(call.args), call.update_id)
+        self._put(call, audience, bound, LIFETIME)
+
+    def _put(self, call: Any, audience: str | None, bound: Binding, lifetime: float) -> bool:
+        value = self._make(audience, bound, lifetime) if audience else None
+        if value:
+            call.headers = {**call.headers, HEADER: as_header(value)}
+        return value is not None
+
+
+def seal_for_who_asks(audience: str, bound: Binding, lifetime: float) -> str | None:
+    """A sealed value in the name of whoever this task works for; None where that is nobody."""
+    who, keys = who_asks(), ring(audience)
+    keys.refresh()
+    return seal(keys, audience, who, bound, lifetime=lifetime) if who else None

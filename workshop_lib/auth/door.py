@@ -1,0 +1,333 @@
+"""A party's door: checks who is asking wherever work comes in, and takes it along to where it goes on.
+
+One interceptor for the client and the worker of a party (the chat, a team, the repairs). On a dev server
+anybody can call a Nexus endpoint, start a workflow and schedule an activity on a queue, so each of the
+three is checked by itself, against a value that is bound to exactly this call. What is refused is refused
+for good.
+
+In workflow code all of it is deterministic: sealed values are made with workflow time and keys that are in
+memory. A replay opens old values too, with keys that make nothing any more.
+
+Left out: MCP (`mcp`), and what a person may do, which stands in the value.
+"""
+
+import dataclasses
+import hashlib
+import time
+import urllib.parse
+from datetime import timedelta
+from functools import partial
+from typing import Any, ClassVar
+
+import nexusrpc
+from nexusrpc.handler import StartOperationResultAsync, StartOperationResultSync
+from temporalio import activity, workflow
+from temporalio import client as client_side
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ContinueAsNewInput,
+    ExecuteActivityInput,
+    ExecuteNexusOperationStartInput,
+    ExecuteWorkflowInput,
+    HandleSignalInput,
+    HandleUpdateInput,
+    Interceptor,
+    NexusOperationInboundInterceptor,
+    StartActivityInput,
+    StartNexusOperationInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+from workshop_lib.auth.carry import (
+    CHECKED_UPDATES,
+    HEADER,
+    Sealing,
+    acting_for,
+    as_header,
+    from_header,
+    seal_for_who_asks,
+    who_asks,
+)
+from workshop_lib.auth.issuer import live_scopes, scopes_for
+from workshop_lib.auth.keys import ring
+from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, seal, unseal
+from workshop_lib.auth.tokens import Refused
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal.asker import FORBIDDEN
+
+MCP_ACTIVITIES = "temporalio.mcp."
+TEAMS = {"ITService": "it", "FinanceService": "finance"}  # whose a Nexus service is
+EFFECTS = frozenset({"order_inventory", "request_approval", "request_payment_update"})
+MAY_DECIDE = frozenset({"orders:approve", "orders:auto-approve"})
+GRACE = 60.0  # seconds that a step may take beyond its own limit
+
+
+def doors(party: str) -> list[Any]:
+    """Makers of the interceptors of a party's client and worker; none where identity is off."""
+    return [] if get_settings().identity == "off" else [partial(Door, party)]
+
+
+class Door(client_side.Interceptor, Interceptor):
+    """The door of one party.
+
+    Args:
+        party: one of `keys.AUDIENCES`.
+    """
+
+    def __init__(self, party: str) -> None:
+        self.party = party
+        self.keys = ring(party)
+        # A chat seals for the teams, and a team for nobody else.
+        self.others = {name: ring(name) for name in TEAMS.values()} if party == "chat" else {}
+        self._workflow_class = type(f"_{party}_door", (_WorkflowDoor,), {"door": self})
+
+    def intercept_client(
+        self,
+        next: client_side.OutboundInterceptor,  # noqa: A002
+    ) -> client_side.OutboundInterceptor:
+        """Starts of the party's own workflows."""
+        return Sealing(next, seal_for_who_asks, self.party)
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Activities, before they run."""
+        return _ActivityDoor(next, self)
+
+    def workflow_interceptor_class(
+        self,
+        input: WorkflowInterceptorClassInput,  # noqa: A002
+    ) -> type[WorkflowInboundInterceptor]:
+        """Starts and updates of workflows, and what they ask others for."""
+        return self._workflow_class
+
+    def intercept_nexus_operation(
+        self,
+        next: NexusOperationInboundInterceptor,  # noqa: A002
+    ) -> NexusOperationInboundInterceptor:
+        """Operations, before they begin."""
+        return _NexusDoor(next, self)
+
+    def opened(self, value: Any, bound: Binding, now: float) -> Contents:
+        """A sealed value, checked.
+
+        Raises:
+            Refused: it does not count for this call.
+        """
+        inside = unseal(self.keys, self.party, value)
+        check(inside, bound, now)
+        return inside
+
+    @property
+    def is_team(self) -> bool:
+        """Whether it works for other parties only, so that nothing of it may begin without proof."""
+        return self.party in TEAMS.values()
+
+    def is_checked(self, activity_type: str) -> bool:
+        """Whether an activity runs only with proof."""
+        return self.is_team or (self.party == "repair" and activity_type in EFFECTS)
+
+
+class _NexusDoor(NexusOperationInboundInterceptor):
+    def __init__(self, next: NexusOperationInboundInterceptor, door: Door) -> None:  # noqa: A002
+        super().__init__(next)
+        self._door = door
+
+    async def execute_nexus_operation_start(
+        self,
+        input: ExecuteNexusOperationStartInput,  # noqa: A002
+    ) -> StartOperationResultSync[Any] | StartOperationResultAsync:
+        ctx, door = input.ctx, self._door
+        bound = Binding(f"nexus:{ctx.service}/{ctx.operation}", "", digest(input.input))
+        try:
+            value = ctx.headers.get(HEADER)
+            inside = door.opened(value, bound, time.time())
+            _require(inside.who, f"{door.party}:read")
+            _look_at_links(ctx, inside)
+        except Refused as error:
+            kind = "UNAUTHORIZED" if error.kind == FORBIDDEN else "UNAUTHENTICATED"
+            raise nexusrpc.HandlerError(
+                error.what, type=nexusrpc.HandlerErrorType[kind], retryable_override=False
+            ) from None
+        # What the team makes its run's id of: a request's own id can be chosen by the caller.
+        input.ctx = dataclasses.replace(ctx, request_id=inside.call)
+        try:
+            with acting_for(inside.who):
+                return await super().execute_nexus_operation_start(input)
+        except WorkflowAlreadyStartedError:
+            raise nexusrpc.HandlerError(
+                "This call was made before; whoever made it has its result.",
+                type=nexusrpc.HandlerErrorType.UNAUTHORIZED,
+                retryable_override=False,
+            ) from None
+
+
+class _ActivityDoor(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, door: Door) -> None:  # noqa: A002
+        super().__init__(next)
+        self._door = door
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        door, info = self._door, activity.info()
+        for keys in (door.keys, *door.others.values()):
+            keys.refresh()  # for workflow code, which may read no files
+        who = None
+        try:
+            if HEADER in input.headers or door.is_checked(info.activity_type):
+                bound = Binding(
+                    f"activity:{info.activity_type}", info.workflow_id or "", digest(input.args)
+                )
+                who = door.opened(from_header(input.headers), bound, time.time()).who
+                if door.party == "repair" and not MAY_DECIDE & who.asker.scopes:
+                    raise Refused(f"{who.sub} may approve no repairs.", FORBIDDEN)
+                if door.party == "chat":
+                    live_scopes(who.grant, who.sub)
+        except Refused as error:
+            raise as_failure(error) from None
+        with acting_for(who):
+            return await super().execute_activity(input)
+
+
+class _WorkflowDoor(WorkflowInboundInterceptor):
+    door: ClassVar[Door]
+
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        """Put the other half around what the workflow asks for."""
+        self.approver: Who | None = None
+        self.plan = ""
+        super().init(_WorkflowOutbound(outbound, self))
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
+        """Check who has started it."""
+        value, info = from_header(input.headers), workflow.info()
+        who = None
+        # A schedule's runs are nobody's request: somebody who has signed in decides about them all the same.
+        scheduled = "TemporalScheduledById" in info.search_attributes
+        if value or self.door.is_team or (self.door.party == "repair" and not scheduled):
+            bound = Binding(f"start:{info.workflow_type}", info.workflow_id, digest(input.args))
+            try:
+                # When the server took it: a worker may come to it much later.
+                who = self.door.opened(value, bound, info.workflow_start_time.timestamp()).who
+                if self.door.party == "repair":
+                    _require(who, "orders:start")
+            except Refused as error:
+                raise as_failure(error) from None
+        with acting_for(who):
+            return await super().execute_workflow(input)
+
+    def handle_update_validator(self, input: HandleUpdateInput) -> None:  # noqa: A002
+        """Refuse before anything is recorded."""
+        if CHECKED_UPDATES.get(input.update) != self.door.party:
+            super().handle_update_validator(input)
+            return
+        where = workflow.info().workflow_id
+        bound = Binding(f"update:{input.update}", where, digest(input.args), input.id)
+        try:
+            who = self.door.opened(from_header(input.headers), bound, workflow.time()).who
+            if self.door.party == "chat":
+                _require(who, "chat:use")
+        except Refused as error:
+            raise as_failure(error) from None
+        with acting_for(who):
+            super().handle_update_validator(input)
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002
+        """What was accepted is done for whoever asked."""
+        if CHECKED_UPDATES.get(input.update) != self.door.party:
+            return await super().handle_update_handler(input)
+        try:  # the validator has checked it, perhaps long ago
+            who = unseal(self.door.keys, self.door.party, from_header(input.headers)).who
+        except Refused:
+            who = None
+        with acting_for(who):
+            result = await super().handle_update_handler(input)
+        if self.door.party == "repair":
+            self.approver, self.plan = who, result.plan_digest
+        return result
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:  # noqa: A002
+        """A signal carries no proof."""
+        with acting_for(None):
+            await super().handle_signal(input)
+
+
+class _WorkflowOutbound(WorkflowOutboundInterceptor):
+    def __init__(self, next: WorkflowOutboundInterceptor, inbound: _WorkflowDoor) -> None:  # noqa: A002
+        super().__init__(next)
+        self._inbound = inbound
+        self._calls = 0
+
+    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
+        """Seal, for the activity's own check, whose work it is; for an effect, who has approved of it."""
+        door, name = self._inbound.door, input.activity
+        who = who_asks()
+        if door.party == "repair":
+            who = self._inbound.approver or who
+        if who and (door.is_checked(name) or name.startswith(MCP_ACTIVITIES)):
+            bound = Binding(
+                f"activity:{name}", workflow.info().workflow_id, digest(tuple(input.args))
+            )
+            limit = input.schedule_to_close_timeout or input.start_to_close_timeout
+            value = self._seal(door.party, who, bound, limit)
+            input.headers = {**input.headers, HEADER: as_header(value)}
+        return super().start_activity(input)
+
+    async def start_nexus_operation(
+        self,
+        input: StartNexusOperationInput[Any, Any],  # noqa: A002
+    ) -> workflow.NexusOperationHandle[Any]:
+        """Seal a call to another team, in the name of whoever asks."""
+        self._calls += 1
+        who, team = who_asks(), TEAMS.get(input.service)
+        if who and team in self._inbound.door.others:
+            whose = Who(sub=who.sub, act="chat-agent", scope=scopes_for(team, who.scope.split()))
+            call = hashlib.sha256(f"{workflow.info().run_id}/{self._calls}".encode()).hexdigest()
+            what = f"nexus:{input.service}/{input.operation_name}"
+            bound = Binding(what, "", digest(input.input), call[:32])
+            value = self._seal(team, whose, bound, input.schedule_to_close_timeout)
+            input.headers = {**(input.headers or {}), HEADER: value}
+        return await super().start_nexus_operation(input)
+
+    def continue_as_new(self, input: ContinueAsNewInput) -> Any:  # noqa: A002
+        """The next run is for whoever has started the first."""
+        info = workflow.info()
+        if who := who_asks():
+            name = input.workflow or info.workflow_type
+            bound = Binding(f"start:{name}", info.workflow_id, digest(input.args))
+            value = self._seal(self._inbound.door.party, who, bound, None)
+            input.headers = {**input.headers, HEADER: as_header(value)}
+        return super().continue_as_new(input)
+
+    def _seal(self, audience: str, who: Who, bound: Binding, limit: timedelta | None) -> str:
+        door, info = self._inbound.door, workflow.info()
+        keys = door.others.get(audience, door.keys)
+        lifetime = (limit.total_seconds() if limit else 24 * 3600) + GRACE
+        run = self._inbound.plan or f"{info.workflow_id}/{info.run_id}"
+        return seal(keys, audience, who, bound, now=workflow.time(), lifetime=lifetime, run=run)
+
+
+def as_failure(error: Refused) -> ApplicationError:
+    """A refusal as a failure that is not retried."""
+    return ApplicationError(error.what, type=error.kind, non_retryable=True)
+
+
+def _require(who: Who, scope: str) -> None:
+    if scope not in who.asker.scopes:
+        raise Refused(f"{who.sub} lacks the scope {scope}.", FORBIDDEN)
+
+
+def _look_at_links(ctx: nexusrpc.handler.StartOperationContext, inside: Contents) -> None:
+    """Refuse a value that another caller than the one it was made by sends, where the links say so.
+
+    A hint, no proof: a caller can put links of its own there. It then finds the run that there is.
+
+    Raises:
+        Refused: the links are another caller's.
+    """
+    if not ctx.inbound_links:
+        return
+    # /namespaces/<namespace>/workflows/<workflow id>/<run id>/history
+    paths = [urllib.parse.urlsplit(link.url).path.split("/") for link in ctx.inbound_links]
+    if inside.run not in ["/".join(map(urllib.parse.unquote, path[4:6])) for path in paths]:
+        raise Refused("The sealed value was made by another caller.")
