@@ -22,7 +22,7 @@ from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.agents import local_tools
 from workshop_lib.agents.chat import ChatStart, Reply
-from workshop_lib.agents.context_window import ContextWindow
+from workshop_lib.agents.conversation.policy import ContextPolicy
 from workshop_lib.agents.local_tools import LocalTool
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
@@ -159,7 +159,7 @@ async def test_a_long_reply_streams_to_its_end(
 
 
 def test_a_window_fits_whatever_stands_in_it() -> None:
-    window = ContextWindow()
+    policy = ContextPolicy()
     wide = [ToolCall(id=f"c{n}", name="t", arguments="x" * 50_000) for n in range(30)]
     said: list[Message] = [Message.user("ü" * 20_000), Message.assistant("\0" * 100_000)] * 8
     turn = [
@@ -167,7 +167,7 @@ def test_a_window_fits_whatever_stands_in_it() -> None:
         Message(role="assistant", tool_calls=wide, extras={"t": "y" * MB}),
     ]
     results = [Message.tool_result(one, "r" * MB) for one in wide]
-    _, sent = window.select("Be brief.", [*said, *turn, *results])
+    _, sent = policy.select("Be brief.", [*said, *turn, *results])
     assert len(json.dumps([m.model_dump() for m in sent], ensure_ascii=False).encode()) < 600_000
     assert [c.id for m in sent for c in m.tool_calls] == [c.id for c in wide]
 
@@ -176,14 +176,14 @@ def test_a_window_fits_whatever_stands_in_it() -> None:
     for n in range(20):
         items.append({"type": "function_call", "call_id": f"c{n}", "arguments": "z" * 50_000})
         items.append({"type": "function_call_output", "call_id": f"c{n}", "output": parts})
-    _, kept = window.select("Be brief.", items)
+    _, kept = policy.select("Be brief.", items)
     assert len(json.dumps(kept)) < 600_000
     assert all(len(item["output"]) < 2_100 for item in kept if "output" in item)
 
 
 def test_a_small_window_is_left_as_it_is() -> None:
     said = [Message.user("Hello"), Message.assistant("x" * 50_000), Message.user("Bye")]
-    assert ContextWindow().select("Be brief.", said) == ("Be brief.", said)
+    assert ContextPolicy().select("Be brief.", said) == ("Be brief.", said)
 
 
 # --- MCP ---------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The chat agents: one session contract (`chat`), and the loops that answer its messages.
 
-`loops.manual` is the loop spelled out. `planner` and `local_tools` are its activities, `context_window`
-decides what a model is sent, `toolbox` has the tools of a session and `turn` calls them, `sessions` is how
-clients talk to a chat, `worker` what a worker serves.
+`loops.manual` is the loop spelled out. `planner` and `local_tools` are its activities, `conversation` is
+what is remembered and what of it a model is sent, `toolbox` has the tools of a session and `turn` calls
+them, `sessions` is how clients talk to a chat, `worker` what a worker serves.
 """

@@ -16,8 +16,10 @@ from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
+from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer
+from workshop_lib.llm.messages import Message
 from workshop_lib.mcp.wire import Transport
 from workshop_lib.temporal.steps import reason_of
 
@@ -109,14 +111,21 @@ class TranscriptLine(BaseModel):
 
 
 class ChatSession:
-    """Base of the chat workflows: a subclass has the `@workflow.defn`, a `run` and `respond`."""
+    """Base of the chat workflows: a subclass has the `@workflow.defn`, a `run` and `respond`.
+
+    Attributes:
+        part_type: what the loop's conversation is made of.
+        conversation: what was said so far, by users, model and tools.
+    """
+
+    part_type: type[Any] = Message
 
     def __init__(self, start: ChatStart) -> None:
         self.instructions = start.instructions or INSTRUCTIONS
         self._team_timeout = timedelta(seconds=start.team_timeout)
         self._toolbox: Toolbox | None = None
         self._transcript: list[TranscriptLine] = []
-        self._turns = 0
+        self.conversation: Conversation[Any] = Conversation(self.part_type)
         self._limits = start.limits
         self._messages_taken = 0  # those that wait included
         self._ended = False
@@ -130,12 +139,13 @@ class ChatSession:
             # Those before it in the line may have filled the session. No run of before this rule got there.
             if _any_full(self._use()[1:]) and workflow.patched("full-while-waiting"):
                 raise _refusal("ChatFull", CHAT_FULL)
-            self._turns += 1
+            self.conversation.ask(message)
             self._say("user", message)
             answer = await self._answer(message)
+            self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            return Reply(turn=self._turns, notice=self._notice(), **vars(answer))
+            return Reply(turn=self.conversation.turn, notice=self._notice(), **vars(answer))
 
     @send_message.validator
     def _check_message(self, message: str) -> None:
@@ -169,7 +179,7 @@ class ChatSession:
         return await open_toolbox(self._team_timeout)
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
-        """Find the answer to a message."""
+        """Find the answer to a message, which has begun a turn of the conversation."""
         raise NotImplementedError
 
     async def _answer(self, message: str) -> Answer:
@@ -187,7 +197,7 @@ class ChatSession:
         """Wait for `end_chat` and for the turns that are under way. Returns the number of turns."""
         await workflow.wait_condition(lambda: self._ended)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self._turns
+        return self.conversation.turn
 
     def stream_counts(self) -> tuple[int, int]:
         """Updates and signals that the session got besides messages, in a loop that streams."""
@@ -220,7 +230,8 @@ class ChatSession:
         )
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
-        self._transcript.append(TranscriptLine(turn=self._turns, speaker=speaker, text=text))
+        line = TranscriptLine(turn=self.conversation.turn, speaker=speaker, text=text)
+        self._transcript.append(line)
 
 
 def problem_with_message(message: str) -> tuple[str, str] | None:

@@ -3,7 +3,7 @@
 A result of any size or shape (text, JSON, lists, models, bytes) becomes text of bounded length where it
 enters: later it would be recorded, sent to a model, or refused by the server again and again. What a worker
 would report and the server would refuse fails once, and is not tried again. Left out: what a model is sent
-of it (`agents.context_window`).
+of it (`agents.conversation`).
 """
 
 import json

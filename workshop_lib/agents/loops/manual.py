@@ -4,7 +4,7 @@ Every step outside the loop is an activity, so the workflow can be replayed on a
 and goes on where it was. What may run twice after a kill is said at the activities: one model call, or one
 look-up by a tool. Neither changes anything, so the turn ends with the same reply.
 
-Left out: what a model is sent (`context_window`), how a tool is called (`turn`) and what a session is
+Left out: what a model is sent (`conversation`), how a tool is called (`turn`) and what a session is
 (`chat`).
 """
 
@@ -22,7 +22,6 @@ with workflow.unsafe.imports_passed_through():
         ChatSession,
         ChatStart,
     )
-    from workshop_lib.agents.context_window import ContextWindow
     from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
     from workshop_lib.agents.toolbox import Toolbox
     from workshop_lib.agents.turn import Answer, Turn
@@ -37,8 +36,6 @@ class ManualChat(ChatSession):
     @workflow.init
     def __init__(self, start: ChatStart) -> None:
         super().__init__(start)
-        self._messages: list[Message] = []
-        self._window = ContextWindow()
 
     @workflow.run
     async def run(self, start: ChatStart) -> int:
@@ -47,12 +44,7 @@ class ManualChat(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
-        self._messages.append(Message.user(message))
-        answer = await self._find_answer(Turn(toolbox))
-        self._messages.append(Message.assistant(answer.text))
-        return answer
-
-    async def _find_answer(self, turn: Turn) -> Answer:
+        turn = Turn(toolbox)
         for _ in range(MAX_TOOL_ROUNDS):
             try:
                 plan = await self._plan(turn.toolbox)
@@ -64,14 +56,14 @@ class ManualChat(ChatSession):
             calls = plan.message.tool_calls
             if not calls:
                 return turn.answered(plan.message.content or NOTHING_SAID)
-            self._messages.append(plan.message)
+            self.conversation.add(plan.message)
             results = await asyncio.gather(*map(turn.run, calls))
-            self._messages += map(Message.tool_result, calls, results)
+            self.conversation.add(*map(Message.tool_result, calls, results))
             if turn.problem:
                 return turn.answered(turn.problem, failed=True)
         return turn.answered(TOO_MANY_ROUNDS, failed=True)
 
     async def _plan(self, toolbox: Toolbox) -> Completion:
-        system, messages = self._window.select(self.instructions, self._messages)
+        system, messages = self.conversation.sent(self.instructions)
         request = PlanRequest(messages=[Message.system(system), *messages], tools=toolbox.specs)
         return await workflow.execute_activity(plan_next_action, request, **PLAN_OPTIONS)

@@ -29,14 +29,11 @@ from workshop_lib.agents.chat import (
     ChatSession,
     ChatStart,
 )
-from workshop_lib.agents.context_window import ContextWindow
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
 from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.temporal.steps import causes, reason_of
-
-WINDOW = ContextWindow()
 
 
 class _GivenUp(AgentsException):
@@ -46,12 +43,10 @@ class _GivenUp(AgentsException):
 class AgentSession(ChatSession):
     """Base of the chat workflows that use the SDK: a subclass says in `agent` who answers."""
 
+    part_type = dict  # a message, a call or a result, as the SDK writes it
+
     def __init__(self, start: ChatStart) -> None:
         super().__init__(start)
-        # The conversation in the SDK's form: the latest of it, since a run copies what it is given again
-        # and again, and how it began.
-        self._items: list[TResponseInputItem] = []
-        self._opening: str | None = None
         self._stream = _CountingStream() if start.stream else None
         self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
 
@@ -65,31 +60,21 @@ class AgentSession(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
-        self._ask(message)
         turn = Turn(toolbox)
         try:
             if not self._tools:
                 self._tools = [as_sdk_tool(spec) for spec in toolbox.specs]
             result = await self._run(self.agent(self._tools), turn)
-            self._items = result.to_input_list()
+            self._is_under_way(result.to_input_list())
             return turn.answered(str(result.final_output or NOTHING_SAID))
         except MaxTurnsExceeded:
-            answer = turn.answered(TOO_MANY_ROUNDS, failed=True)
+            return turn.answered(TOO_MANY_ROUNDS, failed=True)
         except _GivenUp as error:
-            answer = turn.answered(str(error), failed=True)
+            return turn.answered(str(error), failed=True)
         except (AgentsException, AgentsWorkflowError, FailureError) as error:
             if is_cancelled_exception(error):
                 raise
-            answer = turn.answered(_reason(error), failed=True)
-        self._items.append({"role": "assistant", "content": answer.text})
-        return answer
-
-    def _ask(self, message: str) -> None:
-        """Add the user's message to the conversation, and let go of what no model will be sent again."""
-        items: list[TResponseInputItem] = [*self._items, {"role": "user", "content": message}]
-        self._items = WINDOW.latest(items)
-        if len(self._items) < len(items) and self._opening is None:
-            self._opening = str(items[0].get("content"))
+            return turn.answered(_reason(error), failed=True)
 
     async def _run(self, agent: Agent[Turn], turn: Turn) -> RunResultBase:
         """Run the agent to its answer."""
@@ -104,18 +89,25 @@ class AgentSession(ChatSession):
                 tool_error_formatter=_unknown_tool,
             ),
         }
+        # The latest only: a run copies what it is given again and again.
+        given = self.conversation.latest()
+        self._given = len(given)
         if self._stream is None:
-            return await Runner.run(agent, self._items, **options)
-        streamed = Runner.run_streamed(agent, self._items, **options)
+            return await Runner.run(agent, given, **options)
+        streamed = Runner.run_streamed(agent, given, **options)
         async for _ in streamed.stream_events():
             pass  # whoever listens gets them from the stream
         return streamed
 
     def _select(self, data: CallModelData[Turn]) -> ModelInputData:
         """What the model is sent, by the same policy as in the manual loop."""
-        sent = data.model_data
-        instructions, items = WINDOW.select(sent.instructions or "", sent.input, self._opening)
+        self._is_under_way(data.model_data.input)
+        instructions, items = self.conversation.sent(data.model_data.instructions or "")
         return ModelInputData(input=[_sendable(item) for item in items], instructions=instructions)
+
+    def _is_under_way(self, items: list[TResponseInputItem]) -> None:
+        """A run's items: what it was given, which ends with the user's message, and what came since."""
+        self.conversation.turn_is(items[self._given - 1 :])
 
 
 def as_sdk_tool(spec: ToolSpec) -> FunctionTool:

@@ -1,4 +1,4 @@
-"""What the model is sent of a conversation: one policy, in one place.
+"""How much the model is sent of a conversation: one policy, in one place.
 
 Without a policy every call carries everything said so far, and both the bill and the event history grow
 with the square of the conversation. This one sends the instructions, a note of how the conversation began,
@@ -19,13 +19,13 @@ OPENING_NOTE = "The conversation began with: "
 Part = TypeVar("Part", bound=Any)  # `Message`, or an item of the Agents SDK
 
 
-class ContextWindow(BaseModel):
-    """A sliding window over the messages.
+class ContextPolicy(BaseModel):
+    """How much of a conversation a model is sent.
 
     Attributes:
-        max_messages: how many messages are kept, counted back from the latest. The turn that is under way
-            is always kept whole, and the window never begins in the middle of a turn: a tool's result
-            without its call is refused by most providers.
+        max_parts: how many messages, calls and results are kept, counted back from the latest. The turn that
+            is under way is always kept whole, and what is kept never begins in the middle of a turn: a tool's
+            result without its call is refused by most providers.
         max_result_chars: a tool's result is cut to this length.
         opening_chars: how much of the first message the note repeats.
         max_bytes: of all that is kept, as JSON. Where it is more, long texts in it are cut further: a
@@ -34,41 +34,48 @@ class ContextWindow(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    max_messages: int = 16
+    max_parts: int = 16
     max_result_chars: int = 2_000
     opening_chars: int = 200
     max_bytes: int = 500_000
 
+    def latest(self, turns: Sequence[list[Part]]) -> list[list[Part]]:
+        """The latest turns that fit, oldest first, and at least the last one."""
+        count, first = 0, len(turns)
+        for index in reversed(range(len(turns))):
+            count += len(turns[index])
+            if count > self.max_parts and first < len(turns):
+                break
+            first = index
+        return list(turns[first:])
+
     def select(
         self, instructions: str, parts: Sequence[Part], opening: str | None = None
     ) -> tuple[str, list[Part]]:
-        """The system message and the parts to send, for a conversation of any length.
+        """The system message and the parts as they are sent.
 
         Args:
-            instructions: the system message as it would be for a short one.
+            instructions: the system message as it would be for a short conversation.
             parts: `Message`s, or items of the Agents SDK (dicts; those with a "role" are messages, the others
-                tool calls and results). Oldest first, beginning with a user's message.
-            opening: the first message, where `parts` are only the latest of a conversation.
+                tool calls and results), beginning with a user's message.
+            opening: how the conversation began, where `parts` are not all of it.
         """
-        latest = self.latest(parts)
-        if len(latest) < len(parts) and opening is None:
-            opening = str(_field(parts[0], "content"))
         if opening is not None:
-            instructions = f"{instructions}\n{OPENING_NOTE}{opening[: self.opening_chars]}"
-        kept = [self._result_cut(part) for part in latest]
+            instructions = f"{instructions}\n{OPENING_NOTE}{self.opening_of(opening)}"
+        return instructions, self.fitting(parts)
+
+    def fitting(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts, with long results cut, and other long texts where all of it is too much."""
+        kept = [self._result_cut(part) for part in parts]
         most = self.max_bytes
         while most > 100 and _bytes(kept) > self.max_bytes:
             most //= 2
             kept = [_shorter(part, most) for part in kept]
-        return instructions, kept
+        return kept
 
-    def latest(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts that a model can still be sent, now or later in the conversation."""
-        users = [index for index, part in enumerate(parts) if _field(part, "role") == "user"]
-        fitting = [index for index in users if index >= len(parts) - self.max_messages]
-        # Where the turn under way alone is longer than the window, it is kept whole.
-        first = fitting[0] if fitting else max(users, default=0)
-        return list(parts[first:])
+    def opening_of(self, message: str) -> str:
+        """What is repeated of the first message."""
+        return message[: self.opening_chars]
 
     def _result_cut(self, part: Part) -> Part:
         if isinstance(part, Message):
@@ -85,8 +92,9 @@ class ContextWindow(BaseModel):
         return shortened
 
 
-def _field(part: Any, name: str) -> Any:
-    return getattr(part, name) if isinstance(part, Message) else part.get(name)
+def field_of(part: Any, name: str) -> Any:
+    """A field that a part of either kind may have, or None."""
+    return getattr(part, name, None) if isinstance(part, Message) else part.get(name)
 
 
 def _bytes(parts: Sequence[Any]) -> int:

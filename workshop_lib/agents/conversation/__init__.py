@@ -1,0 +1,1 @@
+"""What an agent remembers, and what of it a model is sent: `state` holds a conversation, `policy` decides."""
