@@ -12,9 +12,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from lab_environment import fresh, lab
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.workers import cells
-from workshop_lib.lab.workers import threads as workers
 from workshop_lib.temporal.worker import WorkerSpec
 
 # The cell's own lines, as a learner counts them: the magic is line 1.
@@ -72,7 +72,7 @@ def dev_server(folder: Path) -> Iterator[str]:
         try:
             yield server.ensure_server(in_memory=True).address
         finally:
-            workers.stop_all()
+            stop_all()
 
 
 def notebook() -> Notebook:

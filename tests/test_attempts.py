@@ -17,7 +17,7 @@ from temporalio.client import Client
 from workshop_lib.lab.checks import CheckNotMet, nb00, nb01, nb02, nb03, nb05, nb06
 from workshop_lib.lab.classroom import spec, start
 from workshop_lib.lab.lessons.flat_tools import get_weather
-from workshop_lib.lab.workers.threads import stop_all
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.repair.store import open_store
 from workshop_lib.settings import PROJECT_ROOT, get_settings
 

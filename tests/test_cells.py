@@ -10,6 +10,7 @@ from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
 from lab_environment import fresh
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.registry import registered, stop_all
 from workshop_lib.lab.watching import cell_files
 from workshop_lib.lab.watching.cell_files import cells_dir, locate
 from workshop_lib.lab.watching.waiting import result
@@ -29,7 +30,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def nb() -> Iterator[Notebook]:
     yield notebook()
-    workers.stop_all()
+    stop_all()
 
 
 async def test_a_cell_runs_in_the_full_sandbox(nb: Notebook) -> None:
@@ -57,7 +58,7 @@ def test_the_same_text_is_the_same_module_and_restarts_nobody(nb: Notebook) -> N
     worker = workers.start_worker_now(spec_of(first, nb["say_hello"]))
     nb.workflow("same", GREETING)
     assert nb["Greeting"] is first and "restarted" not in nb.printed
-    assert workers.running()[worker.name] is worker
+    assert registered()[worker.name] is worker
 
 
 def test_a_changed_cell_replaces_its_worker(nb: Notebook) -> None:
@@ -66,12 +67,12 @@ def test_a_changed_cell_replaces_its_worker(nb: Notebook) -> None:
     nb.workflow("other", GREETING)  # another cell is none of its business
     assert old.alive and "restarted" not in nb.printed
     nb.workflow("changed", GREETING.replace("Hello", "Good day"))
-    new = workers.running()["lab"]
+    new = registered()["lab"]
     assert nb.printed.endswith("; worker lab restarted\n")
     assert not old.alive and new.spec.activities == (nb["say_hello"],)
     # and back again: the earlier version counts as a change too
     nb.workflow("changed", GREETING)
-    assert workers.running()["lab"].spec.activities == (nb["say_hello"],)
+    assert registered()["lab"].spec.activities == (nb["say_hello"],)
 
 
 def test_what_the_cell_no_longer_has_is_said(nb: Notebook) -> None:
@@ -81,7 +82,7 @@ def test_what_the_cell_no_longer_has_is_said(nb: Notebook) -> None:
     nb.workflow("shrinking", GREETING.replace("say_hello", "greet"))
     assert "worker both restarted without say_hello" in nb.printed
     assert "worker hello only stopped, for say_hello is gone" in nb.printed
-    assert set(workers.running()) == {"both"}
+    assert set(registered()) == {"both"}
 
 
 def test_a_syntax_error_names_the_cells_line(nb: Notebook) -> None:
@@ -149,7 +150,7 @@ def test_a_worker_with_new_broken_code_leaves_the_old_one_running(nb: Notebook) 
     old = workers.start_worker_now(spec_of(nb["Greeting"], nb["say_hello"], name="kept"))
     error = nb.error("kept", GREETING + "\nimport random\nSEED = random.random()\n")
     assert "SEED = random.random()" in error.what
-    assert workers.running()["kept"] is old and old.alive
+    assert registered()["kept"] is old and old.alive
 
 
 def test_a_line_of_an_earlier_version_is_still_found(nb: Notebook) -> None:

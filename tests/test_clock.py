@@ -12,8 +12,8 @@ from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.clock import pass_time
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.watching.waiting import NobodyPolls
-from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.temporal.connect import connect
 
@@ -55,7 +55,7 @@ def nb() -> Iterator[Notebook]:
     made = notebook()
     made.workflow("calendar_days", DAYS)
     yield made
-    workers.stop_all()
+    stop_all()
 
 
 async def started(client: Client, nb: Notebook) -> WorkflowHandle[object, None]:
@@ -92,7 +92,7 @@ async def test_time_cannot_pass_where_nobody_works_nothing_runs_or_none_is_asked
     with pytest.raises(WorkshopError, match="a run, and this is a Client"):
         await pass_time(client, hours=1)  # type: ignore[arg-type]
     await pass_time(run, days=2)  # so that its clock is ahead
-    workers.stop_all()
+    stop_all()
     with pytest.raises(NobodyPolls, match="Nobody polls task queue"):
         await pass_time(run, days=2)
     await run.terminate()

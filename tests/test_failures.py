@@ -21,9 +21,9 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk_model import agents_plugin
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.waiting import KeepsFailing, StuckWorkflow, WorkflowFailed, result
-from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.temporal.connect import connect
@@ -202,7 +202,7 @@ def address(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def nb(address: str) -> Iterator[Notebook]:
     yield notebook()
-    workers.stop_all()
+    stop_all()
 
 
 CAUSES = """\

@@ -22,11 +22,11 @@ from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.approving import repair_reaches
+from workshop_lib.lab.registry import stop_all, stop_worker
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.watching.waiting import NobodyPolls, Notices, watch
-from workshop_lib.lab.workers import threads as workers
-from workshop_lib.lab.workers.threads import start_worker, stop_worker
+from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.worker import repair
 from workshop_lib.temporal.connect import connect
@@ -60,7 +60,7 @@ async def told() -> Told:
 @pytest_asyncio.fixture
 async def client(told: Told) -> AsyncIterator[Client]:
     yield await connect(interceptors=[Notices(told)])
-    workers.stop_all()
+    stop_all()
 
 
 async def a_turn(chat: ChatClient) -> None:

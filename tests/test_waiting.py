@@ -25,7 +25,7 @@ from temporalio.client import (
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.registry import identity, identity_alive
+from workshop_lib.lab.registry import identity, identity_alive, stop_all
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.watching.pending import waits_for
@@ -38,7 +38,6 @@ from workshop_lib.lab.watching.waiting import (
     watch,
     within,
 )
-from workshop_lib.lab.workers import threads as workers
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.machine.records import remove_record
@@ -155,7 +154,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def nb() -> Iterator[Notebook]:
     yield notebook()
-    workers.stop_all()
+    stop_all()
 
 
 @pytest_asyncio.fixture
@@ -369,7 +368,7 @@ async def test_a_call_whose_caller_is_ended_is_not_asked_again(
     caplog.clear()
     await start_worker(finance(), announce=False)  # which does not know the service
     await asyncio.sleep(8)
-    workers.stop_all()
+    stop_all()
     assert not [line for record in caplog.records if "Nexus" in (line := record.getMessage())]
 
 

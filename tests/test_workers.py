@@ -24,16 +24,10 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.registry import registered
+from workshop_lib.lab.registry import registered, stop_all, stop_worker
 from workshop_lib.lab.watching.waiting import result, watch
 from workshop_lib.lab.workers.process import start_process
-from workshop_lib.lab.workers.threads import (
-    running,
-    start_worker,
-    start_worker_now,
-    stop_all,
-    stop_worker,
-)
+from workshop_lib.lab.workers.threads import start_worker, start_worker_now
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
@@ -105,12 +99,12 @@ async def test_it_says_what_it_serves_and_serves_it(
 ) -> None:
     worker = await start_worker(spec)
     assert capsys.readouterr().out == spec.banner() + "\n"
-    assert running() == {spec.name: worker} and worker.alive
+    assert registered() == {spec.name: worker} and worker.alive
     handle = await greeting(spec)
     assert await result(handle, timeout=20) == "Hello, Ada!"
     assert await served_by(handle) == {worker.identity}
     stop_worker(spec.name)
-    assert not worker.alive and running() == {}
+    assert not worker.alive and registered() == {}
     stop_worker(spec.name)  # nothing to stop is no error
 
 
@@ -120,7 +114,7 @@ async def test_a_name_started_again_leaves_one_worker(nb: Notebook, spec: Worker
     new = await start_worker(
         replace(spec, workflows=[nb["Greeting"]], activities=[nb["say_hello"]])
     )
-    assert not old.alive and running() == {spec.name: new}
+    assert not old.alive and registered() == {spec.name: new}
     # Were the old one still polling, half of these would be its own.
     assert {await greet(spec) for _ in range(8)} == {"Good day, Ada!"}
 
@@ -391,7 +385,7 @@ async def test_two_clients_of_two_namespaces(spec: WorkerSpec) -> None:
             except WorkshopError:
                 await asyncio.sleep(0.2)
     assert await greet(spec) == await greet(elsewhere) == "Hello, Ada!"
-    assert len(running()) == 2
+    assert len(registered()) == 2
 
 
 async def test_a_kill_point_in_something_that_is_not_served_is_refused() -> None:

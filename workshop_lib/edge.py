@@ -168,8 +168,7 @@ def _text(error: Any) -> str:
     if isinstance(error, OSError):
         return error.strerror or harmless.line(error, 300) or type(error).__name__
     if hasattr(error, "errors"):
-        fault = error.errors(include_input=False, include_url=False)[0]
-        error = f"{error.title}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        error = f"{error.title}: {harmless.faults(error)}"
     return harmless.line(getattr(error, "reason", None) or error, 300)
 
 

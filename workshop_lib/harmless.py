@@ -8,6 +8,7 @@ so workflow code uses them too. Left out: JSON, where `json.dumps` writes all of
 
 import re
 from html import escape
+from typing import Any
 
 LIMIT = 1000  # characters of a line
 _JOINERS = "\u200c\u200d"  # invisible, and part of Persian words and of emoji
@@ -32,6 +33,18 @@ def block(text: str, indent: str = "") -> str:
     kept = "\t\n" + _JOINERS
     lines = text.replace("\r\n", "\n").replace("\n", f"\n{indent}")
     return "".join(c if c.isprintable() or c in kept else " " for c in lines)
+
+
+def faults(error: Any, whole: str = "it") -> str:
+    """What is wrong with data, on one line: a pydantic error without the values, which may be secret or long.
+
+    Args:
+        whole: what the data are called where the fault is in no field of theirs.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    places = (".".join(map(str, fault["loc"])) or whole for fault in found)
+    words = (f"{place}: {fault['msg']}" for place, fault in zip(places, found, strict=True))
+    return line("; ".join(words))
 
 
 def html(text: object, limit: int = LIMIT) -> str:

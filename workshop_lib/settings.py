@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from workshop_lib import in_sandbox
 from workshop_lib.errors import WorkshopError
+from workshop_lib.harmless import faults
 from workshop_lib.machine import state_folder, surroundings
 from workshop_lib.machine.surroundings import PROJECT_ROOT as PROJECT_ROOT
 
@@ -232,9 +233,9 @@ def get_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        found = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors(include_input=False))
         raise WorkshopError(
-            f"A setting cannot be used: {found}.", fix="mend it in .env or in the environment."
+            f"A setting cannot be used: {faults(error)}.",
+            fix="mend it in .env or in the environment.",
         ) from None
     if not sandboxed:
         state_folder.check(settings.state_dir, PROJECT_ROOT, settings.workspace)

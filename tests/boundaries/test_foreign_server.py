@@ -20,13 +20,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_command import Workshop
 
 from workshop_lib.lab import doctor
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server.lifecycle import end, launch
 from workshop_lib.lab.server.namespaces import ensure_namespaces, wanted_namespaces
 from workshop_lib.lab.services import background as services
 from workshop_lib.lab.watching.queues import look_at, places
-from workshop_lib.lab.workers.threads import start_worker, stop_all
+from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.machine.records import live_record
 from workshop_lib.settings import PROJECT_ROOT, get_settings
 from workshop_lib.teams.it.worker import it

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.auth import sealed
-from workshop_lib.auth.keys import AUDIENCES, FOLDER, ISSUER_KEYS, private, ring
+from workshop_lib.auth.keys import AUDIENCES, FOLDER, ISSUER_KEYS, ring
 from workshop_lib.auth.tokens import LIFETIME, Refused, new_claims, sign
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import PROJECT_ROOT, get_settings
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -109,7 +110,7 @@ def sign_in(name: str, program: str = "terminal") -> Grant:
             fix="set USER_NAME to one of them.",
         )
     grant = Grant(secrets.token_hex(16), name, program)
-    private(_file(grant.id), {"name": name})
+    write_whole(_file(grant.id), json.dumps({"name": name}))
     return grant
 
 

@@ -10,7 +10,6 @@ Left out: what is made with them (`tokens`, `sealed`).
 
 import base64
 import json
-import os
 import secrets
 import time
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import Any
 from joserfc.jwk import ECKey
 
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import get_settings
 
 FOLDER = "identity"
@@ -117,30 +117,8 @@ def rotate() -> None:
     _write(ring(PUBLIC_KEYS).path, [_public(pair) for pair in issuers.keys])
 
 
-def private(path: Path, document: Any, *, anew: bool = False) -> None:
-    """Write a file that only its owner can read, in one step.
-
-    Args:
-        anew: leave the one that is there.
-    """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(document, file)
-    if not anew:
-        draft.replace(path)
-        return
-    try:
-        os.link(draft, path)
-    except (
-        OSError
-    ):  # another process was quicker, and its keys are as good; or links are unknown here
-        if not path.exists():
-            draft.replace(path)
-    draft.unlink(missing_ok=True)
-
-
 def _write(path: Path, keys: list[Key], *, anew: bool = False) -> None:
-    private(path, {"keys": keys}, anew=anew)
+    write_whole(path, json.dumps({"keys": keys}), anew=anew)
 
 
 def _new_pair() -> Key:

@@ -124,34 +124,26 @@ async def stop(agent: Agent = AGENT) -> Answer:
     return Answer(text=f"{agent} has stopped after {stopped.count} cycles.")
 
 
-@command(schedule_app)
-async def create(
-    name: NewName = SCHEDULE,
-    hour: Hour = 6,
-    today: Day = None,
-    auto_approve: Alone = False,
-    as_json: Json = False,
-) -> Answer:
-    """Create a schedule."""
-    async with _schedules() as schedules:
-        return _told(
-            await schedules.create(name, hour=hour, today=today, auto_approve=auto_approve)
-        )
+def _saving(verb: str, what: str) -> None:
+    """A command that makes a schedule: `create` or `upsert`."""
+
+    async def save(
+        name: NewName = SCHEDULE,
+        hour: Hour = 6,
+        today: Day = None,
+        auto_approve: Alone = False,
+        as_json: Json = False,
+    ) -> Answer:
+        async with _schedules() as schedules:
+            make = getattr(schedules, verb)
+            return _told(await make(name, hour=hour, today=today, auto_approve=auto_approve))
+
+    save.__doc__ = what
+    command(schedule_app, verb)(save)
 
 
-@command(schedule_app)
-async def upsert(
-    name: NewName = SCHEDULE,
-    hour: Hour = 6,
-    today: Day = None,
-    auto_approve: Alone = False,
-    as_json: Json = False,
-) -> Answer:
-    """Create a schedule, or make the one of this name be like this."""
-    async with _schedules() as schedules:
-        return _told(
-            await schedules.upsert(name, hour=hour, today=today, auto_approve=auto_approve)
-        )
+_saving("create", "Create a schedule.")
+_saving("upsert", "Create a schedule, or make the one of this name be like this.")
 
 
 @command(schedule_app, name="list")

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.wire import json_rpc as json_rpc
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
+    from workshop_lib.lab.registry import stop_all as stop_all
+    from workshop_lib.lab.registry import stop_worker as stop_worker
     from workshop_lib.lab.server.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.services.mcp_here import serve_mcp as serve_mcp
     from workshop_lib.lab.services.mcp_servers import start_mcp_server as start_mcp_server
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
     from workshop_lib.lab.watching.waiting import watch as watch
     from workshop_lib.lab.workers.process import start_process as start_process
     from workshop_lib.lab.workers.threads import start_worker as start_worker
-    from workshop_lib.lab.workers.threads import stop_all as stop_all
-    from workshop_lib.lab.workers.threads import stop_worker as stop_worker
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from workshop_lib.harmless import faults
 from workshop_lib.llm.messages import ToolCall, ToolSpec, json_object
 
 MAX_SCHEMA = 20_000  # bytes, as JSON
@@ -121,13 +122,8 @@ def number(value: Any) -> Any:
 
 
 def explain_validation(error: ValidationError) -> str:
-    """A pydantic error as one line that a model can act on; the offending values are left out."""
-    parts = (
-        f"{'.'.join(str(part) for part in e['loc']) or 'arguments'}: {e['msg']}"
-        for e in error.errors(include_input=False, include_url=False)
-    )
-    # The names are the model's: they may hold line breaks.
-    return " ".join(f"wrong arguments: {'; '.join(parts)}".split())
+    """A pydantic error as one line that a model can act on."""
+    return f"wrong arguments: {faults(error, 'arguments')}"
 
 
 def _untitled(schema: Any) -> Any:

@@ -5,10 +5,13 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it.
+def write_whole(path: Path, content: str | bytes, *, anew: bool = False) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it. Only its owner can.
 
     Its draft, which is left behind where this process is killed, is called `.workshop-xxxxxxxx.part`.
+
+    Args:
+        anew: leave the one that is there, if another process was quicker.
 
     Raises:
         OSError: it cannot be written; the old one stays.
@@ -19,7 +22,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
+        if not (anew and _linked(draft, path)):
+            Path(draft).replace(path)
+    finally:
         Path(draft).unlink(missing_ok=True)
-        raise
+
+
+def _linked(draft: str, path: Path) -> bool:
+    """Give a draft its place if that is free. False where links are unknown, and it is free."""
+    try:
+        os.link(draft, path)
+    except OSError:
+        return path.exists()
+    return True

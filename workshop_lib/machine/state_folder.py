@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workshop_lib.errors import WorkshopError
@@ -24,7 +24,7 @@ _SERVER = rf"logs/server\.log(\.1)?|temporal(-[\d.]+)?\.db{_DATABASE}|temporal\.
 # Everything that the workshop writes there, by its path. What is added to the library is added here: else
 # `workshop clean` says that it stays.
 _FILES = re.compile(
-    rf"""workshop-state\.json | (\w+/)?\.workshop-\w{{8}}\.part | {_SERVER}
+    rf"""workshop-state\.json | (\w+/){{0,2}}\.workshop-\w{{8}}\.part | {_SERVER}
     | layout-\w+/({_SERVER}) | probe-\w+/probe\.db{_DATABASE}
     | server(-starting)?\.json | (server|services|progress)\.lock
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
@@ -35,8 +35,7 @@ _FILES = re.compile(
     | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json
     | cells/[A-Za-z]\w*__[0-9a-f]{{12}}\.py
     | cells/__pycache__/[A-Za-z]\w*__[0-9a-f]{{12}}\.[\w.-]+\.pyc(\.\d+)?
-    | identity/(issuer|jwks|seal-\w+)\.json(\.\w+\.new)?
-    | identity/grants/[0-9a-f]{{32}}\.json(\.\w+\.new)?
+    | identity/(issuer|jwks|seal-\w+|grants/[0-9a-f]{{32}})\.json
     | reports/[\w.-]+-[0-9a-f]{{6}}-\w+\.(md|pdf) | outbox/[\w.-]+-[0-9a-f]{{6}}-[\w-]+\.eml""",
     re.VERBOSE,
 )
@@ -86,6 +85,60 @@ def made(folder: Path, *below: str) -> Path:
         _tighten(root)
     root.joinpath(*below).mkdir(mode=0o700, exist_ok=True)
     return folder.joinpath(*below)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What the system says of a folder that cannot be written, as something that a person can act on.
+
+    Raises:
+        WorkshopError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkshopError(
+            f"The state folder {folder} cannot be written: {error.strerror}.",
+            expected="a folder on a local disk that belongs to you.",
+            fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
+        ) from None
+
+
+@contextlib.contextmanager
+def held(
+    folder: Path,
+    name: str,
+    timeout: float,
+    too_long: WorkshopError,
+    waits: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
+    """Hold a state folder for a purpose: of two processes, the second waits.
+
+    Args:
+        name: of the purpose.
+        timeout: seconds that it may wait.
+        waits: called where it has to.
+
+    Raises:
+        WorkshopError: `too_long`; or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # late: every command has a state folder, few hold it
+
+    lock = FileLock(folder / f"{name}.lock")
+    with writing(folder):
+        made(folder)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waits()
+            try:
+                lock.acquire(timeout=timeout)
+            except Timeout:
+                raise too_long from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def delete(folder: Path) -> list[str]:

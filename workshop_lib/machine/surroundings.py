@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +60,7 @@ def prepare_process() -> None:
 def put_in_order() -> None:
     """Mend the environment in place. Harmless when called again, and raises nothing."""
     os.environ |= _SET_HERE
+    _certificate_trouble.cache_clear()
     found = {**left_out()}
     for name, value in list(os.environ.items()):
         if _READ.fullmatch(name):
@@ -177,17 +179,28 @@ def _tls_trouble(name: str, value: str) -> str | None:
         return None if path.is_file() else "there is no such file"
     if name == "SSL_VERIFY" and value.lower() in ("true", "false", "1", "0"):
         return None
+    if name.endswith(("FILE", "VERIFY")) or (name.endswith("BUNDLE") and not path.is_dir()):
+        return _certificate_trouble(value)
+    if name == "SSL_SECURITY_LEVEL":
+        try:
+            import ssl
+
+            ssl.create_default_context().set_ciphers(value)
+        except (ImportError, ValueError, OSError):  # an SSLError is an OSError
+            return "it names no ciphers"
+    return None
+
+
+@cache  # several variables name one file, which takes as long to read as all the rest
+def _certificate_trouble(path: str) -> str | None:
     try:
         import ssl  # there are Pythons without it, and most users have no such variable
 
-        if name == "SSL_SECURITY_LEVEL":
-            ssl.create_default_context().set_ciphers(value)
-        elif name.endswith(("FILE", "VERIFY")) or (name.endswith("BUNDLE") and not path.is_dir()):
-            ssl.create_default_context(cafile=value)
+        ssl.create_default_context(cafile=path)
     except FileNotFoundError:
         return "there is no such file"
-    except (ImportError, OSError, ValueError):  # an SSLError is an OSError
-        return "it names no ciphers" if name == "SSL_SECURITY_LEVEL" else "it holds no certificates"
+    except (ImportError, OSError, ValueError):
+        return "it holds no certificates"
     return None
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
+from workshop_lib.harmless import faults
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, arguments_for, spec_of
 from workshop_lib.repair.models import ARGUMENTS, HOW_SURE, Analysis, Confidence, Detection, Words
-from workshop_lib.repair.plan_rules import in_words
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -62,8 +62,8 @@ def read_call(call: ToolCall, forms: Mapping[str, type[Form]]) -> Form:
         return forms[call.name].model_validate(arguments)
     except ValidationError as error:
         if any(part["type"] in ("extra_forbidden", "missing") for part in error.errors()):
-            raise ToolInputError(in_words(error)) from None
-        raise Unacceptable(in_words(error), as_proposal(call.name, arguments)) from None
+            raise ToolInputError(faults(error)) from None
+        raise Unacceptable(faults(error), as_proposal(call.name, arguments)) from None
 
 
 def as_proposal(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:

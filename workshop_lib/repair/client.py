@@ -12,9 +12,9 @@ from datetime import date, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import (
     Client,
-    WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
@@ -25,8 +25,8 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.harmless import faults
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
-from workshop_lib.repair.plan_rules import in_words
 from workshop_lib.repair.states import (
     Callback,
     Decision,
@@ -43,7 +43,6 @@ from workshop_lib.temporal import asking
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.steps import TASK_TIMEOUT
 
-LOOK_EVERY = 0.25  # seconds
 RPC_LIMIT = timedelta(seconds=10)
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
@@ -225,7 +224,7 @@ class RepairClient:
         try:
             decision = Decision(decided_by=decided_by or get_settings().user_name, **typed)
         except ValidationError as error:
-            why = f"That is no decision: {in_words(error)}."
+            why = f"That is no decision: {faults(error)}."
             raise DecisionRefused("Unreadable", why) from None
         return await self.decide(decision)
 
@@ -234,32 +233,44 @@ class RepairClient:
     ) -> AsyncGenerator[RepairStatus, None]:
         """Where it is now, and again at every change, until its end.
 
-        The server is looked at every quarter of a second, and the repair is asked only where its history has
-        grown: while it waits for somebody, no worker has to run. A state that is left between two looks is
-        found in `states`.
+        The server says when the history has grown, and only then the repair is asked: while it waits for
+        somebody, no worker has to run. A state that is left meanwhile is found in `states`.
 
         Raises:
             WorkshopError: no worker answers, or it has not ended within `timeout`. It goes on.
         """
-        now = asyncio.get_running_loop().time
-        end = now() + timeout.total_seconds()
-        seen: RepairStatus | None = None
-        looked_at: tuple[str, int] | None = None
-        while True:
-            with self._in_words():
-                run = await self.handle.describe(rpc_timeout=RPC_LIMIT)
-            history = run.run_id, run.history_length
-            if history != looked_at:
-                looked_at, status = history, await self.status()
+        steps = self._steps(asyncio.get_running_loop().time() + timeout.total_seconds())
+        seen = await self.status()
+        yield seen
+        try:
+            async for _ in steps:
+                status = await self.status()
                 if status != seen:
                     seen = status
                     yield status
-            if run.status != WorkflowExecutionStatus.RUNNING:
+        except TimeoutError:
+            await self.status()  # where nobody serves it any more, that is what is wrong
+            raise self._not_over(timeout) from None
+
+    async def _steps(self, end: float) -> AsyncIterator[None]:
+        """Each time that workflow code has run, or may have, until the run is over.
+
+        Raises:
+            TimeoutError: it is not over at `end`, by the loop's clock.
+        """
+        news = self.handle.fetch_history_events(wait_new_event=True)
+        while True:
+            with self._in_words():
+                async with asyncio.timeout_at(end):
+                    await news.fetch_next_page()
+            kinds = {event.event_type for event in news.current_page or ()}
+            if EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW in kinds:
+                news = self.handle.fetch_history_events(wait_new_event=True)
+            elif news.next_page_token is None:
+                yield
                 return
-            if now() >= end:
-                await self.status()  # where nobody serves it any more, that is what is wrong
-                raise self._not_over(timeout)
-            await asyncio.sleep(LOOK_EVERY)
+            elif EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in kinds:
+                yield
 
     async def wait_until(
         self, when: Callable[[RepairStatus], bool], timeout: timedelta = timedelta(minutes=5)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from workshop_lib.harmless import faults
 from workshop_lib.repair.models import (
     ARGUMENTS,
     SKIP_THRESHOLD,
@@ -170,16 +171,7 @@ def _unreadable(raw: Mapping[str, Any], error: ValidationError) -> str:
     tool = raw.get("tool")
     if not isinstance(tool, str) or tool not in ARGUMENTS:
         return f"there is no tool {str(tool)[:60]!r}; there are {', '.join(ARGUMENTS)}"
-    return in_words(error)
-
-
-def in_words(error: ValidationError) -> str:
-    """A validation error in a sentence, without the values, which may be long or not fit to print."""
-    said = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'it'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return "; ".join(said)[:1000]
+    return faults(error)
 
 
 def within_limits(

@@ -203,12 +203,10 @@ def validated(kind: type[Model], row: Mapping[Any, Any], table: sa.Table) -> Mod
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
         key = ", ".join(str(row.get(column.name)) for column in table.primary_key)
-        where = ".".join(str(part) for part in fault["loc"])
         raise StoreDamaged(
             f"The row {harmless.line(key, 100)!r} of {table.name} cannot be used: "
-            + harmless.line(f"{where}: {fault['msg']}.", 200)
+            f"{harmless.line(harmless.faults(error), 200)}."
         ) from None
 
 
@@ -229,8 +227,7 @@ def _read(path: Path, name: str, kind: type[Model], key: str) -> list[Model]:
     except OSError as error:
         why = error.strerror or "it cannot be read"
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        why = harmless.line(harmless.faults(error), 200)
     except (ValueError, LookupError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
     raise WorkshopError(f"{path} cannot be used: {why}.", expected=expected, fix=fix)

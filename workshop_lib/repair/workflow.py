@@ -20,9 +20,9 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from workshop_lib.harmless import faults
     from workshop_lib.repair.cycle import RepairCycle
     from workshop_lib.repair.models import Analysis, Plan, RepairResult
-    from workshop_lib.repair.plan_rules import in_words
     from workshop_lib.repair.report import status_details
     from workshop_lib.repair.states import (
         DECIDE_SIGNAL,
@@ -239,7 +239,7 @@ def _read_decision(payloads: Sequence[RawValue]) -> Decision:
                 return read
             why = "it is null"
         except ValidationError as error:
-            why = in_words(error)
+            why = faults(error)
         except Exception:  # not JSON, or of an encoding that nobody knows
             why = "it is not JSON"
     raise ApplicationError(f"The signal holds no decision: {why}; {_EXPECTED}.", type="Unreadable")

@@ -18,7 +18,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -165,21 +164,12 @@ def _start(folder: Path, *, in_memory: bool) -> Server:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the state folder: two notebooks that start the server at once start one."""
-    try:
-        state_folder.made(folder)
-        with FileLock(folder / "server.lock", timeout=LOCK_TIMEOUT):
-            yield
-    except Timeout:
-        raise WorkshopError(
-            f"Another process has been starting the server of {folder} for too long.",
-            fix="wait a moment and try again; `workshop status` shows what runs.",
-        ) from None
-    except OSError as error:
-        raise WorkshopError(
-            f"The state folder {folder} cannot be written: {error.strerror}.",
-            expected="a folder on a local disk that belongs to you.",
-            fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
-        ) from None
+    too_long = WorkshopError(
+        f"Another process has been starting the server of {folder} for too long.",
+        fix="wait a moment and try again; `workshop status` shows what runs.",
+    )
+    with state_folder.held(folder, "server", LOCK_TIMEOUT, too_long), state_folder.writing(folder):
+        yield
 
 
 # --- the process ------------------------------------------------------------------------------------

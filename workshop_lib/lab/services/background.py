@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
 from temporalio.client import Client
 
 from workshop_lib.errors import WorkshopError
@@ -71,29 +70,16 @@ def one_at_a_time(say: Callable[[str], object]) -> Iterator[None]:
     Raises:
         WorkshopError: it has waited for very long, or the state folder cannot be written.
     """
-    folder = get_settings().state_dir
-    try:
-        state_folder.made(folder)
-        lock = FileLock(folder / "services.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say("Another `workshop up` or `down` is at work: waiting for it.")
-            lock.acquire(timeout=LOCK_TIMEOUT)
-    except Timeout:
-        raise WorkshopError(
-            f"Another `workshop up` or `down` has been at work for {LOCK_TIMEOUT:.0f} s.",
-            fix="end it, and try again.",
-        ) from None
-    except OSError as error:
-        raise WorkshopError(
-            f"The state folder {folder} cannot be written: {error.strerror}.",
-            fix="set WORKSHOP_STATE_DIR to another folder, or repair the permissions of this one.",
-        ) from None
-    try:
+    too_long = WorkshopError(
+        f"Another `workshop up` or `down` has been at work for {LOCK_TIMEOUT:.0f} s.",
+        fix="end it, and try again.",
+    )
+
+    def waits() -> None:
+        say("Another `workshop up` or `down` is at work: waiting for it.")
+
+    with state_folder.held(get_settings().state_dir, "services", LOCK_TIMEOUT, too_long, waits):
         yield
-    finally:
-        lock.release()
 
 
 def start_services() -> list[Service]:

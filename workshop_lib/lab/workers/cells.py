@@ -20,11 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.registry import registered
+from workshop_lib.lab.registry import registered, stop_worker
 from workshop_lib.lab.watching.cell_files import (
     cell_of,
     file_name,
-    locate,
     locate_in_exception,
     note_loaded,
     put_on_path,
@@ -32,8 +31,6 @@ from workshop_lib.lab.watching.cell_files import (
 from workshop_lib.lab.workers import threads as workers
 from workshop_lib.machine.files import write_whole
 from workshop_lib.temporal.worker import WorkerSpec
-
-__all__ = ["load_cell", "load_ipython_extension", "locate", "register"]
 
 MAGIC = "workflow"
 KEEP = 20  # versions of a cell that stay on disk in any case
@@ -164,7 +161,7 @@ def _restart_users(name: str, module: ModuleType) -> list[str]:
         if not isinstance(worker, workers.RunningWorker):
             said.append(f"worker process {spec.name} still runs the old code, start it again")
         elif not (spec.workflows or spec.activities or spec.nexus_handlers):
-            workers.stop_worker(spec.name)
+            stop_worker(spec.name)
             said.append(f"worker {spec.name} stopped, for {', '.join(gone)} is gone")
         else:
             workers.start_worker_now(spec)

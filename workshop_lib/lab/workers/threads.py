@@ -29,7 +29,6 @@ from workshop_lib.lab.registry import (
     identity,
     registered,
     stop_all,
-    stop_worker,
     take_over,
 )
 from workshop_lib.lab.watching import listening
@@ -37,15 +36,6 @@ from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.listening import track, tracking_threads
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
-
-__all__ = [
-    "RunningWorker",
-    "running",
-    "start_worker",
-    "start_worker_now",
-    "stop_all",
-    "stop_worker",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -213,11 +203,6 @@ def _failed(worker: RunningWorker, error: Exception) -> WorkshopError:
     worker.abandon()
     give_back(worker)
     return start_failure(worker.name, error)
-
-
-def running() -> dict[str, RunningWorker]:
-    """The workers that run in threads of this process, by name."""
-    return {name: w for name, w in registered().items() if isinstance(w, RunningWorker)}
 
 
 def _at_exit() -> None:
