@@ -21,7 +21,7 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.auth.carry import Person
 from workshop_lib.auth.issuer import Grant, sign_in
-from workshop_lib.lab.services.mcp_here import McpServerHere
+from workshop_lib.lab.services.mcp_in_kernel import McpServerHere
 from workshop_lib.settings import reload_settings
 from workshop_lib.teams.finance import activities as finance_work
 from workshop_lib.teams.finance import mcp_server as finance_mcp

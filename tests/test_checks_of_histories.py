@@ -9,7 +9,7 @@ import pytest
 from workshop_lib.lab.checks import CheckNotMet, nb04
 from workshop_lib.lab.history import ACTIVITY, COMPLETED, RUNNING, SIGNAL, History, Step
 from workshop_lib.lab.lessons import comparison
-from workshop_lib.mcp.wire import SERVER_DOWN
+from workshop_lib.mcp.addresses import SERVER_DOWN
 
 
 async def refused(check: Any, *made: Any) -> str:

@@ -17,8 +17,8 @@ from temporalio.api.operatorservice.v1 import UpdateNexusEndpointRequest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from workshop_lib.lab import doctor, doctor_machine
-from workshop_lib.lab.doctor_machine import Finding
+from workshop_lib.lab.doctor import examination, machine
+from workshop_lib.lab.doctor.machine import Finding
 from workshop_lib.lab.server import dev_server, namespaces
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.watching.queues import look_at
@@ -45,7 +45,7 @@ def patch(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 async def examined(*, fix: bool = False) -> list[Finding]:
-    findings = await doctor.examine(fix=fix)
+    findings = await examination.examine(fix=fix)
     for finding in findings:
         assert (finding.repair is None) == (finding.status == "OK"), finding
     return findings
@@ -64,7 +64,7 @@ def the(findings: list[Finding], name: str) -> Finding:
 
 
 async def test_a_machine_in_order(patch: pytest.MonkeyPatch) -> None:
-    report = doctor.render(await examined())
+    report = examination.render(await examined())
     assert "OK  model: offline model (no key is set)" in report.splitlines()
     assert "OK  server: not running; it is started when needed" in report.splitlines()
     assert "OK  ports: free" in report.splitlines()
@@ -74,7 +74,7 @@ async def test_a_machine_in_order(patch: pytest.MonkeyPatch) -> None:
 
 async def test_fix_starts_and_makes_everything(patch: pytest.MonkeyPatch) -> None:
     findings = await examined(fix=True)
-    assert {finding.status for finding in findings} == {"OK"}, doctor.render(findings)
+    assert {finding.status for finding in findings} == {"OK"}, examination.render(findings)
     found = server.status()
     assert found
     assert found.address in the(findings, "server").text
@@ -86,7 +86,7 @@ async def test_fix_starts_and_makes_everything(patch: pytest.MonkeyPatch) -> Non
 
 def test_both_forms_of_the_report() -> None:
     findings = [Finding("a", "OK", "fine"), Finding("b", "FAIL", "broken", "mend it")]
-    assert doctor.render(findings).splitlines() == [
+    assert examination.render(findings).splitlines() == [
         "OK  a: fine",
         "FAIL  b: broken",
         "      repair: mend it",
@@ -159,7 +159,7 @@ async def test_a_key_is_never_shown(patch: pytest.MonkeyPatch) -> None:
     for key in (KEY, f'{KEY}" "', KEY[:10]):
         set_env(patch, OPENAI_API_KEY=key, LLM_MODEL="openai/gpt-5-mini")
         findings = await examined()
-        both = doctor.render(findings) + json.dumps(findings, default=to_jsonable_python)
+        both = examination.render(findings) + json.dumps(findings, default=to_jsonable_python)
         assert "4fG7" not in both
         assert bool(lines(findings, "key")) == (key != KEY)
     assert the(findings, "model").text.startswith("openai/gpt-5-mini")
@@ -192,7 +192,7 @@ async def test_a_dotenv_that_is_not_text(patch: pytest.MonkeyPatch) -> None:
 
 async def test_a_dotenv_with_a_wrong_line(patch: pytest.MonkeyPatch) -> None:
     write_env(patch, f"OPENAI_API_KEY {KEY}\n".encode())
-    said = doctor.render(await examined())
+    said = examination.render(await examined())
     assert "FAIL  .env: Line 1" in said
     assert "4fG7" not in said
 
@@ -259,9 +259,9 @@ async def test_a_kernel_that_shadows_ours(patch: pytest.MonkeyPatch, tmp_path: P
 
 async def test_a_kernel_older_than_the_code(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "ipykernel", sys)
-    patch.setattr(doctor_machine, "newest_code", lambda: 0.0)
+    patch.setattr(machine, "newest_code", lambda: 0.0)
     assert the(await examined(), "kernel").status == "OK"
-    patch.setattr(doctor_machine, "newest_code", lambda: 2e10)
+    patch.setattr(machine, "newest_code", lambda: 2e10)
     assert lines(await examined(), "kernel")[-1].repair == "restart the kernel"
 
 
@@ -277,7 +277,7 @@ def broken_probe(tmp_path: Path, patch: pytest.MonkeyPatch) -> type:
 
 
 def test_a_module_that_the_sandbox_refuses(broken_probe: type) -> None:
-    (found,) = doctor_machine.sandbox(broken_probe)
+    (found,) = machine.sandbox(broken_probe)
     assert found.status == "FAIL"
     assert "random.random" in found.text
 
@@ -354,7 +354,7 @@ async def workers_line(ready: Callable[[list[Finding]], bool]) -> list[Finding]:
 
 async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> None:
     await namespaces.ensure_namespaces(server.ensure_server())
-    patch.setattr(doctor_machine, "newest_code", lambda: 0.0)
+    patch.setattr(machine, "newest_code", lambda: 0.0)
     assert the(await examined(), "workers").text == "none runs at the moment"
 
     gone = await asyncio.create_subprocess_exec("true")
@@ -374,10 +374,10 @@ async def test_workers_that_are_gone_old_or_two(patch: pytest.MonkeyPatch) -> No
     async with polling(client, mine):
         (fine,) = await workers_line(lambda found: found[0].status == "OK")
         assert mine in fine.text  # one that lives makes the dead one harmless
-        patch.setattr(doctor_machine, "newest_code", lambda: 2e10)
+        patch.setattr(machine, "newest_code", lambda: 2e10)
         (old,) = lines(await examined(), "workers")
         assert "was started before the code was last changed" in old.text
-        patch.setattr(doctor_machine, "newest_code", lambda: 0.0)
+        patch.setattr(machine, "newest_code", lambda: 0.0)
         second = await connect.connect()
         async with polling(second, f"other@{os.getppid()}@{here}"):
             (two,) = await workers_line(lambda found: found[0].status == "WARN")
@@ -391,14 +391,14 @@ async def test_a_part_that_breaks_gives_a_line(patch: pytest.MonkeyPatch) -> Non
     def broken() -> list[Finding]:
         raise RuntimeError(KEY)
 
-    patch.setattr(doctor_machine, "proxies", broken)
+    patch.setattr(machine, "proxies", broken)
     findings = await examined()
     assert "RuntimeError" in the(findings, "proxy").text
-    assert "4fG7" not in doctor.render(findings)
+    assert "4fG7" not in examination.render(findings)
 
 
 async def test_a_part_that_hangs_gives_a_line(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(doctor_machine, "kernel", lambda: asyncio.run(asyncio.sleep(1)))
-    patch.setattr(doctor, "LIMIT", 0.5)
+    patch.setattr(machine, "kernel", lambda: asyncio.run(asyncio.sleep(1)))
+    patch.setattr(examination, "LIMIT", 0.5)
     findings = await examined()
     assert "no answer within 0.5 s" in the(findings, "kernel").text

@@ -20,7 +20,7 @@ from temporalio.worker import Worker
 from workshop_lib.auth.carry import HEADER, Person
 from workshop_lib.auth.issuer import sign_in
 from workshop_lib.lab.lessons.attacks import PutOnActivities, sending
-from workshop_lib.lab.services.mcp_here import McpServerHere
+from workshop_lib.lab.services.mcp_in_kernel import McpServerHere
 from workshop_lib.repair import mcp_server
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.models import RequestApproval

@@ -32,18 +32,18 @@ from workshop_lib.cli.main import app
 from workshop_lib.cli.mcp import ClientName, configuration
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
-from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.lab.services.mcp_in_kernel import serve_mcp
 from workshop_lib.lab.services.mcp_servers import is_healthy, start_mcp_server
 from workshop_lib.lab.services.programs import MCP_SERVERS
 from workshop_lib.machine.ports import is_free
-from workshop_lib.mcp.server import listen
-from workshop_lib.mcp.wire import (
+from workshop_lib.mcp.addresses import (
     TEAM_SERVERS,
     health_url,
     listening_url,
     reachable_url,
     server_url,
 )
+from workshop_lib.mcp.server import listen
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"

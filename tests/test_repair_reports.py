@@ -14,9 +14,9 @@ from pypdf import PdfReader
 from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.harmless import markdown
+from workshop_lib.repair.documents import as_markdown, of_plan, plan_in_text
 from workshop_lib.repair.models import Analysis, OrderInventory, Plan, Problem, Proposal, Rejected
-from workshop_lib.repair.report import as_markdown, of_plan, plan_in_text
-from workshop_lib.repair.reports import SaveReport, file_name, save_report, to_pdf
+from workshop_lib.repair.report_files import SaveReport, file_name, save_report, to_pdf
 
 NASTY = (
     "![x](http://127.0.0.1:1/x.png) [click](file:///etc/passwd)\n\n<img src='file:///etc/passwd'>"

@@ -98,7 +98,7 @@ def _load() -> None:
         import workshop_lib.cli.repair
         import workshop_lib.cli.services
         import workshop_lib.lab.checks
-        import workshop_lib.lab.doctor
+        import workshop_lib.lab.doctor.examination
         import workshop_lib.repair.worker
         import workshop_lib.teams.finance.worker
         import workshop_lib.teams.it.worker  # noqa: F401
@@ -131,7 +131,7 @@ def _serve(control: socket.socket) -> None:
 
 def _be_the_command(order: int, streams: Sequence[int]) -> None:
     from workshop_lib import __main__, edge
-    from workshop_lib.machine.surroundings import put_in_order
+    from workshop_lib.machine.environment import put_in_order
     from workshop_lib.settings import get_settings
 
     with os.fdopen(order) as written:

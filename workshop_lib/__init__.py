@@ -37,7 +37,7 @@ _begins = _program in ("workshop", "-m") and sys.excepthook is sys.__excepthook_
 if _begins:
     sys.excepthook = quiet
 if not in_sandbox():
-    from workshop_lib.machine.surroundings import prepare_process
+    from workshop_lib.machine.environment import prepare_process
 
     prepare_process()  # before anything else is loaded: the folder we stand in may hold modules
 if _begins and _program == "-m":

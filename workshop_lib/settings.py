@@ -24,8 +24,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from workshop_lib import in_sandbox
 from workshop_lib.errors import WorkshopError
 from workshop_lib.harmless import faults
-from workshop_lib.machine import state_folder, surroundings
-from workshop_lib.machine.surroundings import PROJECT_ROOT as PROJECT_ROOT
+from workshop_lib.machine import environment, state_folder
+from workshop_lib.machine.environment import PROJECT_ROOT as PROJECT_ROOT
 
 OFFLINE_MODEL = "offline/rules"
 
@@ -121,8 +121,8 @@ class Settings(BaseSettings):
                 stands in the way to the provider.
         """
         choice = self._choice()
-        in_the_way = surroundings.in_the_way()
-        here = self.llm_api_base and surroundings.is_loopback(self.llm_api_base)
+        in_the_way = environment.in_the_way()
+        here = self.llm_api_base and environment.is_loopback(self.llm_api_base)
         if in_the_way and not choice.offline and not here:
             name, reason = next(iter(in_the_way.items()))
             raise WorkshopError(
@@ -223,10 +223,10 @@ def get_settings() -> Settings:
     """
     sandboxed = in_sandbox()
     if not sandboxed:
-        surroundings.put_in_order()
+        environment.put_in_order()
         load_env_file(env_file())
-        surroundings.put_in_order()
-    if wrong := surroundings.homeless():
+        environment.put_in_order()
+    if wrong := environment.homeless():
         raise WorkshopError(
             f"There is no such home folder: {wrong[0]}.", fix="write the path out, without the ~."
         )

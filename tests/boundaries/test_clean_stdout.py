@@ -14,7 +14,7 @@ from workshop_lib.lab import registry
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
-from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.lab.services.mcp_in_kernel import serve_mcp
 from workshop_lib.mcp.server import create_server
 from workshop_lib.settings import get_settings
 
@@ -52,7 +52,7 @@ def test_a_result_that_is_too_large_leaves_json_alone(
 NOISE = """
 import os, sys
 from workshop_lib.__main__ import main
-import workshop_lib.lab.doctor as doctor
+import workshop_lib.lab.doctor.examination as doctor
 examine = doctor.examine
 async def noisy(**options):
     print("a library prints")

@@ -19,7 +19,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 from workshop_command import Workshop
 
-from workshop_lib.lab import doctor
+from workshop_lib.lab.doctor import examination
 from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
@@ -216,12 +216,12 @@ async def test_doctor_and_up_notice_a_worker_that_lives_and_does_not_poll(
     await ensure_namespaces(own)
     asleep = await asyncio.create_subprocess_exec("sleep", "60")
     services.record_service(get_settings().state_dir, "it", asleep.pid, kind="service")
-    found = [line for line in await doctor.examine() if line.name == "workers"]
+    found = [line for line in await examination.examine() if line.name == "workers"]
     assert [line.status for line in found] == ["FAIL"]
     assert "worker it" in found[0].text and "does not poll" in found[0].text
     asleep.kill()
     await asleep.wait()
-    (lost,) = [line for line in await doctor.examine() if line.name == "workers"]
+    (lost,) = [line for line in await examination.examine() if line.name == "workers"]
     assert lost.status == "WARN" and "worker it has ended by itself" in lost.text
 
 

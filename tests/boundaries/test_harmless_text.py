@@ -19,9 +19,9 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair import mcp_server
 from workshop_lib.repair.client import RepairClient
+from workshop_lib.repair.documents import plain_report, problem_with_report, status_in_text
 from workshop_lib.repair.models import Analysis, Plan, ReportRequest
 from workshop_lib.repair.proactive_client import ProactiveClient
-from workshop_lib.repair.report import plain_report, problem_with_report, status_in_text
 from workshop_lib.repair.schedule import RepairSchedules
 from workshop_lib.repair.states import RepairStatus, State
 from workshop_lib.settings import PROJECT_ROOT, reload_settings

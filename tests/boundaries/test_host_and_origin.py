@@ -20,7 +20,7 @@ from jupyter_browser import browser
 from lab_environment import free_port, lab, set_env
 
 from workshop_lib.lab import registry
-from workshop_lib.lab.services.mcp_here import serve_mcp
+from workshop_lib.lab.services.mcp_in_kernel import serve_mcp
 from workshop_lib.lab.services.mcp_servers import start_mcp_server
 from workshop_lib.lab.services.programs import MCP_SERVERS
 

@@ -19,7 +19,7 @@ from openai_server import KEY, OpenAIServer
 from sampled import sampled
 from workshop_command import Workshop, workshop_command
 
-from workshop_lib.machine import surroundings
+from workshop_lib.machine import environment
 from workshop_lib.settings import PROJECT_ROOT
 
 
@@ -72,9 +72,9 @@ def test_a_variable_that_cannot_be_used_is_named(
 ) -> None:
     monkeypatch.setenv("WORKSHOP_LEFT_OUT", "{}")  # so that it is taken away again
     monkeypatch.setenv(name, value)
-    surroundings.put_in_order()
+    environment.put_in_order()
     assert name not in os.environ
-    assert name in surroundings.left_out()
+    assert name in environment.left_out()
 
 
 @pytest.mark.parametrize(("name", "value"), USABLE.items())
@@ -82,9 +82,9 @@ def test_a_variable_that_can_be_used_stays(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    surroundings.put_in_order()
+    environment.put_in_order()
     assert os.environ[name] == value
-    assert name not in surroundings.left_out()
+    assert name not in environment.left_out()
 
 
 # Each of them kept the offline model from answering, in this process, in workers or in their MCP servers.

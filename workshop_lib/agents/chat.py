@@ -20,7 +20,7 @@ from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer
 from workshop_lib.llm.messages import Message
-from workshop_lib.mcp.wire import Transport
+from workshop_lib.mcp.addresses import Transport
 from workshop_lib.temporal.steps import reason_of
 
 MAX_MESSAGE_CHARS = 20_000

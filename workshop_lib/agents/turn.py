@@ -22,8 +22,8 @@ from workshop_lib.agents.team_tools import TeamOutOfReach
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, arguments_for
-from workshop_lib.temporal.asker import refusal_of
 from workshop_lib.temporal.bounded import as_text, cut
+from workshop_lib.temporal.caller import refusal_of
 from workshop_lib.temporal.steps import reason_of
 
 MAX_CORRECTIONS = 3  # a turn; calls handed back because they cannot be made

@@ -31,7 +31,7 @@ from workshop_lib.auth.keys import ring
 from workshop_lib.auth.sealed import Binding, Who, digest, seal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.asker import Asker, asked_by
+from workshop_lib.temporal.caller import Asker, asked_by
 
 HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
 # Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.

@@ -56,7 +56,7 @@ from workshop_lib.auth.keys import ring
 from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, seal, unseal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.asker import FORBIDDEN
+from workshop_lib.temporal.caller import FORBIDDEN
 
 MCP_ACTIVITIES = "temporalio.mcp."
 TEAMS = {"ITService": "it", "FinanceService": "finance"}  # whose a Nexus service is

@@ -23,8 +23,8 @@ from workshop_lib.auth.issuer import PREFIX, agent_token, sign_in
 from workshop_lib.auth.sealed import Who
 from workshop_lib.auth.tokens import Claims, Refused, require, verify
 from workshop_lib.errors import WorkshopError
+from workshop_lib.mcp.addresses import TOKEN
 from workshop_lib.mcp.server import Guard, refusal
-from workshop_lib.mcp.wire import TOKEN
 from workshop_lib.settings import get_settings
 
 logger = logging.getLogger(__name__)

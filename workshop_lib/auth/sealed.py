@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workshop_lib.auth.keys import Keyring, was_good
 from workshop_lib.auth.tokens import LEEWAY, MAX_CHARS, Refused
-from workshop_lib.temporal.asker import Asker
+from workshop_lib.temporal.caller import Asker
 
 LONGEST = 7 * 24 * 3600  # seconds; an operation may take days
 _FORM = re.compile(r"v1\.[0-9a-f]{16}\.[\w-]+", re.ASCII)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workshop_lib.auth.keys import PUBLIC_KEYS, Key, as_jwk, ring, was_good
 from workshop_lib.errors import WorkshopError
-from workshop_lib.temporal.asker import FORBIDDEN, UNIDENTIFIED, Asker
+from workshop_lib.temporal.caller import FORBIDDEN, UNIDENTIFIED, Asker
 
 ISSUER = "https://sign-in.workshop.invalid"
 TYPE = "at+jwt"  # of an access token; an ID token, which says who signed in, has another

@@ -36,7 +36,7 @@ from workshop_lib.cli.support import (
 )
 from workshop_lib.edge import say
 from workshop_lib.lab.services.mcp_servers import ensured
-from workshop_lib.mcp.wire import Transport as McpTransport
+from workshop_lib.mcp.addresses import Transport as McpTransport
 from workshop_lib.settings import get_settings
 
 LEAVE = ("quit", "exit", "bye")

@@ -11,7 +11,7 @@ import typer
 
 from workshop_lib.cli.support import Answer, Json, command, prepare, start_server
 from workshop_lib.edge import say
-from workshop_lib.lab import doctor as clinic
+from workshop_lib.lab.doctor import examination
 from workshop_lib.lab.jupyter import progress as record
 from workshop_lib.lab.jupyter.notebooks import reset_notebook
 from workshop_lib.lab.jupyter.start import run_jupyter
@@ -30,7 +30,7 @@ def run_lab(*, browser: bool, port: int | None) -> None:
     server = start_server()
     try:
         asyncio.run(prepare(server))
-        say(clinic.render(asyncio.run(clinic.examine())))
+        say(examination.render(asyncio.run(examination.examine())))
         arguments = [f"--port={port}"] if port else []
         status = run_jupyter(browser=browser, say=say, arguments=arguments)
     finally:
@@ -59,9 +59,9 @@ async def doctor(
     as_json: Json = False,
 ) -> Answer:
     """Examine the machine and the lab; each line says how to repair what is wrong."""
-    findings = await clinic.examine(fix=fix)
+    findings = await examination.examine(fix=fix)
     failed = any(finding.status == "FAIL" for finding in findings)
-    return Answer(findings, clinic.render(findings), failed)
+    return Answer(findings, examination.render(findings), failed)
 
 
 @command(app)

@@ -18,7 +18,7 @@ import yaml
 from workshop_lib.cli.support import one_of, show, show_json
 from workshop_lib.edge import say
 from workshop_lib.lab.services.programs import MCP_SERVERS
-from workshop_lib.mcp.wire import Transport, server_url
+from workshop_lib.mcp.addresses import Transport, server_url
 from workshop_lib.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True)

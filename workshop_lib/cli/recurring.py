@@ -23,9 +23,9 @@ from workshop_lib.cli.repair_terminal import (
 from workshop_lib.cli.support import Answer, Json, command, connected, name_of, show
 from workshop_lib.edge import say
 from workshop_lib.lab.services.background import running_services
+from workshop_lib.repair.documents import status_in_text
 from workshop_lib.repair.proactive_client import DEFAULT_ID as AGENT
 from workshop_lib.repair.proactive_client import ProactiveClient
-from workshop_lib.repair.report import status_in_text
 from workshop_lib.repair.schedule import DEFAULT_ID as SCHEDULE
 from workshop_lib.repair.schedule import RepairSchedules, ScheduleInfo
 from workshop_lib.repair.states import RepairStatus, State

@@ -31,8 +31,8 @@ from workshop_lib.cli.support import Answer, Json, command, connected, name_of, 
 from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import RepairClient, list_repairs
+from workshop_lib.repair.documents import plan_in_text, status_in_text
 from workshop_lib.repair.models import Plan
-from workshop_lib.repair.report import plan_in_text, status_in_text
 from workshop_lib.repair.states import ENDS, RecordedDecision, State
 from workshop_lib.repair.store import open_store
 from workshop_lib.settings import get_settings

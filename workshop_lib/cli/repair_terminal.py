@@ -20,8 +20,8 @@ from workshop_lib.cli.support import serving
 from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import DecisionRefused, RepairClient, list_repairs
+from workshop_lib.repair.documents import SHORT, plan_in_text, result_in_text
 from workshop_lib.repair.models import Plan, RepairResult
-from workshop_lib.repair.report import SHORT, plan_in_text, result_in_text
 from workshop_lib.repair.states import RepairStatus, State
 
 WORK_LIMIT = timedelta(minutes=15)  # for a repair that waits for nobody

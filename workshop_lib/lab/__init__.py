@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.identity import sign_in as sign_in
     from workshop_lib.lab.lessons.identity import stock_verdicts as stock_verdicts
     from workshop_lib.lab.lessons.identity import try_attacks as try_attacks
-    from workshop_lib.lab.lessons.wire import json_rpc as json_rpc
+    from workshop_lib.lab.lessons.json_rpc import json_rpc as json_rpc
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
     from workshop_lib.lab.registry import stop_all as stop_all
     from workshop_lib.lab.registry import stop_worker as stop_worker
     from workshop_lib.lab.server.namespaces import point_endpoint as point_endpoint
-    from workshop_lib.lab.services.mcp_here import serve_mcp as serve_mcp
+    from workshop_lib.lab.services.mcp_in_kernel import serve_mcp as serve_mcp
     from workshop_lib.lab.services.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.watching.pending import describe_endpoint as describe_endpoint
     from workshop_lib.lab.watching.pending import waits_for as waits_for

@@ -4,7 +4,7 @@ Servers that call themselves compatible send content as a list of parts, argumen
 without ids, half a character, no choices at all. What has arrived is paid for, so it is made readable, or
 said to be unreadable, and not asked for again. What an answer lacks is said in its text: that the model
 declines, that a filter stopped it, that it ends where the limit of length was reached. And its length is
-bounded. Left out: how an answer gets here (`wire`, `gateway`).
+bounded. Left out: how an answer gets here (`openai_client`, `gateway`).
 """
 
 import json

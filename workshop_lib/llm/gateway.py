@@ -23,7 +23,7 @@ from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_fa
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.large_imports import large_import
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
-from workshop_lib.llm.wire import client_of
+from workshop_lib.llm.openai_client import client_of
 from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of
 
 __all__ = [

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.machine import surroundings
+from workshop_lib.machine import environment
 
 MARKER = "workshop-state.json"
 
@@ -221,7 +221,7 @@ def _foreign(root: Path) -> list[str]:
         return []
     kinds = (_FILES, _FOLDERS, _HARMLESS)
     others = [name for name in names if not any(kind.fullmatch(name) for kind in kinds)]
-    return [name for name in others if not surroundings.names(root / name)]
+    return [name for name in others if not environment.names(root / name)]
 
 
 def _real(path: Path) -> Path:

@@ -1,1 +1,1 @@
-"""What an MCP server of ours and its callers say to each other: `server` serves, `wire` is what both know."""
+"""What an MCP server of ours (`server`) and its callers say to each other; `addresses` are what both know."""

@@ -38,7 +38,7 @@ from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
 from workshop_lib.machine.records import remove_record
-from workshop_lib.mcp.wire import REFUSED, url_of, users_port, write_record
+from workshop_lib.mcp.addresses import REFUSED, url_of, users_port, write_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS
 from workshop_lib.temporal.connect import connect, server_address
 
@@ -187,7 +187,7 @@ def refusal(reason: str, kind: str) -> ToolResult:
     """A result that says that nothing was done, since whoever asks may not have it.
 
     Args:
-        kind: one of `temporal.asker.REFUSALS`.
+        kind: one of `temporal.caller.REFUSALS`.
     """
     return ToolResult(content=f"Error: {reason}", meta={REFUSED: kind}, is_error=True)
 

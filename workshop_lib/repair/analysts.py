@@ -30,6 +30,7 @@ from workshop_lib.repair.analyst_tools import (
     read_call,
     specs,
 )
+from workshop_lib.repair.documents import plain_report, problem_with_report
 from workshop_lib.repair.models import (
     DETECTION_THRESHOLD,
     Analysis,
@@ -44,7 +45,6 @@ from workshop_lib.repair.models import (
     Snapshot,
 )
 from workshop_lib.repair.plan_rules import within_limits
-from workshop_lib.repair.report import plain_report, problem_with_report
 from workshop_lib.temporal.steps import step_options
 
 MAX_CORRECTIONS = 3  # an activity; then the model is not up to the task, and asking on only costs

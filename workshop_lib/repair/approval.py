@@ -2,7 +2,7 @@
 
 Plain code without any waiting, so that an update's validator can ask it and refuse before anything is
 recorded. Where identity is checked, the desk knows who decides; elsewhere whoever can reach the workflow may,
-under the name that the decision gives. Left out: the check (`temporal.asker` says what came of it).
+under the name that the decision gives. Left out: the check (`temporal.caller` says what came of it).
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.repair.models import Plan
 from workshop_lib.repair.states import APPROVAL_TIMEOUT, Decision, RecordedDecision, Way
-from workshop_lib.temporal.asker import FORBIDDEN, Asker, asker, may
+from workshop_lib.temporal.caller import FORBIDDEN, Asker, asker, may
 
 MAY_DECIDE = "orders:approve"
 MAY_DECIDE_OWN = "orders:auto-approve"  # a standing permission, for agents that act alone too

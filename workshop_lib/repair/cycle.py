@@ -28,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
         write_report,
     )
     from workshop_lib.repair.approval import ApprovalDesk
+    from workshop_lib.repair.documents import as_markdown, of_plan, plain_report
     from workshop_lib.repair.models import (
         DETECTION_THRESHOLD,
         Analysis,
@@ -43,8 +44,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workshop_lib.repair.pages import MAX_PAGES, suspects
     from workshop_lib.repair.plan_rules import within_limits
-    from workshop_lib.repair.report import as_markdown, of_plan, plain_report
-    from workshop_lib.repair.reports import REPORT_OPTIONS, SaveReport, save_report
+    from workshop_lib.repair.report_files import REPORT_OPTIONS, SaveReport, save_report
     from workshop_lib.repair.states import (
         APPROVAL_TIMEOUT,
         RepairOutcome,

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.machine.surroundings import require_python
+from workshop_lib.machine.environment import require_python
 
 WAIT_SECONDS = 10  # for a lock that another repair holds, and for the database to answer
 

@@ -12,7 +12,7 @@ from workshop_lib import harmless
 from workshop_lib.machine import state_folder
 from workshop_lib.machine.files import write_whole
 from workshop_lib.repair.models import Frozen
-from workshop_lib.repair.reports import file_name, in_thread
+from workshop_lib.repair.report_files import file_name, in_thread
 from workshop_lib.repair.states import Notice
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.steps import step_options

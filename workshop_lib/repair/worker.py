@@ -7,7 +7,8 @@ import asyncio
 
 from workshop_lib.auth.door import doors
 from workshop_lib.llm.gateway import warm_up
-from workshop_lib.repair import analysts, notify, reports, tools
+from workshop_lib.repair import analysts, notify, tools
+from workshop_lib.repair import report_files as reports
 from workshop_lib.repair.proactive import ProactiveRepair
 from workshop_lib.repair.workflow import OrderRepair
 from workshop_lib.settings import get_settings

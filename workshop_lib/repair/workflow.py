@@ -22,8 +22,8 @@ with workflow.unsafe.imports_passed_through():
 
     from workshop_lib.harmless import faults
     from workshop_lib.repair.cycle import RepairCycle
+    from workshop_lib.repair.documents import status_details
     from workshop_lib.repair.models import Analysis, Plan, RepairResult
-    from workshop_lib.repair.report import status_details
     from workshop_lib.repair.states import (
         DECIDE_SIGNAL,
         Decision,

@@ -36,10 +36,10 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from workshop_lib.llm.tools import ToolInputError, checked, explain_validation, spec_of
+from workshop_lib.mcp.addresses import CallMeta
 from workshop_lib.mcp.server import connection_of, refusal
-from workshop_lib.mcp.wire import CallMeta
 from workshop_lib.teams.run_ids import run_id
-from workshop_lib.temporal.asker import FORBIDDEN, asker, refusal_of
+from workshop_lib.temporal.caller import FORBIDDEN, asker, refusal_of
 from workshop_lib.temporal.steps import causes
 
 TIME_LIMIT = timedelta(seconds=60)  # of a call; a caller may ask for less

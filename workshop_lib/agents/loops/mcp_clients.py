@@ -33,9 +33,9 @@ from temporalio.worker import (
 
 from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
 from workshop_lib.llm.tools import readable_schema
-from workshop_lib.mcp.wire import REFUSED, SERVER_DOWN, TOKEN, reachable_url
-from workshop_lib.temporal.asker import FORBIDDEN, REFUSALS
+from workshop_lib.mcp.addresses import REFUSED, SERVER_DOWN, TOKEN, reachable_url
 from workshop_lib.temporal.bounded import MAX_RESULT, as_text, cut, whole
+from workshop_lib.temporal.caller import FORBIDDEN, REFUSALS
 from workshop_lib.temporal.steps import heartbeating
 
 # A person waits for a listing, and the question may not need this team at all: no long patience here.

@@ -24,7 +24,7 @@ from temporalio.openai_agents.workflow import temporal_mcp_server
 from workshop_lib.agents.turn import Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, free_name
-from workshop_lib.mcp.wire import TEAM_SERVERS, CallMeta, Transport
+from workshop_lib.mcp.addresses import TEAM_SERVERS, CallMeta, Transport
 from workshop_lib.temporal.steps import step_options
 
 TEAMS = TEAM_SERVERS

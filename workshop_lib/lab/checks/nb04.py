@@ -13,7 +13,7 @@ from workshop_lib.lab.history import history_of
 from workshop_lib.lab.other_side import mcp_runs
 from workshop_lib.lab.services.mcp_servers import is_healthy
 from workshop_lib.lab.watching.waiting import watch
-from workshop_lib.mcp.wire import SERVER_DOWN
+from workshop_lib.mcp.addresses import SERVER_DOWN
 from workshop_lib.settings import get_settings
 
 CALL = "temporalio.mcp.finance-http.call-tool"

@@ -23,8 +23,8 @@ from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.waiting import watch
 from workshop_lib.repair.client import DecisionRefused, RepairClient
+from workshop_lib.repair.documents import Section, of_plan, plan_in_text, status_in_text
 from workshop_lib.repair.models import Plan
-from workshop_lib.repair.report import Section, of_plan, plan_in_text, status_in_text
 from workshop_lib.repair.states import RecordedDecision, RepairStatus, State
 
 T = TypeVar("T")

@@ -38,11 +38,11 @@ from workshop_lib.auth.keys import ring
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.forgeries import HOUR, SECRET, crafted_tokens, sealed_for
-from workshop_lib.mcp.wire import REFUSED
+from workshop_lib.mcp.addresses import REFUSED
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService, StockPriceInput
 from workshop_lib.teams.it.contract import IpInput, ITService, JiraMetricsInput
-from workshop_lib.temporal.asker import REFUSALS
+from workshop_lib.temporal.caller import REFUSALS
 from workshop_lib.temporal.connect import connect
 
 LIMIT = timedelta(seconds=20)

@@ -24,9 +24,9 @@ from workshop_lib.auth.tokens import Refused
 from workshop_lib.lab.lessons.attacks import Attacker
 from workshop_lib.lab.lessons.forgeries import crafted_tokens, stock_verifier
 from workshop_lib.lab.watching.waiting import Notices
-from workshop_lib.mcp.wire import reachable_url
+from workshop_lib.mcp.addresses import reachable_url
 from workshop_lib.settings import reload_settings
-from workshop_lib.temporal.asker import Asker, asked_by
+from workshop_lib.temporal.caller import Asker, asked_by
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 

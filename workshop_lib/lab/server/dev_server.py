@@ -19,8 +19,8 @@ from typing import Literal
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import ports
+from workshop_lib.machine.environment import require_python
 from workshop_lib.machine.records import SERVER, read_record
-from workshop_lib.machine.surroundings import require_python
 from workshop_lib.settings import get_settings
 
 DEFAULT_PORT = 7233

@@ -20,7 +20,7 @@ from workshop_lib.lab.services.programs import MCP_SERVERS, WORKERS
 from workshop_lib.lab.watching.queues import look_at
 from workshop_lib.machine import processes, records, state_folder
 from workshop_lib.machine.records import Record, record_service
-from workshop_lib.mcp.wire import MCP_PREFIX
+from workshop_lib.mcp.addresses import MCP_PREFIX
 from workshop_lib.settings import get_settings
 
 LOCK_TIMEOUT = 6 * START_LIMIT  # seconds; another `up` on a slow machine takes so long

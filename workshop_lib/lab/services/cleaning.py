@@ -16,8 +16,8 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.server.lifecycle import stop
 from workshop_lib.lab.services.background import one_at_a_time, running_services, stop_services
 from workshop_lib.machine import records, state_folder
+from workshop_lib.machine.environment import PROJECT_ROOT, absolute
 from workshop_lib.machine.processes import living
-from workshop_lib.machine.surroundings import PROJECT_ROOT, absolute
 
 _OUR_PROGRAMS = re.compile(r"workshop_lib|[/\\]workshop(\.exe)? |jupyter|ipykernel|start-dev")
 

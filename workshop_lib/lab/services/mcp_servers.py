@@ -25,7 +25,7 @@ from workshop_lib.lab.services.programs import MCP_SERVERS
 from workshop_lib.lab.watching.waiting import within
 from workshop_lib.machine import state_folder
 from workshop_lib.machine.records import record_service
-from workshop_lib.mcp.wire import (
+from workshop_lib.mcp.addresses import (
     MCP_PREFIX,
     TEAM_SERVERS,
     forget_server,

@@ -41,7 +41,7 @@ from workshop_lib.lab.watching.cell_files import (
     locate_in_stack,
 )
 from workshop_lib.lab.watching.failures import plain
-from workshop_lib.temporal.asker import refusal_of
+from workshop_lib.temporal.caller import refusal_of
 from workshop_lib.temporal.failures import (
     ABOUT_COROUTINE,
     FRAME,

@@ -22,7 +22,7 @@ from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
-from workshop_lib.machine.surroundings import put_in_order
+from workshop_lib.machine.environment import put_in_order
 from workshop_lib.settings import get_settings
 
 _FORKS = sys.platform == "linux"

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.teams.it.contract import IpAddress, IpInput, JiraMetrics, JiraMetricsInput
 from workshop_lib.teams.records import read_records
-from workshop_lib.temporal.asker import FORBIDDEN, lacks, may
+from workshop_lib.temporal.caller import FORBIDDEN, lacks, may
 from workshop_lib.temporal.steps import heartbeating
 
 CONFIDENTIAL = "it:confidential"  # the scope of those who may see such figures

@@ -3,7 +3,7 @@
 A `Document` is sentences, and sections of rows; the words of customers and models stand in it as they were
 written. `as_text` (terminals, screen readers) and `as_markdown` (Web UI, reports, PDF) make them harmless
 for their place: nothing in them becomes a heading, a link or HTML. A new section is written here and
-nowhere else. Pure functions, so workflow code uses them too. Left out: files and PDF (`reports`).
+nowhere else. Pure functions, so workflow code uses them too. Left out: files and PDF (`report_files`).
 """
 
 import json

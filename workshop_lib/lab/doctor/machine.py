@@ -1,7 +1,7 @@
 """What the doctor looks at without a server: Python, packages, keys, folders, kernels, proxies.
 
 A look yields findings and changes nothing, except `state_folder` when it may; a `WorkshopError` that it runs
-into is one, too. Left out: the server and what lives on it, and the report (`doctor`).
+into is one, too. Left out: the server and what lives on it, and the report (`examination`).
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from packaging.specifiers import SpecifierSet
 from temporalio import workflow
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from workshop_lib import settings as environment
+from workshop_lib import settings
 from workshop_lib.auth.issuer import people
 from workshop_lib.auth.keys import FOLDER
 from workshop_lib.lab.server import dev_server
+from workshop_lib.machine.environment import lacking, left_out
 from workshop_lib.machine.state_folder import made
-from workshop_lib.machine.surroundings import lacking, left_out
 from workshop_lib.teams.finance.workflows import StockPriceWorkflow
 from workshop_lib.temporal.worker import RESTRICTIONS
 
@@ -147,23 +147,23 @@ def temporal_cli() -> Iterator[Finding]:
 
 def dotenv_file() -> Iterator[Finding]:
     """`.env` can be read, where there is one."""
-    path = environment.env_file()
+    path = settings.env_file()
     if not path.exists():
         yield ok("none, which is fine: defaults and the offline model")
         return
-    environment.get_settings()
+    settings.get_settings()
     yield ok(f"read from {path}")
 
 
 def model() -> Iterator[Finding]:
     """Which model answers."""
-    chosen = environment.get_settings()
+    chosen = settings.get_settings()
     choice = chosen.model
     if not choice.offline:
         yield ok(f"{choice.name} ({choice.why})")
         return
     text, wanted = f"offline model ({choice.why})", chosen.llm_model.strip()
-    if wanted in ("", "offline", environment.OFFLINE_MODEL):
+    if wanted in ("", "offline", settings.OFFLINE_MODEL):
         yield ok(text)
     else:
         yield warn(text, f"put the key for {wanted} into .env, or remove LLM_MODEL there")
@@ -171,9 +171,9 @@ def model() -> Iterator[Finding]:
 
 def keys() -> Iterator[Finding]:
     """Whether what is set as a provider's key can be one. No part of a key is shown."""
-    in_file = dotenv_values(environment.env_file(), interpolate=False)
-    for provider, (variable, _) in environment.PROVIDERS.items():
-        key = environment.provider_key(variable)
+    in_file = dotenv_values(settings.env_file(), interpolate=False)
+    for provider, (variable, _) in settings.PROVIDERS.items():
+        key = settings.provider_key(variable)
         if key is None and (os.environ.get(variable) or in_file.get(variable)):
             yield ok(f"{variable} is a placeholder, which counts as no key")
         elif key is not None and not _looks_like_key(variable, key):
@@ -194,7 +194,7 @@ def _looks_like_key(variable: str, key: str) -> bool:
 
 def state_folder(*, fix: bool = False) -> Iterator[Finding]:
     """The state folder can be written, has room, and takes a write-ahead log."""
-    folder = environment.get_settings().state_dir.absolute()
+    folder = settings.get_settings().state_dir.absolute()
     elsewhere = "set WORKSHOP_STATE_DIR to a folder on a local disk that belongs to you"
     try:
         if fix:
@@ -280,20 +280,20 @@ def kernel() -> Iterator[Finding]:
 
 def identity() -> Iterator[Finding]:
     """Whether the teams check who is asking, and whether the keys for it are the user's alone."""
-    settings = environment.get_settings()
-    if settings.identity == "off":
+    chosen = settings.get_settings()
+    if chosen.identity == "off":
         yield ok("off: whoever reaches a team is served (WORKSHOP_IDENTITY=on checks)")
         return
-    if settings.user_name not in people():
+    if chosen.user_name not in people():
         names = ", ".join(people())
-        text = f"on, and nobody called {settings.user_name!r} can sign in"
+        text = f"on, and nobody called {chosen.user_name!r} can sign in"
         yield fail(text, f"set USER_NAME to one of {names}")
-    files = (settings.state_dir / FOLDER).rglob("*.json")
+    files = (chosen.state_dir / FOLDER).rglob("*.json")
     readable = [path.name for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if readable:
         yield fail(f"others can read {', '.join(readable)}", "`chmod 600` these files")
-    elif settings.user_name in people():
-        yield ok(f"on: {settings.user_name} is asking; the keys are readable to nobody else")
+    elif chosen.user_name in people():
+        yield ok(f"on: {chosen.user_name} is asking; the keys are readable to nobody else")
 
 
 def _program_of(spec: Path) -> str:
@@ -306,14 +306,14 @@ def _program_of(spec: Path) -> str:
 
 def newest_code() -> float:
     """When a module of the library was last changed, in seconds since 1970."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parents[2]
     return max(path.stat().st_mtime for path in package.rglob("*.py"))
 
 
 def _project() -> dict[str, Any]:
     """The project's own table: from the checkout, which is newer than what was installed from it."""
     try:
-        text = (environment.PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        text = (settings.PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
         return dict(tomllib.loads(text)["project"])
     except (OSError, ValueError, KeyError):
         installed = importlib.metadata.metadata(PROJECT)

@@ -1,7 +1,7 @@
 """The doctor: looks at everything that has ever gone wrong in a classroom and says how to repair it.
 
 `examine` never raises for something that a person or a machine can cause, and is bounded in time. Left
-out: what needs no server (`doctor_machine`).
+out: what needs no server (`machine`).
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from temporalio.service import RPCError
 
 from workshop_lib import harmless
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab import doctor_machine as machine
-from workshop_lib.lab.doctor_machine import Finding, fail, ok, warn
+from workshop_lib.lab.doctor import machine
+from workshop_lib.lab.doctor.machine import Finding, fail, ok, warn
 from workshop_lib.lab.registry import local_process
 from workshop_lib.lab.server import dev_server, lifecycle, namespaces
 from workshop_lib.lab.server.dev_server import Server
@@ -26,7 +26,7 @@ from workshop_lib.lab.services.background import at_work, lost_services, running
 from workshop_lib.lab.watching.queues import Queue, look_at, places
 from workshop_lib.machine import ports
 from workshop_lib.machine.records import live_record
-from workshop_lib.mcp.wire import listening_url, users_port
+from workshop_lib.mcp.addresses import listening_url, users_port
 from workshop_lib.settings import DEFAULT_MCP_PORTS, get_settings
 from workshop_lib.temporal import connect
 from workshop_lib.temporal.lookup import find_endpoint

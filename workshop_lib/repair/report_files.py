@@ -1,7 +1,7 @@
 """Reports as files: Markdown and PDF, under the state folder's `reports/`.
 
 A file is written beside its place and moved there in one step, so a reader finds the old one or the new one
-and never half of it. Left out: what a report says (`report`, the report analyst).
+and never half of it. Left out: what a report says (`documents`, the report analyst).
 
 The PDF is set in a font that every reader has and that knows the letters of Western Europe; others are
 written with the nearest ones, or as a question mark. The Markdown has them all.

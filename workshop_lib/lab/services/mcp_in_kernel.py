@@ -8,8 +8,8 @@ from fastmcp import FastMCP
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab import registry
+from workshop_lib.mcp.addresses import MCP_PREFIX
 from workshop_lib.mcp.server import HttpServer, listen
-from workshop_lib.mcp.wire import MCP_PREFIX
 from workshop_lib.settings import DEFAULT_MCP_PORTS
 
 START_LIMIT = 30.0  # seconds until it must answer
