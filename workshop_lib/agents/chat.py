@@ -2,8 +2,10 @@
 
 A session is one workflow run. A message is an update: it is refused at once with a reason, or accepted,
 recorded and answered, whatever happens to workers meanwhile. Messages that arrive together are answered
-one after the other in the order in which they were accepted. A run holds only so much, and the server ends
-one that holds more, whatever it is doing: a session says so well before, and then takes no more messages.
+one after the other in the order in which they were accepted. The one that is being answered can be stopped:
+the turn ends, with what its tools have found so far, and the next one knows. A run holds only so much, and
+the server ends one that holds more, whatever it is doing: a session says so well before, and then takes no
+more messages.
 Left out: how a reply is found. A loop is a subclass that says so in `respond`.
 """
 
@@ -18,7 +20,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
-from workshop_lib.agents.turn import Answer
+from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import Message
 from workshop_lib.mcp.addresses import Transport
 from workshop_lib.temporal.steps import reason_of
@@ -87,6 +89,7 @@ class Reply(BaseModel):
         tool_calls: names of the tools called, in order.
         notice: what the user should know of the session, such as that it is nearly full; mostly empty.
         failed: no answer was found; the text says why.
+        stopped: that is because the user has stopped the turn (`cancel_turn`).
     """
 
     text: str
@@ -95,10 +98,11 @@ class Reply(BaseModel):
     tool_calls: list[str] = []
     notice: str = ""
     failed: bool = False
+    stopped: bool = False
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What a notebook shows: the notice only where there is one, and a failure."""
-        usual = (("notice", ""), ("failed", False))
+        usual = (("notice", ""), ("failed", False), ("stopped", False))
         return [pair for pair in super().__repr_args__() if pair not in usual]
 
 
@@ -129,6 +133,12 @@ class ChatSession:
         self._limits = start.limits
         self._messages_taken = 0  # those that wait included
         self._ended = False
+        self.turn: Turn | None = None  # the latest; a loop begins it
+        self._answering: asyncio.Task[Answer] | None = None
+        self._reply: asyncio.Future[Reply] = (
+            asyncio.Future()
+        )  # to the message that is being answered
+        self._stop = False  # it shall be stopped
         self._one_at_a_time = asyncio.Lock()  # first come, first served
 
     @workflow.update
@@ -141,11 +151,15 @@ class ChatSession:
                 raise _refusal("ChatFull", CHAT_FULL)
             self.conversation.ask(message)
             self._say("user", message)
-            answer = await self._answer(message)
+            under_way = self._reply = asyncio.Future[Reply]()
+            answer = await self._stoppably(message)
             self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            return Reply(turn=self.conversation.turn, notice=self._notice(), **vars(answer))
+            reply = Reply(turn=self.conversation.turn, notice=self._notice(), **vars(answer))
+            self._reply = None
+            under_way.set_result(reply)
+            return reply
 
     @send_message.validator
     def _check_message(self, message: str) -> None:
@@ -157,6 +171,31 @@ class ChatSession:
         problem = problem_with_message(message)
         if problem is not None:
             raise _refusal(*problem)
+
+    @workflow.update
+    async def cancel_turn(self) -> Reply:
+        """Stop the turn under way. Returns the reply that its message gets, when that is given.
+
+        Nothing is waited for: not the model, not a tool, not another team. What they were asked for may go
+        on, and is named in the reply. A turn that is stopped twice is stopped once; messages that wait
+        behind it are answered.
+        """
+        self._messages_taken += 1
+        reply = self._reply
+        assert reply  # or the validator would have refused
+        if self._answering and not self._stop:
+            self._stop = True
+            # Where it only waits for tools, the loop goes on to the end of the turn by itself.
+            if not (self.turn and self.turn.stop()):
+                self._answering.cancel()
+        return await reply
+
+    @cancel_turn.validator
+    def _check_stop(self) -> None:
+        if self._answering is None:
+            raise _refusal(
+                "NothingToStop", "No message is being answered, so there is nothing to stop."
+            )
 
     @workflow.signal
     def end_chat(self) -> None:
@@ -192,6 +231,25 @@ class ChatSession:
             return Answer(
                 f"I could not find out which tools there are: {reason_of(error)}", failed=True
             )
+
+    async def _stoppably(self, message: str) -> Answer:
+        """The answer to a message, or what there is of it where the turn is stopped meanwhile."""
+        self._stop, self.turn = False, None
+        self._answering = asyncio.create_task(self._answer(message))
+        answer: Answer | None = None
+        try:
+            answer = await self._answering
+        # However it ends then, also of a worker that died at the same moment: it is the stop that ended it.
+        except (asyncio.CancelledError, Exception):
+            if not self._stop:
+                raise
+        finally:
+            self._answering = None
+        if answer and not (answer.failed and self._stop):
+            return answer
+        turn = self.turn or Turn(Toolbox([]))
+        turn.stop()
+        return turn.answered(str(turn.problem), failed=True)
 
     async def until_ended(self) -> int:
         """Wait for `end_chat` and for the turns that are under way. Returns the number of turns."""

@@ -18,7 +18,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.llm.messages import ToolSpec
-from workshop_lib.llm.tools import ToolInputError, checked, spec_of
+from workshop_lib.llm.tools import ToolInputError, changes_of, checked, spec_of
 from workshop_lib.settings import PROJECT_ROOT
 from workshop_lib.temporal.bounded import as_text
 from workshop_lib.temporal.steps import heartbeating, step_options
@@ -90,6 +90,7 @@ class LocalTool:
 
     def __init__(self, function: Callable[[Any], str], arguments: type[BaseModel]) -> None:
         self.name = function.__name__
+        self.changes = changes_of(arguments)
         self._function = function
         self._arguments = arguments
 

@@ -54,6 +54,10 @@ def check_message(message: str) -> None:
         raise MessageRefused(problem[1])
 
 
+class NothingToStop(WorkshopError):
+    """No message is being answered."""
+
+
 class SessionInfo(BaseModel):
     """A line of the list of sessions."""
 
@@ -215,6 +219,36 @@ class ChatClient:
                 expected="a worker that serves it.",
                 fix="`workshop up`, or start the orchestrator's worker.",
             ) from None
+
+    async def stop(self, *, timeout: timedelta = timedelta(seconds=20)) -> Reply:
+        """Stop the turn under way. Returns the reply that its message gets, which says how far it came.
+
+        What tools have found stays, and the next turn knows of it. What was under way is not waited for and
+        may go on elsewhere; the reply names it. Where the answer was there first, it is the reply. Stopped
+        again after it was given up, it is still one stop; messages that wait behind are answered.
+
+        Raises:
+            NothingToStop: no message is being answered.
+            WorkshopError: nobody took it within `timeout`.
+        """
+        nothing = NothingToStop(
+            f"No message of the session {self.session!r} is being answered, so there is nothing to stop."
+        )
+
+        async def attempt(update_id: str, limit: timedelta) -> Reply:
+            how: dict[str, Any] = {"id": update_id, "rpc_timeout": limit}
+            return await self.handle.execute_update(ChatSession.cancel_turn, **how)
+
+        try:
+            return await asking.update(self.workflow_id, "(stop)", attempt, timeout)
+        except WorkflowUpdateFailedError:
+            raise nothing from None
+        except TimeoutError:
+            raise _no_reply(self.workflow_id, timeout) from None
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                raise nothing from None
+            raise
 
     async def end(self) -> None:
         """End the session; harmless where it has ended or never began."""

@@ -21,7 +21,7 @@ from temporalio.exceptions import TimeoutError as OutOfTime
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.llm.messages import ToolSpec
-from workshop_lib.llm.tools import ToolInputError, checked, spec_of
+from workshop_lib.llm.tools import ToolInputError, changes_of, checked, spec_of
 from workshop_lib.settings import get_settings
 from workshop_lib.teams.finance.contract import FinanceService
 from workshop_lib.teams.it.contract import ITService
@@ -115,6 +115,7 @@ class NexusTool:
         self._endpoint = endpoint
         self._timeout = timeout
         self.spec = operation_spec(operation)
+        self.changes = changes_of(operation.input_type)
         self.owner = endpoint.team
 
     async def call(self, arguments: dict[str, Any]) -> str:
@@ -146,6 +147,8 @@ class NexusTool:
                 request,
                 output_type=self._operation.output_type,
                 schedule_to_close_timeout=self._timeout,
+                # Whoever stops a turn does not wait for another team.
+                cancellation_type=workflow.NexusOperationCancellationType.TRY_CANCEL,
             )
         except NexusOperationError as error:
             if not isinstance(error.cause, (OutOfTime, HandlerError)):

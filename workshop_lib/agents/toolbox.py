@@ -30,6 +30,10 @@ class Tool(Protocol):
     def spec(self) -> ToolSpec:
         """What the model is told."""
 
+    @property
+    def changes(self) -> str:
+        """What a call may have changed, in words for a person; empty for a tool that only looks things up."""
+
     async def call(self, arguments: dict[str, Any]) -> str:
         """Do it.
 
@@ -45,6 +49,7 @@ class ActivityTool:
 
     def __init__(self, tool: LocalTool) -> None:
         self.spec = tool.spec
+        self.changes = tool.changes
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Run it on a worker."""

@@ -2,14 +2,16 @@
 
 Every loop calls tools through it, so that a tool behaves the same in each: what the model can mend (an
 unknown tool, malformed arguments, an unknown ticker) and what it cannot (a team that is down) both come
-back as words. Only cancellation goes through. What neither a retry nor a model can mend, a refusal, ends the
-turn, in the words of whoever refused; so does a model that does not get on.
+back as words. What neither a retry nor a model can mend, a refusal, ends the turn, in the words of whoever
+refused; so does a model that does not get on. A turn that is stopped ends too: what its tools have found
+stays, a call that was under way comes back as words, and every other cancellation goes through.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.exceptions import (
     ActivityError,
@@ -38,6 +40,12 @@ GOING_ROUND = (
 )
 
 
+STOPPED = "Stopped, as you asked, before there was an answer."
+
+
+Result = TypeVar("Result")
+
+
 class _Repeated(ToolInputError):
     """The model has asked for the same call before, and was told the result."""
 
@@ -56,12 +64,14 @@ class Answer:
         model_calls: calls to the model whose answers are in the history.
         tool_calls: names of the tools called, in order.
         failed: no answer was found; the text says why.
+        stopped: that is because the user has stopped the turn.
     """
 
     text: str
     model_calls: int = 0
     tool_calls: list[str] = field(default_factory=list)
     failed: bool = False
+    stopped: bool = False
 
 
 @dataclass
@@ -74,6 +84,8 @@ class Turn:
         corrections: calls that could not be made.
         repeats: in how many of its answers the model has asked for a call that was made before.
         refused: why whoever asks may not have what a call was for.
+        stopped: the user has stopped it.
+        cut_off: of a turn that was stopped, a sentence on each call that had no result yet.
     """
 
     toolbox: Toolbox
@@ -82,6 +94,9 @@ class Turn:
     corrections: int = 0
     repeats: int = 0
     refused: str = ""
+    stopped: bool = False
+    cut_off: list[str] = field(default_factory=list)
+    _under_way: list[asyncio.Task[Any]] = field(default_factory=list)
     _asked_in: dict[str, int] = field(
         default_factory=dict
     )  # a call to the answer that asked for it
@@ -90,6 +105,8 @@ class Turn:
     @property
     def problem(self) -> str | None:
         """Why the turn had better end, in words for the user, or None."""
+        if self.stopped:
+            return " ".join([STOPPED, *self.cut_off])
         if self.refused:
             return f"I may not do that for you: {cut(self.refused, MAX_ERROR)}"
         if self.repeats >= MAX_REPEATS:
@@ -98,17 +115,51 @@ class Turn:
 
     def answered(self, text: str, *, failed: bool = False) -> Answer:
         """What the turn comes to, with this text for the user."""
-        return Answer(text, self.model_calls, self.tool_calls, failed)
+        return Answer(text, self.model_calls, self.tool_calls, failed, self.stopped and failed)
+
+    def stop(self) -> bool:
+        """End the tool calls that are under way, each in words. Returns whether there were any: then the
+        loop goes on by itself, and finds that there is a `problem`."""
+        self.stopped = True
+        # In their order, which is that of the history: a replay cancels them in the same one.
+        for task in self._under_way:
+            task.cancel()
+        return bool(self._under_way)
 
     async def run(self, call: ToolCall) -> str:
         """Make a tool call. Returns the result, or a sentence that begins with "Error: "."""
         try:
             arguments = self.begin(call, self.toolbox.specs)
-            return as_text(await self.toolbox.by_name[call.name].call(arguments))
+            tool = self.toolbox.by_name[call.name]
+            return as_text(await self.stoppable(call.name, tool.changes, tool.call(arguments)))
         except (ToolInputError, TeamOutOfReach, ActivityError, NexusOperationError) as error:
             if is_cancelled_exception(error):
                 raise
             return self.in_words(error)
+
+    async def stoppable(
+        self, name: str, changes: str, work: Coroutine[Any, Any, Result]
+    ) -> Result | str:
+        """The result of a call, or a sentence on it where the turn is stopped meanwhile.
+
+        Args:
+            changes: as a `Tool` says it.
+        """
+        task = asyncio.create_task(work)
+        self._under_way.append(task)
+        try:
+            return await task
+        # In whatever form a call ends then: it is the stop that ended it.
+        except (asyncio.CancelledError, Exception):
+            if not self.stopped:
+                raise
+            effect = (
+                f"it may have been done: {changes}" if changes else "it only looks something up"
+            )
+            self.cut_off.append(f"{name} was under way and had no result yet ({effect}).")
+            return f"Stopped by the user: {self.cut_off[-1]}"
+        finally:
+            self._under_way.remove(task)
 
     def begin(self, call: ToolCall, specs: Sequence[ToolSpec], owner: str = "") -> dict[str, Any]:
         """The arguments of a call, which counts as made.

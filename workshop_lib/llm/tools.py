@@ -35,6 +35,12 @@ def spec_of(name: str, arguments: type[BaseModel], description: str | None = Non
     return ToolSpec(name=name, description=" ".join(text.split()), parameters=schema)
 
 
+def changes_of(arguments: type[BaseModel]) -> str:
+    """What a call with such arguments changes, in words for a person: the model says so in a class variable
+    `changes`. Empty for a tool that only looks things up."""
+    return str(getattr(arguments, "changes", ""))
+
+
 def arguments_for(call: ToolCall, tools: Sequence[ToolSpec]) -> dict[str, Any]:
     """A call's arguments. Their types and values are left to the tool.
 

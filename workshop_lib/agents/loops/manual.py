@@ -44,7 +44,7 @@ class ManualChat(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
-        turn = Turn(toolbox)
+        turn = self.turn = Turn(toolbox)
         for _ in range(MAX_TOOL_ROUNDS):
             try:
                 plan = await self._plan(turn.toolbox)

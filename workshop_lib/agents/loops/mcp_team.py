@@ -10,13 +10,16 @@ to say of the others (`mcp`); how a worker connects (`mcp_clients`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from agents import RunContextWrapper, Tool
+from agents import FunctionTool, RunContextWrapper, Tool
 from agents.exceptions import ModelBehaviorError
 from agents.mcp import MCPServer, MCPToolMetaContext, MCPUtil
+from agents.tool_context import ToolContext
+from mcp.types import Tool as MCPTool
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
@@ -79,8 +82,24 @@ async def tools_of(servers: Sequence[MCPServer], taken: set[str]) -> list[Tool]:
             team = server.name.rpartition("-")[0]
             name = free_name(tool.name, team, taken | {made.name for made in tools})
             made = MCPUtil.to_function_tool(tool, server, False, tool_name_override=name)
-            tools.append(made)
+            tools.append(_stoppable(made, tool))
     return tools
+
+
+def _stoppable(made: FunctionTool, tool: MCPTool) -> FunctionTool:
+    """A tool whose calls end with a turn that is stopped, as those of the toolbox do."""
+    call = made.on_invoke_tool
+    only_looks = tool.annotations and tool.annotations.read_only_hint
+    changes = "" if only_looks else "its server does not say what it changes"
+
+    async def stoppable(context: ToolContext[Turn], arguments: str) -> Any:
+        return await context.context.stoppable(made.name, changes, _made(call, context, arguments))
+
+    return replace(made, on_invoke_tool=stoppable)
+
+
+async def _made(call: Callable[..., Awaitable[Any]], *how: Any) -> Any:
+    return await call(*how)
 
 
 def explain_failure(context: RunContextWrapper[Turn], error: Exception) -> str:

@@ -6,6 +6,7 @@ rounds and a model that is down go to the user. Left out: which tools an agent h
 how its model is called (`sdk_model`).
 """
 
+import asyncio
 from typing import Any, cast
 
 from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
@@ -60,7 +61,7 @@ class AgentSession(ChatSession):
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
-        turn = Turn(toolbox)
+        turn = self.turn = Turn(toolbox)
         try:
             if not self._tools:
                 self._tools = [as_sdk_tool(spec) for spec in toolbox.specs]
@@ -95,8 +96,13 @@ class AgentSession(ChatSession):
         if self._stream is None:
             return await Runner.run(agent, given, **options)
         streamed = Runner.run_streamed(agent, given, **options)
-        async for _ in streamed.stream_events():
-            pass  # whoever listens gets them from the stream
+        try:
+            async for _ in streamed.stream_events():
+                pass  # whoever listens gets them from the stream
+        except asyncio.CancelledError:
+            if streamed.run_loop_task:  # it is cancelled, and has yet to end
+                await workflow.wait([streamed.run_loop_task])
+            raise
         return streamed
 
     def _select(self, data: CallModelData[Turn]) -> ModelInputData:

@@ -1,0 +1,271 @@
+"""A turn that is stopped: at each place, it ends at once, keeps what it has, and the next one knows.
+
+Left out: the stop of a call to an MCP server (`test_mcp_loop`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from lab_environment import LIMIT, fresh
+from openai_server import calling, says, scripted_model
+from teams_environment import Teams
+from temporalio import activity
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+from workshop_lib.agents.chat import MODEL_DOWN, ChatStart, Reply
+from workshop_lib.agents.local_tools import ToolRequest, execute_tool
+from workshop_lib.agents.sessions import ChatClient, NothingToStop
+from workshop_lib.agents.streaming import stream_reply
+from workshop_lib.agents.turn import STOPPED
+from workshop_lib.lab.history import history_of
+from workshop_lib.lab.workers.process import start_process
+from workshop_lib.llm.gateway import load
+from workshop_lib.temporal.worker import WorkerSpec
+
+# What would have to be waited for if a stop waited; and how soon it has to be over on a busy machine.
+LONG, SOON = 40.0, 15.0
+SEATTLE = "What is the weather in Seattle?"
+SettingsEnv = Callable[..., None]
+loops = pytest.mark.parametrize("loop", ["manual", "sdk"])
+
+
+@activity.defn(name="execute_tool")
+async def endless_weather(request: ToolRequest) -> str:
+    """The tools, but the weather takes long."""
+    if request.name == "weather":
+        for _ in range(round(LONG * 5)):
+            activity.heartbeat()
+            await asyncio.sleep(0.2)
+    return await execute_tool(request)
+
+
+@pytest.fixture
+def patient(spec: WorkerSpec) -> WorkerSpec:
+    """A worker whose weather takes long."""
+    others = [each for each in spec.activities if each is not execute_tool]
+    return replace(spec, activities=[*others, endless_weather])
+
+
+def new_chat(client: Client, spec: WorkerSpec, loop: str, **start: object) -> ChatClient:
+    begin = ChatStart.model_validate(start)
+    return ChatClient(client, loop, task_queue=spec.task_queue, start=begin)
+
+
+@asynccontextmanager
+async def asked(chat: ChatClient, message: str) -> AsyncIterator["asyncio.Task[Reply]"]:
+    """A message that is being answered while the block runs."""
+    sending = asyncio.create_task(chat.send(message))
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield sending
+    finally:
+        sending.cancel()
+
+
+async def until_pending(chat: ChatClient, *names: str) -> None:
+    """Wait until exactly these are under way: activities that have begun, or operations."""
+    while True:
+        try:
+            found = (await chat.handle.describe()).raw_description
+        except Exception:
+            await asyncio.sleep(0.05)
+            continue
+        begun = [each.activity_type.name for each in found.pending_activities if each.attempt]
+        begun += [each.operation for each in found.pending_nexus_operations]
+        if sorted(begun) == sorted(names):
+            return
+        await asyncio.sleep(0.05)
+
+
+async def stopped(chat: ChatClient, sending: "asyncio.Task[Reply]") -> Reply:
+    """Stop, soon and never told as a model that is down. Returns the reply."""
+    begun = time.monotonic()
+    reply = await chat.stop()
+    assert await sending == reply
+    assert time.monotonic() - begun < SOON
+    assert reply.stopped and reply.failed and reply.text.startswith(STOPPED)
+    assert MODEL_DOWN not in reply.text
+    lines = await chat.transcript()
+    assert lines[-1].text == reply.text and lines[-1].speaker == "agent"
+    return reply
+
+
+async def the_next_turn_is_right(chat: ChatClient, turn: int = 2) -> None:
+    reply = await chat.send("What is 15 * 23?", timeout=timedelta(seconds=LIMIT))
+    assert "345" in reply.text and reply.turn == turn and not reply.stopped
+
+
+@loops
+async def test_before_anything_has_begun(client: Client, spec: WorkerSpec, loop: str) -> None:
+    chat = new_chat(client, spec, loop)
+    await chat.begin()
+    async with asked(chat, SEATTLE) as sending:
+        await asyncio.sleep(0.3)  # the server takes them in this order, and there is no worker yet
+        stopping = asyncio.create_task(chat.stop())
+        await asyncio.sleep(0.3)
+        async with spec.build(client):
+            reply = await sending
+            assert await stopping == reply and reply.stopped
+            assert (reply.model_calls, reply.tool_calls) == (0, [])
+            await the_next_turn_is_right(chat)
+
+
+@pytest.mark.parametrize("loop", ["manual", "sdk", "mcp"])
+async def test_in_the_model(
+    client: Client, worker: WorkerSpec, loop: str, settings_env: SettingsEnv
+) -> None:
+    settings_env(OFFLINE_LATENCY_MS=LONG * 1000)
+    chat = new_chat(client, worker, loop)
+    names = {"manual": "plan_next_action", "sdk": "invoke_model_activity"}
+    async with asked(chat, SEATTLE) as sending:
+        await until_pending(chat, names.get(loop, names["sdk"]))
+        reply = await stopped(chat, sending)
+        assert (reply.model_calls, reply.tool_calls) == (0, [])
+        await until_pending(chat)  # its heartbeat has told it
+    settings_env(OFFLINE_LATENCY_MS=0)
+    await the_next_turn_is_right(chat)
+    # What was asked is known, and that it was stopped.
+    assert SEATTLE in (await chat.send("What did I ask first?")).text
+
+
+@loops
+async def test_while_it_streams(
+    client: Client, worker: WorkerSpec, settings_env: SettingsEnv, loop: str
+) -> None:
+    settings_env(OFFLINE_LATENCY_MS=LONG * 100)
+    chat = new_chat(client, worker, loop, stream=True)
+    items: list[str | Reply] = []
+    async with asyncio.timeout(LIMIT):
+        async for item in stream_reply(client, chat, "Hello"):
+            if not items and isinstance(item, str) and loop == "sdk":
+                await chat.stop()
+            items.append(item)
+            if loop == "manual":
+                break
+    if loop == "sdk":
+        *_, last, reply = items
+        assert isinstance(reply, Reply) and reply.stopped
+        assert str(last).endswith(reply.text)
+    settings_env(OFFLINE_LATENCY_MS=0)
+    await the_next_turn_is_right(chat)
+
+
+@loops
+async def test_in_one_of_two_tools(
+    client: Client, patient: WorkerSpec, loop: str, settings_env: SettingsEnv
+) -> None:
+    """What the other one has found is in the next request, beside what was stopped."""
+    both = calling(("calculator", {"expression": "15 * 23"}), ("weather", {"city": "Seattle"}))
+    with scripted_model(settings_env, both, says("It was 345.")) as model:
+        async with patient.build(client):
+            chat = new_chat(client, patient, loop)
+            async with asked(chat, "Both, please.") as sending:
+                await until_pending(chat, "execute_tool")  # the calculator is done
+                reply = await stopped(chat, sending)
+            assert reply.tool_calls == ["calculator", "weather"] and reply.model_calls == 1
+            assert "weather was under way" in reply.text and "only looks" in reply.text
+            assert (await chat.send("And?")).text == "It was 345."
+        assert len(model.questions) == 2  # nobody was asked in between
+        told = {
+            m["tool_call_id"]: m["content"]
+            for m in model.questions[1]["messages"]
+            if m["role"] == "tool"
+        }
+        assert told["call_0"] == "345" and "Stopped by the user: weather" in told["call_1"]
+        assert model.questions[1]["messages"][-2]["content"] == reply.text
+
+
+@loops
+async def test_two_tools_are_stopped_in_an_order_that_a_replay_keeps(
+    client: Client, patient: WorkerSpec, loop: str, settings_env: SettingsEnv
+) -> None:
+    cities = [("weather", {"city": city}) for city in ("Seattle", "Portland", "Tokyo", "Paris")]
+    with scripted_model(settings_env, calling(*cities), says("Hello.")):
+        async with patient.build(client):
+            chat = new_chat(client, patient, loop)
+            async with asked(chat, "All of them.") as sending:
+                await until_pending(chat, *["execute_tool"] * 4)
+                await stopped(chat, sending)
+        for heir in ("one", "two"):  # each replays it
+            async with replace(patient, name=heir).build(client):
+                assert len(await chat.transcript()) == 2
+                assert (await chat.send("Hello")).text == "Hello."
+
+
+@loops
+async def test_a_call_to_another_team_is_not_waited_for(
+    client: Client, spec: WorkerSpec, unserved_teams: Teams, loop: str
+) -> None:
+    async with spec.build(client):
+        chat = new_chat(client, spec, loop, team_timeout=LONG)
+        async with asked(chat, "What's the stock price of AAPL?") as sending:
+            await until_pending(chat, "stock_price")
+            reply = await stopped(chat, sending)
+        assert reply.tool_calls == ["stock_price"] and "stock_price was under way" in reply.text
+        await the_next_turn_is_right(chat)
+
+
+@loops
+async def test_where_the_worker_dies_as_well(client: Client, spec: WorkerSpec, loop: str) -> None:
+    spec = replace(spec, name=fresh("stop"), warm_ups=[load])
+    slow = {"OFFLINE_LATENCY_MS": str(LONG * 1000)}
+    doomed = await start_process(spec, env=slow)
+    heir = None
+    try:
+        chat = new_chat(client, spec, loop)
+        async with asked(chat, SEATTLE) as sending:
+            await until_pending(
+                chat, {"manual": "plan_next_action"}.get(loop, "invoke_model_activity")
+            )
+            heir = await start_process(replace(spec, name=f"{spec.name}-heir"))
+            doomed.kill()
+            await stopped(chat, sending)
+        await the_next_turn_is_right(chat)
+    finally:
+        for worker in (doomed, heir):
+            if worker and worker.alive:
+                worker.kill()
+
+
+async def test_messages_that_wait_behind_are_answered(
+    client: Client, worker: WorkerSpec, settings_env: SettingsEnv
+) -> None:
+    settings_env(OFFLINE_LATENCY_MS=LONG * 1000)
+    chat = new_chat(client, worker, "manual")
+    async with asked(chat, SEATTLE) as sending:
+        await until_pending(chat, "plan_next_action")
+        async with asked(chat, "What is 15 * 23?") as waiting:
+            await asyncio.sleep(0.3)
+            settings_env(OFFLINE_LATENCY_MS=0)
+            await stopped_both(chat, sending)
+            assert "345" in (await waiting).text
+
+
+async def stopped_both(chat: ChatClient, sending: "asyncio.Task[Reply]") -> None:
+    """Two stops of one turn are one."""
+    replies = await asyncio.gather(chat.stop(), chat.stop(), return_exceptions=True)
+    told = [reply for reply in replies if isinstance(reply, Reply)]
+    assert told and all(reply == await sending for reply in told)
+    assert all(isinstance(reply, Reply | NothingToStop) for reply in replies)
+
+
+async def test_without_a_turn_it_is_refused_in_words(client: Client, worker: WorkerSpec) -> None:
+    chat = new_chat(client, worker, "manual")
+    with pytest.raises(NothingToStop, match="nothing to stop"):
+        await chat.stop()  # it has not begun
+    await chat.send("Hello")
+    before = len((await history_of(chat.handle)).events)
+    with pytest.raises(NothingToStop, match="nothing to stop"):
+        await chat.stop()
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await chat.handle.execute_update("cancel_turn")
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert refused.value.cause.type == "NothingToStop"
+    assert len((await history_of(chat.handle)).events) == before
+    await the_next_turn_is_right(chat)
