@@ -256,6 +256,11 @@ async def test_a_call_that_waits_keeps_nobody_else_waiting(
         # Its first message asks both servers for their tools.
         assert "172.16.0.1" in (await say(chat(), "What is my IP address?")).text
         assert not sending.done()
+        # Nor does who stops it wait.
+        reply = await waiting.stop()
+        assert await sending == reply and reply.stopped
+        assert "stock_price was under way" in reply.text and "only looks" in reply.text
+        assert "1000" in (await say(waiting, "What is 125 * 8?")).text
     finally:
         sending.cancel()
         await waiting.handle.terminate()

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from temporalio.client import Client
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
+from workshop_lib.agents.turn import STOPPED
 from workshop_lib.lab.watching.waiting import result
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.llm.gateway import load
@@ -135,3 +138,43 @@ def test_the_command_prints_a_reply_while_it_is_written() -> None:
     printed = b"".join(seen).decode()
     assert f"Agent: {ANSWER}\n" in printed
     assert not any(ANSWER.encode() in chunk for chunk in seen)  # it did not come in one piece
+
+
+def test_ctrl_c_stops_a_reply_and_the_talk_goes_on() -> None:
+    with isolated_state() as state:
+        (state / "empty.env").touch()
+        chat = subprocess.Popen(
+            [BIN / "workshop", "chat", "--loop", "sdk"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ
+            | {
+                "WORKSHOP_STATE_DIR": str(state),
+                "WORKSHOP_MODEL_JOURNAL": str(state / "calls"),
+                "OFFLINE_LATENCY_MS": "20000",
+            },
+            process_group=0,  # as a terminal's
+        )
+        try:
+            assert chat.stdin and chat.stdout and chat.stderr
+            chat.stdin.write(f"{QUESTION}\n".encode())
+            chat.stdin.flush()
+            while not (state / "calls").exists():  # until the model is asked
+                assert chat.poll() is None
+                time.sleep(0.05)
+            os.killpg(chat.pid, signal.SIGINT)
+            printed = b""
+            while STOPPED.encode() not in printed:
+                chunk = os.read(chat.stdout.fileno(), 65536)
+                assert chunk, printed
+                printed += chunk
+            chat.stdin.write(b"bye\n")
+            chat.stdin.close()
+            told = chat.stderr.read()
+            assert chat.wait(LIMIT) == 0
+        finally:
+            chat.kill()
+            chat.wait()
+    assert b"Stopping this reply." in told and b"Traceback" not in told
+    assert ANSWER.encode() not in printed

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -71,6 +72,27 @@ async def converse(client: Client, loop: str, stream: bool = False) -> Run:
     return chat.handle
 
 
+async def stopped(client: Client, loop: str) -> Run:
+    """A conversation whose first turn is stopped in the model, and whose second is answered."""
+    chat = ChatClient(client, loop, f"stopped-{loop}", start=ChatStart(user="ada"))
+    _set_latency("60000")
+    sending = asyncio.create_task(chat.send(CONVERSATION[1]))
+    await asyncio.sleep(2)
+    print(f"{loop}: {(await chat.stop()).text}")
+    assert (await sending).stopped
+    _set_latency("0")
+    print(f"{loop}: {(await chat.send(CONVERSATION[0])).text}")
+    await chat.end()
+    await chat.handle.result()
+    return chat.handle
+
+
+def _set_latency(milliseconds: str) -> None:
+    """How long a call of the model lasts from now on."""
+    os.environ["OFFLINE_LATENCY_MS"] = milliseconds
+    reload_settings()
+
+
 async def approve_a_part(client: Client) -> Run:
     """A repair whose plan is decided wrongly first, and then in part."""
     repair = await RepairClient.start(client, workflow_id="recorded-repair")
@@ -124,7 +146,10 @@ REPAIRS: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "repair": approve_a_part,
     "proactive": two_days,
 }
-RECORDINGS = CHATS | REPAIRS  # name of the file: what is recorded
+LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
+    f"stopped_{loop}": partial(stopped, loop=loop) for loop in ("manual", "sdk")
+}
+RECORDINGS = CHATS | LASTING | REPAIRS  # name of the file: what is recorded
 SPECS = (it, finance, orchestrator, repair_worker)
 
 

@@ -151,14 +151,14 @@ class ChatSession:
                 raise _refusal("ChatFull", CHAT_FULL)
             self.conversation.ask(message)
             self._say("user", message)
-            under_way = self._reply = asyncio.Future[Reply]()
+            coming: asyncio.Future[Reply] = asyncio.Future()
+            self._reply = coming
             answer = await self._stoppably(message)
             self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
             reply = Reply(turn=self.conversation.turn, notice=self._notice(), **vars(answer))
-            self._reply = None
-            under_way.set_result(reply)
+            coming.set_result(reply)
             return reply
 
     @send_message.validator

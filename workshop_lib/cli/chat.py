@@ -6,13 +6,15 @@ Left out: what a session is (`agents.chat`, `agents.sessions`).
 import asyncio
 import contextlib
 import shlex
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 import typer
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from workshop_lib import harmless
 from workshop_lib.agents.chat import ChatStart
@@ -35,6 +37,7 @@ from workshop_lib.cli.support import (
     show,
 )
 from workshop_lib.edge import say
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.services.mcp_servers import ensured
 from workshop_lib.mcp.addresses import Transport as McpTransport
 from workshop_lib.settings import get_settings
@@ -99,7 +102,7 @@ async def ask(
 async def chat(
     loop: Loop = "manual", session: Session = None, mcp_transport: Transport = "http"
 ) -> None:
-    """Talk to the agent; leave with quit, exit or bye."""
+    """Talk to the agent; leave with quit, exit or bye. Ctrl-C stops a reply, twice leaves."""
     async with _chat_worker(loop, mcp_transport) as client:
         # Only the SDK's loops can stream; of the other the reply comes in one piece.
         start = ChatStart(stream=loop != "manual", mcp_transport=mcp_transport)
@@ -115,11 +118,12 @@ async def chat(
                 continue
             try:
                 show("Agent: ", end="")
-                async for piece in stream_reply(client, talking, message):
-                    if isinstance(piece, str):
-                        show(harmless.block(piece, INDENT), end="")
-                    else:  # the last item
-                        show(f"\n{INDENT}({piece.notice})" if piece.notice else "")
+                with _interrupt_stops(talking):
+                    async for piece in stream_reply(client, talking, message):
+                        if isinstance(piece, str):
+                            show(harmless.block(piece, INDENT), end="")
+                        else:  # the last item
+                            show(f"\n{INDENT}({piece.notice})" if piece.notice else "")
             except MessageRefused as refusal:
                 show(str(refusal))
         if session is None:
@@ -150,6 +154,37 @@ async def _chat_worker(loop: str, transport: McpTransport) -> AsyncIterator[Clie
         if loop == "mcp" and transport == "http":  # over stdio the worker starts its servers itself
             await running.enter_async_context(ensured())
         yield client
+
+
+@contextlib.contextmanager
+def _interrupt_stops(chat: ChatClient) -> Iterator[None]:
+    """While the block runs, Ctrl-C stops the turn, and a second one ends the program as it always does."""
+    ends = signal.getsignal(signal.SIGINT)
+    loop = asyncio.get_running_loop()
+    stopping: set[asyncio.Task[None]] = set()
+
+    def listen() -> None:
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(interrupted))
+
+    def interrupted() -> None:
+        signal.signal(signal.SIGINT, ends)
+        say("Stopping this reply. Ctrl-C once more leaves.")
+        stopping.add(loop.create_task(stop()))
+
+    async def stop() -> None:
+        try:
+            await chat.stop()
+        except (WorkshopError, RPCError) as error:  # such as: it has not begun
+            say(str(error))
+            listen()
+
+    listen()
+    try:
+        yield
+    finally:
+        for task in stopping:
+            task.cancel()
+        signal.signal(signal.SIGINT, ends)
 
 
 async def _end(chat: ChatClient) -> None:
