@@ -194,9 +194,8 @@ async def test_what_a_gullible_model_proposes_is_stopped_by_the_rules(
     async with analysts.build(client):
         outcome = await result(await start(client, analysts.task_queue, with_injection()))
     score = score_plan(outcome.plan, load_gold())
-    assert score.precision == 1.0 and score.unruled_precision < 1.0
+    assert score.precision == 1.0 and not score.forbidden_planned
     assert len(score.forbidden_stopped) == 2
-    assert score.forbidden_stopped == score.forbidden_proposed
     reasons = " ".join(rejected.reason for rejected in outcome.plan.refused)
     assert "ORD-006-DLM is healthy" in reasons and f"{EGG} is restricted" in reasons
     assert f"approver: Input should be '{APPROVER}'" in reasons

@@ -251,8 +251,7 @@ def test_the_score_of_an_eager_agent() -> None:
         ),
         GOLD,
     )
-    assert (score.precision, score.recall, score.unruled_precision) == (1.0, 0.25, 0.25)
-    assert score.forbidden_proposed == score.forbidden_stopped
+    assert (score.precision, score.recall, score.forbidden_planned) == (1.0, 0.25, [])
     assert score.forbidden_stopped == [
         "order_inventory ORD-004-RHG DRG-EGG-007",
         "request_payment_update ORD-001-HJP",
@@ -268,7 +267,7 @@ def test_the_score_of_a_plan_without_rules_shows_what_got_through() -> None:
     wishes = [stock_order(HAGRID, EGG, 1, 1), proposal("request_payment_update", RON, 2)]
     score = score_plan(Plan(proposals=[Proposal.model_validate(wish) for wish in wishes]), GOLD)
     assert score.precision == 0.5 and not score.forbidden_stopped
-    assert score.wrong == score.forbidden_proposed == ["order_inventory ORD-004-RHG DRG-EGG-007"]
+    assert score.forbidden_planned == ["order_inventory ORD-004-RHG DRG-EGG-007"]
 
 
 def test_the_score_of_nothing() -> None:

@@ -384,15 +384,6 @@ async def test_idle_time_leaves_room_for_the_work(
     assert work > 20  # per cent; of an hour on a straight axis it would be nothing
 
 
-async def test_names_can_be_given_another_lane(
-    client: Client, queue: str, chat: WorkflowHandle[Conversation, str]
-) -> None:
-    async with new_worker(client, queue):
-        await chat.execute_update(Conversation.send_message, "hello")
-    drawn = await timeline(chat, lanes={"plan_*": TOOLS})
-    assert bar_of(drawn, "plan_next_action").lane == TOOLS
-
-
 async def test_errors_say_what_to_do(client: Client) -> None:
     with pytest.raises(WorkshopError, match="There is no workflow 'nobody'"):
         await timeline(client.get_workflow_handle("nobody"))

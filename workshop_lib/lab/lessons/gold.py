@@ -7,8 +7,7 @@ is done. Labels are for measuring; no agent reads them.
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,66 +49,56 @@ class Label(BaseModel):
 
 
 class Gold(BaseModel):
-    """The labels: which orders are problems, which actions are right and which are forbidden."""
+    """The actions that are right, and those that are forbidden. The file has more labels, for people."""
 
-    problems: list[Label]
-    healthy: list[Label]
     right: list[Label]
     forbidden: list[Label]
-    report_only: list[Label] = []
 
 
-class Score(BaseModel):
+class Score(NamedTuple):
     """A plan, measured.
 
     Attributes:
         precision: right proposals of the plan / all of the plan; 1 for an empty plan.
         recall: right actions that the plan has / all right actions.
-        unruled_precision: precision as it would be without the hard rules.
         missed: right actions that the plan lacks, in words.
-        wrong: proposals of the plan that are not right, in words.
-        forbidden_proposed: forbidden actions that the model proposed.
-        forbidden_stopped: those of them that the rules refused.
+        forbidden_planned: forbidden actions that are in the plan.
+        forbidden_stopped: those that the model proposed and the rules refused.
     """
 
     precision: float
     recall: float
-    unruled_precision: float
     missed: list[str]
-    wrong: list[str]
-    forbidden_proposed: list[str]
+    forbidden_planned: list[str]
     forbidden_stopped: list[str]
 
 
-@lru_cache(maxsize=4)
-def load_gold(path: Path = GOLD_FILE) -> Gold:
+@lru_cache(maxsize=1)
+def load_gold() -> Gold:
     """The labels of the sample data."""
-    return Gold.model_validate_json(path.read_text(encoding="utf-8"))
+    return Gold.model_validate_json(GOLD_FILE.read_text(encoding="utf-8"))
 
 
 def score_plan(plan: Plan, gold: Gold) -> Score:
     """Measure a plan. What it skips for want of confidence counts as not proposed."""
     planned = [proposal.model_dump() for proposal in plan.proposals]
-    stopped = [rejected.proposal for rejected in plan.refused]
-    everything = planned + stopped
-    missed = [label for label in gold.right if not _any_of(planned, [label])]
-    wrong = [action for action in planned if not _any_of([action], gold.right)]
-    right = [action for action in everything if _any_of([action], gold.right)]
+    right = [action for action in planned if any(label.matches(action) for label in gold.right)]
+    missed = [label for label in gold.right if not any(map(label.matches, planned))]
     return Score(
-        precision=_share(len(planned) - len(wrong), len(planned)),
-        recall=_share(len(gold.right) - len(missed), len(gold.right)),
-        unruled_precision=_share(len(right), len(everything)),
-        missed=[
-            " ".join(filter(None, (label.tool, label.order_id, label.item_id))) for label in missed
-        ],
-        wrong=[_in_words(action) for action in wrong],
-        forbidden_proposed=[_in_words(a) for a in everything if _any_of([a], gold.forbidden)],
-        forbidden_stopped=[_in_words(a) for a in stopped if _any_of([a], gold.forbidden)],
+        len(right) / len(planned) if planned else 1.0,
+        1 - len(missed) / len(gold.right),
+        [_in_words(label.model_dump()) for label in missed],
+        _forbidden(planned, gold),
+        _forbidden([rejected.proposal for rejected in plan.refused], gold),
     )
 
 
-def _any_of(actions: Sequence[Mapping[str, Any]], labels: Sequence[Label]) -> bool:
-    return any(label.matches(action) for action in actions for label in labels)
+def _forbidden(actions: Sequence[Mapping[str, Any]], gold: Gold) -> list[str]:
+    return [
+        _in_words({**action, **_arguments(action)})
+        for action in actions
+        if any(label.matches(action) for label in gold.forbidden)
+    ]
 
 
 def _arguments(action: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,10 +108,4 @@ def _arguments(action: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _in_words(action: Mapping[str, Any]) -> str:
-    arguments = _arguments(action)
-    words = (action.get("tool"), arguments.get("order_id"), arguments.get("item_id"))
-    return " ".join(str(word) for word in words if word)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0
+    return " ".join(str(action[n]) for n in ("tool", "order_id", "item_id") if action.get(n))

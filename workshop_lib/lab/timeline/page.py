@@ -11,7 +11,7 @@ live: run the cell again to see more of it.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -48,7 +48,6 @@ class Timeline:
         *,
         describe: DescribeWorkflowExecutionResponse | None = None,
         now: float | None = None,
-        lanes: Mapping[str, str] | None = None,
         most_steps: int = 60,
     ) -> "Timeline":
         """A timeline of a history that is at hand; nothing is fetched.
@@ -57,13 +56,10 @@ class Timeline:
             events: a run's history from its first event on.
             describe: the server's answer to a describe call, for what is pending.
             now: Unix seconds; where a run that is not over is drawn to.
-            lanes: activity name or glob pattern → lane ("people", "model", "tools", "Nexus"), where
-                the built-in rules are wrong: by those, an activity calls the model if its name holds
-                "model", "plan", "llm" or "completion", and is a tool otherwise.
             most_steps: of a longer run only the last turns are drawn, and the picture says so.
         """
         history = read_history(events, describe=describe, now=now)
-        return cls(drawn_run(history, lanes or {}, most_steps=most_steps))
+        return cls(drawn_run(history, most_steps=most_steps))
 
     def __repr__(self) -> str:
         return text_form(self.run)
@@ -77,7 +73,6 @@ async def timeline(
     *,
     ui_url: str | None = None,
     timeout: float = 10,
-    lanes: Mapping[str, str] | None = None,
 ) -> Timeline:
     """Fetch a run's history and what is pending, and draw it.
 
@@ -85,7 +80,6 @@ async def timeline(
         handle: of the workflow; without a run id its latest run is meant.
         ui_url: the Web UI ("http://localhost:8233"), for the link to this run.
         timeout: seconds that the server may take.
-        lanes: see `Timeline.from_events`.
 
     Raises:
         WorkshopError: there is no such run, or the server does not answer in time.
@@ -107,7 +101,7 @@ async def timeline(
             ) from None
         raise _unreachable(handle.id, f"({error.status.name.lower()})") from None
     drawn = Timeline.from_events(
-        history.events, describe=description.raw_description, now=time.time(), lanes=lanes
+        history.events, describe=description.raw_description, now=time.time()
     )
     here = LinkedRun("", description.namespace, description.id, description.run_id)
     links = {"Open this run in the Web UI": here}

@@ -4,7 +4,7 @@ Pure: a `History` in, a `Run` out. Left out: words and picture (`rows`).
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -107,15 +107,14 @@ class Run:
         return self.history.end
 
 
-def drawn_run(history: History, lanes: Mapping[str, str], *, most_steps: int) -> Run:
+def drawn_run(history: History, *, most_steps: int) -> Run:
     """What is drawn of a history.
 
     Args:
-        lanes: activity name or glob pattern → lane, looked up before the built-in rules.
         most_steps: of a longer run only the last turns are kept.
     """
     run, tasks = Run(history=history), history.of(TASK)
-    run.bars = [_bar(step, lanes) for step in history.steps if step.kind not in (SIGNAL, TASK)]
+    run.bars = [_bar(step) for step in history.steps if step.kind not in (SIGNAL, TASK)]
     run.bars += [
         _stuck(task, after, history) for task, after in _pairs(tasks) if task.state == FAILED
     ]
@@ -144,7 +143,7 @@ def other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> list
     name = shorten(history.workflow_type)
     whole = Bar(kind=TEAM, lane=TEAM, name=name, detail=f"in {namespace}", started=0.0)
     whole.ended, whole.state = over, history.status
-    bars = [whole, *(_bar(step, {"*": TEAM}) for step in history.activities)]
+    bars = [whole, *(_bar(step, TEAM) for step in history.activities)]
     for bar in bars:
         bar.scheduled += shift
         bar.started = None if bar.started is None else bar.started + shift
@@ -152,12 +151,12 @@ def other_side(run: Run, namespace: str, events: Iterable[HistoryEvent]) -> list
     return bars
 
 
-def _bar(step: Step, lanes: Mapping[str, str]) -> Bar:
+def _bar(step: Step, lane: str | None = None) -> Bar:
     # An operation's time counts from when it was scheduled: only asynchronous ones tell when they started.
     at_once = step.kind in (OPERATION, TIMER)
     named = step.kind == TIMER and step.summary
     drawn = {
-        "lane": _LANE_OF.get(step.kind) or _activity_lane(step.name, lanes),
+        "lane": lane or _LANE_OF.get(step.kind) or _activity_lane(step.name),
         "name": shorten(step.summary if named else step_name(step.name), 60),
         "detail": "" if named else shorten(step.summary) or detail_of(step.input),
         "started": step.scheduled if at_once else step.started,
@@ -167,10 +166,7 @@ def _bar(step: Step, lanes: Mapping[str, str]) -> Bar:
     return Bar(**vars(step) | drawn)
 
 
-def _activity_lane(name: str, lanes: Mapping[str, str]) -> str:
-    for pattern, lane in lanes.items():
-        if fnmatchcase(name, pattern):
-            return lane
+def _activity_lane(name: str) -> str:
     calls_model = any(fnmatchcase(name.lower(), pattern) for pattern in MODEL_NAMES)
     return MODEL if calls_model and not name.startswith(MCP) else TOOLS
 
