@@ -262,6 +262,12 @@ def test_a_service_without_a_state_folder_says_so(tmp_path: Path, module: str) -
     assert "llm_timeout" in done.stderr and "Traceback" not in done.stderr
 
 
+def with_a_terminals_signals() -> None:
+    """What a shell in the background or `nohup` has its children ignore is not ignored here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rounds", [range(4), pytest.param(range(4, 200), marks=pytest.mark.long)])
 def test_a_signal_at_any_moment(workshop: Workshop, rounds: range) -> None:
@@ -281,7 +287,7 @@ def test_a_signal_at_any_moment(workshop: Workshop, rounds: range) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env=workshop.environment(),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=with_a_terminals_signals,
         )
         time.sleep(chance.choice([0.05, 0.2, 0.5, 1, 2, 4]) * chance.uniform(0.7, 1.3))
         process.send_signal(sent)
