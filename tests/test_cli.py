@@ -83,6 +83,8 @@ def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
     assert ("mine", "running") in {(entry["session"], entry["status"]) for entry in listed}
     # A question that was asked by name and not kept has ended.
     assert all(entry["status"] == "completed" for entry in listed if entry["session"] != "mine")
+    assert json.loads(workshop("sessions", "--mine", "--json").stdout) == listed
+    assert json.loads(workshop("sessions", "--mine", "--json", USER_NAME="ada").stdout) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import pytest
 import pytest_asyncio
 from identity_ground import house_env
 from repair_ground import assert_repaired_once, ledger_of, reached
+from temporalio import client as client_side
 from temporalio import workflow
 from temporalio.client import Client, WorkflowFailureError
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
 
 from workshop_lib.auth.carry import HEADER, Person
 from workshop_lib.auth.issuer import sign_in
+from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.attacks import PutOnActivities, sending
 from workshop_lib.lab.services.mcp_in_kernel import McpServerHere
 from workshop_lib.repair import mcp_server
-from workshop_lib.repair.client import DecisionRefused, RepairClient
+from workshop_lib.repair.approval import MAY_DECIDE, MAY_DECIDE_OWN, waiting_for
+from workshop_lib.repair.client import DecisionRefused, RepairClient, list_repairs
 from workshop_lib.repair.models import RequestApproval
 from workshop_lib.repair.schedule import RepairSchedules
 from workshop_lib.repair.states import Decision, RepairStart, State
@@ -31,6 +35,7 @@ from workshop_lib.repair.tools import RepairCall
 from workshop_lib.repair.worker import repair as repair_spec
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.search_attributes import SESSION_OWNER
 from workshop_lib.temporal.service import client_for
 
 
@@ -126,6 +131,42 @@ async def test_only_who_may_start_a_repair_starts_one(
     assert words in str(failed.value.cause)
 
 
+async def test_what_waits_for_whom_is_asked_of_the_server(store: OrderStore) -> None:
+    runs = {person: (await started(person)).workflow_id for person in ("alice", "learner")}
+    for person, other in (("carol", {"alice", "learner"}), ("learner", {"alice"})):
+        where = waiting_for(sign_in(person).asker)
+        async with asyncio.timeout(30):
+            while {runs[name] for name in other} - (found := await listed(where)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (runs["learner"] in found) == (person == "carol")
+    every = replace(sign_in("learner").asker, scopes=frozenset({MAY_DECIDE_OWN}))
+    assert set(runs.values()) <= await listed(waiting_for(every))
+    with pytest.raises(WorkshopError, match="bob lacks the scope orders:approve"):
+        waiting_for(sign_in("bob").asker)
+
+
+async def listed(where: str) -> set[str]:
+    return {run.workflow_id async for run in list_repairs(await connect(), where)}
+
+
+async def test_nobody_starts_a_repair_that_is_listed_as_anothers(store: OrderStore) -> None:
+    class Claims(client_side.Interceptor):
+        def intercept_client(self, next: Any) -> Any:  # noqa: A002
+            class Outbound(client_side.OutboundInterceptor):
+                async def start_workflow(self, input: Any) -> Any:  # noqa: A002
+                    found_by = [SearchAttributePair(SESSION_OWNER, "carol")]
+                    input.search_attributes = TypedSearchAttributes(found_by)
+                    return await super().start_workflow(input)
+
+            return Outbound(next)
+
+    # What the person's own client puts there is the last word; this one comes after it.
+    client = await connect(interceptors=[Person(sign_in("alice")), Claims()])
+    run = await RepairClient.start(client)
+    with pytest.raises(WorkshopError, match="alice starts it in the name of carol"):
+        await run.outcome()
+
+
 async def test_a_scheduled_repair_is_nobodys_and_is_decided_by_who_may(store: OrderStore) -> None:
     schedules = RepairSchedules(await of("alice"))
     name = f"schedule-{uuid.uuid4().hex[:8]}"
@@ -137,6 +178,11 @@ async def test_a_scheduled_repair_is_nobodys_and_is_decided_by_who_may(store: Or
                 await asyncio.sleep(0.05)  # the list follows by some milliseconds
         run = RepairClient(await of("bob"), runs[0])
         await reached(run, State.PENDING_APPROVAL)
+        for person in ("alice", "carol"):  # whose agent it is that asks, the plan does not say
+            where = waiting_for(replace(sign_in(person).asker, scopes=frozenset({MAY_DECIDE})))
+            async with asyncio.timeout(30):
+                while run.workflow_id not in await listed(where):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
         plan = await run.plan()
         assert plan is not None
         assert (await refused(run.approve(plan.digest)))[0] == "Forbidden"

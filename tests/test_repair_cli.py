@@ -153,6 +153,11 @@ def test_a_script_decides_what_a_run_has_left_open(workshop: Workshop) -> None:
     shown = workshop("repair", "plan").stdout
     assert plan.digest in shown
     assert all(proposal.proposal_id in shown for proposal in plan.proposals)
+    waiting = json.loads(workshop("repair", "list", "--waiting-for-me", "--json").stdout)
+    assert [entry["workflow_id"] for entry in waiting] == ["open"]
+    bob = workshop("repair", "list", "--waiting-for-me", WORKSHOP_IDENTITY="on", USER_NAME="bob")
+    assert bob.returncode == 1 and "bob lacks the scope orders:approve" in bob.stderr
+    assert "Traceback" not in bob.stderr
     early = workshop("repair", "report")
     assert early.returncode == 1 and "PENDING-APPROVAL" in early.stderr
     assert workshop("repair", "report", "--planning").stdout.startswith("# Repair plan")

@@ -355,7 +355,10 @@ async def test_a_namespace_made_on_a_running_server_is_usable(
 ) -> None:
     found = ensure_server()
     set_env(patch, TEMPORAL_NAMESPACE="late")
-    assert "created namespace late" in await ensure_namespaces(found)
+    made = await ensure_namespaces(found)
+    assert made[0] == "created namespace late"
+    assert made[-1] == "created search attributes SessionOwner, RepairStatus in late"
+    assert await ensure_namespaces(found) == []
     client = await connect.connect()
     await client.start_workflow("Anything", id="usable", task_queue="nobody")
 

@@ -26,6 +26,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(PROJECT_ROOT / "tests"))
 
 from notebook_runner import forget_learners_settings, isolated_state  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
 from temporalio.client import Client, WorkflowHandle  # noqa: E402
 
 from workshop_lib.agents.chat import ChatStart  # noqa: E402
@@ -35,11 +36,21 @@ from workshop_lib.lab.server import lifecycle as server  # noqa: E402
 from workshop_lib.lab.server.namespaces import ensure_namespaces  # noqa: E402
 from workshop_lib.lab.services.mcp_servers import ensured  # noqa: E402
 from workshop_lib.llm.gateway import warm_up  # noqa: E402
-from workshop_lib.repair.client import DecisionRefused, RepairClient  # noqa: E402
+from workshop_lib.repair.client import (  # noqa: E402
+    KINDS,
+    DecisionRefused,
+    RepairClient,
+    start_run,
+)
 from workshop_lib.repair.proactive_client import ProactiveClient  # noqa: E402
-from workshop_lib.repair.states import RepairStatus, State  # noqa: E402
+from workshop_lib.repair.states import (  # noqa: E402
+    ProactiveStart,
+    RepairStart,
+    RepairStatus,
+    State,
+)
 from workshop_lib.repair.worker import repair as repair_worker  # noqa: E402
-from workshop_lib.settings import reload_settings  # noqa: E402
+from workshop_lib.settings import get_settings, reload_settings  # noqa: E402
 from workshop_lib.teams.finance.worker import finance  # noqa: E402
 from workshop_lib.teams.it.worker import it  # noqa: E402
 from workshop_lib.temporal.connect import connect  # noqa: E402
@@ -93,9 +104,10 @@ def _set_latency(milliseconds: str) -> None:
     reload_settings()
 
 
-async def approve_a_part(client: Client) -> Run:
+async def approve_a_part(client: Client, found: bool) -> Run:
     """A repair whose plan is decided wrongly first, and then in part."""
-    repair = await RepairClient.start(client, workflow_id="recorded-repair")
+    start = RepairStart(today=get_settings().today, user=get_settings().user_name)
+    repair = RepairClient(client, await _begun(client, "repair", start, found))
     await repair.wait_for(State.PENDING_APPROVAL)
     plan = await repair.plan()
     assert plan
@@ -109,11 +121,12 @@ async def approve_a_part(client: Client) -> Run:
     return repair.handle
 
 
-async def two_days(client: Client) -> Run:
+async def two_days(client: Client, found: bool) -> Run:
     """A proactive agent whose first plan is rejected and whose second one is approved."""
     # By then Harry's payment is late, of which the agent is less sure than that it would act alone.
     day = date(2025, 7, 1)
-    agent = await ProactiveClient.start_agent(client, today=day, workflow_id="recorded-proactive")
+    start = ProactiveStart(today=day, user=get_settings().user_name)
+    agent = ProactiveClient(client, await _begun(client, "proactive", start, found))
 
     def is_in(cycle: int, state: State) -> Callable[[RepairStatus], bool]:
         return lambda status: (status.cycle, status.state) == (cycle, state)
@@ -130,6 +143,17 @@ async def two_days(client: Client) -> Run:
     return agent.handle
 
 
+async def _begun(client: Client, kind: str, start: BaseModel, found: bool) -> str:
+    """Start a repair or an agent: as our client does, or without search attributes, as it once did."""
+    name = f"recorded-{kind}" + "-found" * found
+    if found:
+        await start_run(client, kind, name, start, None)
+    else:
+        queue = get_settings().repair_queue
+        await client.start_workflow(KINDS[kind], start, id=name, task_queue=queue)
+    return name
+
+
 async def _digest(agent: RepairClient) -> str:
     plan = await agent.plan()
     assert plan
@@ -143,8 +167,10 @@ CHATS: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "mcp": partial(converse, loop="mcp"),
 }
 REPAIRS: dict[str, Callable[[Client], Awaitable[Run]]] = {
-    "repair": approve_a_part,
-    "proactive": two_days,
+    "repair": partial(approve_a_part, found=False),
+    "repair_found": partial(approve_a_part, found=True),
+    "proactive": partial(two_days, found=False),
+    "proactive_found": partial(two_days, found=True),
 }
 LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
     f"stopped_{loop}": partial(stopped, loop=loop) for loop in ("manual", "sdk")

@@ -34,6 +34,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
 from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.search_attributes import SESSION_OWNER, equals, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
 
 # The loop's name on the command line, and its workflow type.
@@ -139,7 +140,8 @@ class ChatClient:
                 reply = await self.handle.execute_update("send_message", message, **how)
                 return reply
             # In one request with the start of the session, where it does not run yet.
-            start = WithStartWorkflowOperation[ChatSession, int](**self._start_options())
+            options = await self._start_options()
+            start = WithStartWorkflowOperation[ChatSession, int](**options)
             try:
                 reply = await self._client.execute_update_with_start_workflow(
                     "send_message", message, start_workflow_operation=start, **how
@@ -172,14 +174,14 @@ class ChatClient:
         limit = timedelta(seconds=10)
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                await self._client.start_workflow(**self._start_options())
+                await self._client.start_workflow(**await self._start_options())
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
         except TimeoutError:
             raise _no_reply(self.workflow_id, limit) from None
         self._begun = True
 
-    def _start_options(self) -> dict[str, Any]:
+    async def _start_options(self) -> dict[str, Any]:
         return {
             "workflow": LOOPS[self._loop],
             "arg": self._start,
@@ -189,6 +191,7 @@ class ChatClient:
             # A session that has ended stays ended; its name is not used twice.
             "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
             "memo": {"loop": self._loop, "session": self.session},
+            "search_attributes": await found_by(self._client, {SESSION_OWNER: self._start.user}),
             "task_timeout": TASK_TIMEOUT,
         }
 
@@ -259,9 +262,10 @@ class ChatClient:
                 raise
 
 
-async def list_sessions(client: Client) -> AsyncIterator[SessionInfo]:
-    """The sessions that the server knows, latest first."""
-    async for run in asking.list_runs(client, LOOPS):
+async def list_sessions(client: Client, owner: str | None = None) -> AsyncIterator[SessionInfo]:
+    """The sessions that the server knows, or those that somebody has started, latest first."""
+    where = "" if owner is None else equals(SESSION_OWNER, owner)
+    async for run in asking.list_runs(client, LOOPS, where):
         yield SessionInfo(
             session=run.workflow_id.removeprefix(f"chat-{run.kind}-"),
             loop=run.kind,

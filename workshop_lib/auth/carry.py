@@ -23,7 +23,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateHandle,
 )
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.converter import PayloadConverter
 
 from workshop_lib.auth.issuer import Grant, signed_in
@@ -32,6 +32,7 @@ from workshop_lib.auth.sealed import Binding, Who, digest, seal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.caller import Asker, asked_by
+from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
 
 HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
 # Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.
@@ -89,7 +90,7 @@ class Person(Interceptor):
 
     def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
         """Seal what is checked at the other end."""
-        return Sealing(next, self._grant.seal)
+        return Sealing(next, self._grant.seal, lambda: self._grant.name)
 
 
 def at_the_keyboard() -> list[Interceptor]:
@@ -104,17 +105,36 @@ def at_the_keyboard() -> list[Interceptor]:
     return [Person(signed_in(settings.state_dir, settings.user_name))]
 
 
+def keyboard_user() -> Asker | None:
+    """The settings' user, as the work that is asked for sees it; None where identity is off.
+
+    Raises:
+        WorkshopError: nobody of that name can sign in.
+    """
+    settings = get_settings()
+    if settings.identity == "off":
+        return None
+    return signed_in(settings.state_dir, settings.user_name).asker
+
+
 class Sealing(OutboundInterceptor):
-    """Puts a sealed value on updates and starts.
+    """Puts a sealed value on updates and starts, and the name that is in it where a run says whose it is.
 
     Args:
         make: makes it; None leaves the call as it is.
+        name: whose it is made in.
         own: the audience of all starts, where they are of a team's own workflows.
     """
 
-    def __init__(self, next: OutboundInterceptor, make: Make, own: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        next: OutboundInterceptor,  # noqa: A002
+        make: Make,
+        name: Callable[[], str | None],
+        own: str | None = None,
+    ) -> None:
         super().__init__(next)
-        self._make, self._own = make, own
+        self._make, self._name, self._own = make, name, own
 
     async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002
         """Seal a start."""
@@ -145,6 +165,11 @@ class Sealing(OutboundInterceptor):
         return await super().start_update_with_start_workflow(input)
 
     def _seal_start(self, call: StartWorkflowInput | UpdateWithStartStartWorkflowInput) -> bool:
+        found_by, name = call.search_attributes, self._name()
+        if name and isinstance(found_by, TypedSearchAttributes):
+            mine = SearchAttributePair(SESSION_OWNER, keyword(name))
+            pairs = [mine if pair.key == mine.key else pair for pair in found_by]
+            call.search_attributes = TypedSearchAttributes(pairs)
         audience = self._own or CHECKED_STARTS.get(call.workflow)
         bound = Binding(f"start:{call.workflow}", call.id, digest(call.args))
         return self._put(call, audience, bound, STARTS_WITHIN)

@@ -57,6 +57,7 @@ from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, seal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.caller import FORBIDDEN
+from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
 
 MCP_ACTIVITIES = "temporalio.mcp."
 TEAMS = {"ITService": "it", "FinanceService": "finance"}  # whose a Nexus service is
@@ -89,7 +90,7 @@ class Door(client_side.Interceptor, Interceptor):
         next: client_side.OutboundInterceptor,  # noqa: A002
     ) -> client_side.OutboundInterceptor:
         """Starts of the party's own workflows."""
-        return Sealing(next, seal_for_who_asks, self.party)
+        return Sealing(next, seal_for_who_asks, _name_of_who_asks, self.party)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Activities, before they run."""
@@ -211,6 +212,7 @@ class _WorkflowDoor(WorkflowInboundInterceptor):
                 who = self.door.opened(value, bound, info.workflow_start_time.timestamp()).who
                 if self.door.party == "repair":
                     _require(who, "orders:start")
+                    _look_at_owner(who)
             except Refused as error:
                 raise as_failure(error) from None
         with acting_for(who):
@@ -315,6 +317,22 @@ def as_failure(error: Refused) -> ApplicationError:
 def _require(who: Who, scope: str) -> None:
     if scope not in who.asker.scopes:
         raise Refused(f"{who.sub} lacks the scope {scope}.", FORBIDDEN)
+
+
+def _look_at_owner(who: Who) -> None:
+    """Refuse a start that is listed as another's, and so not among what waits for that one's decision.
+
+    Raises:
+        Refused: it is.
+    """
+    owner = workflow.info().typed_search_attributes.get(SESSION_OWNER)
+    if owner not in (None, keyword(who.sub)):
+        raise Refused(f"{who.sub} starts it in the name of {owner}.", FORBIDDEN)
+
+
+def _name_of_who_asks() -> str | None:
+    who = who_asks()
+    return who.sub if who else None
 
 
 def _look_at_links(ctx: nexusrpc.handler.StartOperationContext, inside: Contents) -> None:

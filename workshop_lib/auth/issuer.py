@@ -24,6 +24,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import state_folder
 from workshop_lib.machine.files import write_whole
 from workshop_lib.settings import PROJECT_ROOT, get_settings
+from workshop_lib.temporal.caller import Asker
 
 _ID = re.compile(r"[0-9a-f]{32}")
 AGENT = "chat-agent"
@@ -83,6 +84,15 @@ class Grant:
         keys = ring(audience)
         keys.refresh()
         return sealed.seal(keys, audience, who, what, lifetime=lifetime)
+
+    @property
+    def asker(self) -> Asker:
+        """The same, as the work that is asked for sees it.
+
+        Raises:
+            Refused: the grant has been revoked.
+        """
+        return Asker(self.name, frozenset(self.scopes()))
 
     def scopes(self) -> list[str]:
         """What the person may do now.

@@ -134,10 +134,14 @@ async def chat(
 
 
 @command(app)
-async def sessions(as_json: Json = False) -> Answer:
+async def sessions(
+    mine: Annotated[bool, typer.Option("--mine", help="Those that USER_NAME has started.")] = False,
+    as_json: Json = False,
+) -> Answer:
     """List the chat sessions that the server knows."""
     async with connected() as client, asyncio.timeout(20):
-        infos = [info async for info in list_sessions(client)]
+        owner = get_settings().user_name if mine else None
+        infos = [info async for info in list_sessions(client, owner)]
     lines = [
         f"{harmless.line(info.session):<20} {info.loop:<8} {info.status:<10} {str(info.started)[:16]}"
         for info in infos

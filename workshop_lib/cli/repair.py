@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from workshop_lib import harmless
+from workshop_lib.auth.carry import keyboard_user
 from workshop_lib.cli.recurring import Day, proactive_app, schedule_app
 from workshop_lib.cli.repair_terminal import (
     Tell,
@@ -30,6 +31,7 @@ from workshop_lib.cli.repair_terminal import (
 from workshop_lib.cli.support import Answer, Json, command, connected, name_of, show
 from workshop_lib.edge import say
 from workshop_lib.errors import WorkshopError
+from workshop_lib.repair.approval import waiting_for
 from workshop_lib.repair.client import RepairClient, list_repairs
 from workshop_lib.repair.documents import plan_in_text, status_in_text
 from workshop_lib.repair.models import Plan
@@ -171,12 +173,19 @@ async def report(
 
 
 @command(app, name="list")
-async def list_all(as_json: Json = False) -> Answer:
+async def list_all(
+    waiting: Annotated[
+        bool, typer.Option("--waiting-for-me", help="Those whose plan you may approve of now.")
+    ] = False,
+    as_json: Json = False,
+) -> Answer:
     """List the repairs and proactive agents that the server knows."""
     async with connected() as client, asyncio.timeout(20):
-        infos = [info async for info in list_repairs(client)]
+        where = waiting_for(keyboard_user()) if waiting else ""
+        infos = [info async for info in list_repairs(client, where)]
     if not infos:
-        return Answer([], "No repairs yet. Start one with `workshop repair run`.")
+        none = "No repairs yet. Start one with `workshop repair run`."
+        return Answer([], "No plan waits for you." if waiting else none)
     names = [harmless.line(info.workflow_id) for info in infos]
     width = max(map(len, names))
     lines = [f"{'name':<{width}}  {'kind':<9}  {'workflow':<16}  started (UTC)"]

@@ -9,9 +9,11 @@ from datetime import datetime
 
 from temporalio.exceptions import ApplicationError
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.models import Plan
-from workshop_lib.repair.states import APPROVAL_TIMEOUT, Decision, RecordedDecision, Way
+from workshop_lib.repair.states import APPROVAL_TIMEOUT, Decision, RecordedDecision, State, Way
 from workshop_lib.temporal.caller import FORBIDDEN, Asker, asker, may
+from workshop_lib.temporal.search_attributes import REPAIR_STATUS, SESSION_OWNER, equals
 
 MAY_DECIDE = "orders:approve"
 MAY_DECIDE_OWN = "orders:auto-approve"  # a standing permission, for agents that act alone too
@@ -125,6 +127,27 @@ class ApprovalDesk:
             )
         if not may(MAY_DECIDE):
             raise _refusal(FORBIDDEN, f"{who.name} lacks the scope {MAY_DECIDE}.")
+
+
+def waiting_for(who: Asker | None) -> str:
+    """A list filter: the repairs whose plan waits for a decision, and may be approved of by this one.
+
+    Args:
+        who: None is anybody, where nobody checks.
+
+    Raises:
+        WorkshopError: it may approve of nothing.
+    """
+    waiting = f"{equals(REPAIR_STATUS, State.PENDING_APPROVAL)} AND ExecutionStatus = 'Running'"
+    if who is None or MAY_DECIDE_OWN in who.scopes:
+        return waiting
+    if MAY_DECIDE not in who.scopes:
+        raise WorkshopError(
+            f"{who.name} lacks the scope {MAY_DECIDE}, so no plan waits for {who.name}.",
+            fix="`workshop repair list` shows them all; ask whoever grants scopes.",
+        )
+    others = f"NOT {equals(SESSION_OWNER, who.name)} OR {SESSION_OWNER.name} IS NULL"
+    return f"{waiting} AND ({others})"
 
 
 def _check_part(approve: bool, names: list[str], plan: Plan) -> None:

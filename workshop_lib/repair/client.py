@@ -41,6 +41,7 @@ from workshop_lib.repair.states import (
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
 from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.search_attributes import REPAIR_STATUS, SESSION_OWNER, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 RPC_LIMIT = timedelta(seconds=10)
@@ -363,9 +364,9 @@ class RepairClient:
         )
 
 
-def list_repairs(client: Client) -> AsyncIterator[asking.RunInfo]:
-    """The repairs that the server knows, latest first."""
-    return asking.list_runs(client, KINDS)
+def list_repairs(client: Client, where: str = "") -> AsyncIterator[asking.RunInfo]:
+    """The repairs that the server knows, or those that pass `approval.waiting_for`, latest first."""
+    return asking.list_runs(client, KINDS, where)
 
 
 async def start_run(
@@ -385,6 +386,9 @@ async def start_run(
             task_queue=task_queue or settings.repair_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             memo={"user": settings.user_name},
+            search_attributes=await found_by(
+                client, {SESSION_OWNER: settings.user_name, REPAIR_STATUS: State.INITIALIZING}
+            ),
             task_timeout=TASK_TIMEOUT,
             rpc_timeout=RPC_LIMIT,
         )

@@ -32,9 +32,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import KINDS
-from workshop_lib.repair.states import RepairStart
+from workshop_lib.repair.states import RepairStart, State
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.names import check_name
+from workshop_lib.temporal.search_attributes import REPAIR_STATUS, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 DEFAULT_ID = "daily-order-repair"
@@ -93,7 +94,7 @@ class RepairSchedules:
         Raises:
             WorkshopError: there is one of this name, or no such hour.
         """
-        wanted = self._schedule(schedule_id, **what)
+        wanted = await self._schedule(schedule_id, **what)
         try:
             await self._client.create_schedule(schedule_id, wanted, rpc_timeout=LIMIT)
         except ScheduleAlreadyRunningError:
@@ -111,7 +112,7 @@ class RepairSchedules:
         Raises:
             WorkshopError: there is no such hour.
         """
-        wanted = self._schedule(schedule_id, **what)
+        wanted = await self._schedule(schedule_id, **what)
 
         def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
             wanted.state = found.description.schedule.state  # a paused one stays paused
@@ -194,7 +195,7 @@ class RepairSchedules:
     def _handle(self, schedule_id: str) -> ScheduleHandle:
         return self._client.get_schedule_handle(check_name(schedule_id, "schedule", known=True))
 
-    def _schedule(
+    async def _schedule(
         self, name: str, hour: int = 6, today: date | None = None, auto_approve: bool = False
     ) -> Schedule:
         if not (isinstance(hour, int) and 0 <= hour <= 23):
@@ -213,6 +214,10 @@ class RepairSchedules:
                 id=f"{check_name(name, 'schedule')}-run",  # the server adds the time
                 task_queue=self._queue,
                 task_timeout=TASK_TIMEOUT,
+                # Of nobody's: it is not the person who sets a schedule up that asks for each of its runs.
+                typed_search_attributes=await found_by(
+                    self._client, {REPAIR_STATUS: State.INITIALIZING}
+                ),
             ),
             spec=ScheduleSpec(calendars=[daily]),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),

@@ -37,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
         ReportStatus,
         State,
     )
+    from workshop_lib.temporal.search_attributes import REPAIR_STATUS
     from workshop_lib.temporal.steps import reason_of
 
 MAX_REFUSED_SIGNALS = 5  # that are shown
@@ -144,8 +145,15 @@ class RepairWorkflow:
         )
 
     def _changed(self) -> None:
-        """Keep the details that the Web UI shows up to date."""
-        workflow.set_current_details(status_details(self._status(), self._cycle.plan))
+        """Keep up to date what the Web UI shows, and what the repair is found by.
+
+        A run that was started without this attribute has none: another's script has started it, or the server
+        does not know it and would fail the task for ever.
+        """
+        status = self._status()
+        workflow.set_current_details(status_details(status, self._cycle.plan))
+        if workflow.info().typed_search_attributes.get(REPAIR_STATUS, status.state) != status.state:
+            workflow.upsert_search_attributes([REPAIR_STATUS.value_set(status.state)])
 
     def _decide_alone(self, decided_by: str, comment: str = "") -> None:
         """Approve the whole plan without asking anybody."""

@@ -24,6 +24,9 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib.errors import WorkshopError
+from workshop_lib.temporal.search_attributes import KEYS
+
 T = TypeVar("T")
 
 PAUSE = 0.2  # seconds; the server has no event for when it takes updates again
@@ -168,18 +171,35 @@ class RunInfo(BaseModel):
     started: datetime | None
 
 
-async def list_runs(client: Client, kinds: Mapping[str, str]) -> AsyncIterator[RunInfo]:
+async def list_runs(
+    client: Client, kinds: Mapping[str, str], where: str = ""
+) -> AsyncIterator[RunInfo]:
     """The runs that the server knows, latest first.
 
     Args:
         kinds: workflow types, by what people call them.
+        where: a list filter that they pass as well; see `temporal.search_attributes`.
+
+    Raises:
+        WorkshopError: the server does not know what the filter asks for.
     """
     names = {workflow_type: kind for kind, workflow_type in kinds.items()}
     types = ", ".join(f"'{workflow_type}'" for workflow_type in names)
-    async for run in client.list_workflows(f"WorkflowType IN ({types})"):
-        yield RunInfo(
-            workflow_id=run.id,
-            kind=names[run.workflow_type],
-            status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
-            started=run.start_time,
-        )
+    query = f"WorkflowType IN ({types})" + (f" AND {where}" if where else "")
+    try:
+        async for run in client.list_workflows(query):
+            yield RunInfo(
+                workflow_id=run.id,
+                kind=names[run.workflow_type],
+                status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
+                started=run.start_time,
+            )
+    except RPCError as error:
+        if not where or error.status != RPCStatusCode.INVALID_ARGUMENT:
+            raise
+        raise WorkshopError(
+            f"The server cannot list that: {error.message}.",
+            expected=f"the search attributes {' and '.join(key.name for key in KEYS)} (Keyword) in"
+            f" namespace {client.namespace}.",
+            fix="`workshop doctor --fix` makes them; on Temporal Cloud an administrator does.",
+        ) from None

@@ -206,6 +206,7 @@ async def _mended(server: Server) -> list[Finding]:
 async def _namespaces() -> list[Finding]:
     client, wanted = await connect.connect(), namespaces.wanted_namespaces()
     missing = [n for n in wanted if not await namespaces.namespace_exists(client, n)]
+    missing = missing or await namespaces.missing_attributes(client)
     return [warn(f"missing: {', '.join(missing)}", FIX) if missing else ok(", ".join(wanted))]
 
 

@@ -1,4 +1,4 @@
-"""The namespaces and Nexus endpoints of the workshop, made where missing and mended where wrong.
+"""Namespaces, search attributes and Nexus endpoints of the workshop, made where missing, mended where wrong.
 
 Idempotent, so every notebook calls it: on a server in memory they go with the server. On a server that is
 the user's, a wrong endpoint is reported and mended only on request.
@@ -12,9 +12,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.nexus.v1 import Endpoint, EndpointSpec
 from temporalio.api.operatorservice.v1 import (
+    AddSearchAttributesRequest,
     CreateNexusEndpointRequest,
+    ListSearchAttributesRequest,
     UpdateNexusEndpointRequest,
 )
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
@@ -26,6 +29,7 @@ from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.lookup import CALL, WORKFLOW, describe_queue, find_endpoint
+from workshop_lib.temporal.search_attributes import KEYS
 
 T = TypeVar("T")
 
@@ -70,6 +74,7 @@ async def ensure_namespaces(
             # At once, because each new one takes the server a second to make known.
             made = [_ensure_namespace(client, namespace) for namespace in wanted_namespaces()]
             messages = [line for line in await asyncio.gather(*made) if line]
+            messages += await _patiently(partial(_ensure_attributes, client))
             for spec in wanted_endpoints():
                 messages += await _patiently(partial(_ensure_endpoint, client, spec, mend))
     except TimeoutError:
@@ -113,6 +118,14 @@ async def namespace_exists(client: Client, namespace: str) -> bool:
             return False
         raise
     return True
+
+
+async def missing_attributes(client: Client) -> list[str]:
+    """Names of the search attributes that the orchestrator's namespace lacks."""
+    known = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace), timeout=CALL
+    )
+    return [key.name for key in KEYS if key.name not in known.custom_attributes]
 
 
 async def known_endpoint(client: Client, name: str) -> Endpoint:
@@ -187,6 +200,21 @@ async def _ensure_namespace(client: Client, namespace: str) -> str | None:
     # that hands out tasks tells.
     await _patiently(lambda: describe_queue(client, namespace, "workshop-probe", WORKFLOW))
     return made
+
+
+async def _ensure_attributes(client: Client) -> list[str]:
+    """Without them everything runs, and nobody can ask whose it is."""
+    try:
+        if not (missing := await missing_attributes(client)):
+            return []
+        kinds = dict.fromkeys(missing, IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD)
+        request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=kinds)
+        await client.operator_service.add_search_attributes(request, timeout=CALL)
+    except RPCError as error:
+        if error.status not in _NOT_ALLOWED:
+            raise
+        return [f"search attributes of {client.namespace} cannot be made with these credentials"]
+    return [f"created search attributes {', '.join(missing)} in {client.namespace}"]
 
 
 async def _ensure_endpoint(client: Client, wanted: EndpointSpec, mend: bool) -> list[str]:
