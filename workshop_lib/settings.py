@@ -100,6 +100,14 @@ class Settings(BaseSettings):
     it_mcp_port: Port | None = None
     repair_mcp_port: Port | None = None
 
+    # workers and MCP servers as services (`temporal.service`)
+    grace: float = Field(
+        8.0, gt=0, validation_alias="WORKSHOP_GRACE"
+    )  # seconds from SIGTERM to the end
+    # set by who deploys versions of a worker, as the controller for Kubernetes does; else there are none
+    deployment_name: str = Field("", validation_alias="TEMPORAL_DEPLOYMENT_NAME")
+    build_id: str = Field("", validation_alias="TEMPORAL_WORKER_BUILD_ID")
+
     # the order store, as an SQLAlchemy URL. None: an SQLite file in the state folder
     orders_database_url: SecretStr | None = None
 

@@ -4,6 +4,7 @@ Left out: what they do (`lab.services.background`, `lab.server.lifecycle`).
 """
 
 import asyncio
+from typing import Annotated
 
 import typer
 
@@ -56,9 +57,14 @@ def down() -> None:
 
 
 @command(app)
-def status(as_json: Json = False) -> Answer:
-    """Say what runs."""
+def status(
+    name: Annotated[str | None, typer.Argument(help="Of a worker or MCP server: mcp-it.")] = None,
+    as_json: Json = False,
+) -> Answer:
+    """Say what runs; of one service, by exit status, whether it does what it can."""
     server, services = server_status(), running_services()
+    if name:
+        services = [service for service in services if service.name == name]
 
     async def look() -> list[bool]:
         return await at_work(await connect() if server else None, services)
@@ -81,8 +87,10 @@ def status(as_json: Json = False) -> Answer:
     lines += [_line(service, works, server) for service, works in looked]
     lines += [f"{lost}: is gone (`workshop up` starts it again)" for lost in lost_services()]
     if not services:
-        lines.append("workers: none (`workshop up` starts them)")
-    return Answer(document, "\n".join(lines))
+        lines.append(f"{name or 'workers'}: none (`workshop up` starts them)")
+    # A service whose server is away waits for it: to start it anew would mend nothing.
+    fails = name and not (services and (server is None or all(works for _, works in looked)))
+    return Answer(document, "\n".join(lines), failed=bool(fails))
 
 
 def _line(service: Service, works: bool, server: Server | None) -> str:

@@ -2,7 +2,12 @@
 
 `serve` is what `python -m workshop_lib.….worker` calls. While a worker polls, a record in the state folder
 says so, with what whoever wants to use it has to know: which model it calls, which faults, which code it
-runs. Left out: threads and processes of a classroom (`lab.workers.threads`, `lab.workers.process`).
+runs.
+
+A service that is told to stop takes no more work, and has `WORKSHOP_GRACE` seconds. What is done by then is
+reported, so nobody does it again. What is not is cancelled and handed back: the server gives it to another
+worker at once, without waiting for a heartbeat to be missed. Whatever hangs, the process is gone in time.
+Left out: threads and processes of a classroom (`lab.workers.threads`, `lab.workers.process`).
 """
 
 import asyncio
@@ -11,12 +16,16 @@ import hashlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
@@ -28,6 +37,7 @@ from workshop_lib.temporal.worker import WorkerSpec, identity
 
 logger = logging.getLogger(__name__)
 
+REPORTS = 2.0  # seconds of the grace that are kept for handing back what is not done
 SETTLES = 15.0  # seconds that a server which has come back may take until a worker can poll
 # What makes one worker answer otherwise than another, besides model, faults and code.
 _ALSO = {
@@ -51,16 +61,55 @@ async def serve(spec: WorkerSpec) -> None:
     """
     log_to_stderr(logging.INFO)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _stop_in_time(stop)
     # First: while a library loads, the process is too busy to notice in time that its server has ended.
     for warm_up in spec.warm_ups:
         await warm_up()
 
-    await serve_until(stop, spec, lambda: logger.info(spec.banner()), kind="service")
+    async def make() -> Worker:
+        return spec.build(await client_for(spec), **_service_options())
+
+    await serve_until(stop, spec, lambda: logger.info(spec.banner()), make=make, kind="service")
+    logger.info("worker %s · stopped", spec.name)
     # Threads of the SDK may still hold on to the interpreter; all is done.
     logging.shutdown()
     os._exit(0)
+
+
+def _stop_in_time(stop: asyncio.Event) -> None:
+    """Set `stop` at SIGTERM or Ctrl-C; end the process where it has not ended by itself within its grace."""
+    loop, grace = asyncio.get_running_loop(), get_settings().grace
+
+    def end() -> None:
+        logger.warning("not done within %g s: the server hands over what is left", grace)
+        logging.shutdown()
+        os._exit(1)
+
+    def asked(*_: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+        # A thread: a tool that hangs may hold the loop.
+        timer = threading.Timer(grace, end)
+        timer.daemon = True
+        timer.start()
+
+    # Not the loop's own handlers, which wait for the loop.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked)
+
+
+def _service_options() -> dict[str, Any]:
+    """What a worker that is a service is built with, besides what its spec says."""
+    settings = get_settings()
+    finishing = max(settings.grace - REPORTS, settings.grace / 2)
+    options: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=finishing)}
+    if settings.deployment_name and settings.build_id:
+        # A run stays with the version that it began on; who deploys says which one new runs get.
+        options["deployment_config"] = WorkerDeploymentConfig(
+            version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+            use_worker_versioning=True,
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        )
+    return options
 
 
 async def client_for(spec: WorkerSpec) -> Client:

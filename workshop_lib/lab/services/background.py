@@ -143,9 +143,9 @@ async def all_at_work(client: Client, limit: float = POLL_LIMIT) -> list[tuple[S
         await asyncio.sleep(0.2)
 
 
-def stop_services(timeout: float = 10) -> list[str]:
-    """Stop the services, and a JupyterLab whose `workshop` was killed: first politely, after `timeout`
-    seconds for good. Returns what they are."""
+def stop_services() -> list[str]:
+    """Stop the services, and a JupyterLab whose `workshop` was killed: politely, and a moment after a
+    service's grace for good. Returns what they are."""
     services = running_services()
     stopped = [str(service) for service in services]
     pids = [service.pid for service in services]
@@ -153,7 +153,7 @@ def stop_services(timeout: float = 10) -> list[str]:
         if not processes.living(jupyter.get("owner")):
             stopped.append("JupyterLab")
             pids.append(jupyter["pid"])
-    processes.end(pids, timeout)
+    processes.end(pids, get_settings().grace + 2)
     _forget_the_dead()
     return stopped
 

@@ -1,0 +1,185 @@
+"""Workers as services: told to stop in the middle of a turn, they lose nothing and do nothing twice."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from lab_environment import LIMIT, free_port, fresh, hold
+from sampled import sampled
+from temporalio.client import Client
+from workshop_command import BIN
+
+from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.llm.journal import read_journal
+from workshop_lib.settings import get_settings
+
+GRACE = 20.0  # seconds; the services of this file have it, and a busy machine may need some of it
+HANGS = """
+import asyncio, time
+from temporalio import activity
+from workshop_lib.settings import get_settings
+from workshop_lib.temporal.service import serve
+from workshop_lib.temporal.worker import WorkerSpec
+
+@activity.defn
+async def hang() -> None:
+    print("hangs", flush=True)
+    time.sleep(600)
+
+asyncio.run(serve(WorkerSpec(name="hangs", namespace="default", task_queue={queue!r}, activities=[hang])))
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def queue() -> str:
+    return fresh("service")
+
+
+@pytest.fixture
+def service(
+    client: Client, queue: str, tmp_path: Path, settings_env: Callable[..., None]
+) -> Iterator[Start]:
+    """Start the orchestrator's worker as `workshop up` and a container do; returns once it polls."""
+    settings_env(
+        WORKSHOP_STATE_DIR=tmp_path / "state",
+        ORCHESTRATOR_QUEUE=queue,
+        WORKSHOP_MODEL_JOURNAL=tmp_path / "journal",
+        WORKSHOP_GRACE=GRACE,
+    )
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(
+        *arguments: str, says: str = "worker orchestrator", **env: str
+    ) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, *(arguments or ("-m", "workshop_lib.agents.worker"))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | env,
+        )
+        begun.append(process)
+        assert process.stdout
+        said = ""
+        while says not in said:
+            said = process.stdout.readline()
+            assert said, f"it left: {process.wait()}"
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+async def ended(process: "subprocess.Popen[str]") -> int:
+    """The status with which a process that was told to stop has ended."""
+    return await asyncio.to_thread(process.wait, GRACE + LIMIT)
+
+
+def requests() -> Counter[str]:
+    """How often each request was made to the model."""
+    path = get_settings().model_journal
+    assert path
+    return Counter(entry.request for entry in read_journal(path))
+
+
+def rounds(count: int) -> Iterator[tuple[str, float]]:
+    """A loop, and the seconds of its turn after which the service is told to stop."""
+    dice = random.Random(14)
+    for _ in range(count):
+        yield dice.choice(["manual", "sdk"]), round(dice.uniform(0, 1.8), 2)
+
+
+@pytest.mark.parametrize("count", sampled([2, 20], 0, ids=str, always=lambda count: count == 2))
+@pytest.mark.timeout(900)
+async def test_told_to_stop_in_mid_turn_it_finishes_what_it_has(
+    count: int, client: Client, queue: str, service: Start
+) -> None:
+    worker = service(OFFLINE_LATENCY_MS="700")
+    for loop, moment in rounds(count):
+        before = requests()
+        chat = ChatClient(client, loop, fresh("stopped"), task_queue=queue)
+        turn = asyncio.create_task(chat.send("What is 15 * 23?"))
+        await asyncio.sleep(moment)
+        worker.send_signal(signal.SIGTERM)
+        new = await asyncio.to_thread(service, OFFLINE_LATENCY_MS="700")
+        assert await ended(worker) == 0, f"{loop}, {moment} s: it was not done in its grace"
+        worker = new
+        async with asyncio.timeout(LIMIT):
+            reply = await turn
+        assert "345" in reply.text
+        made = requests() - before
+        assert made.total() == reply.model_calls == 2, f"{loop}, {moment} s: {made}"
+        assert set(made.values()) == {1}
+        await chat.end()
+
+
+async def test_a_call_that_outlasts_the_grace_is_handed_back(
+    client: Client, queue: str, service: Start
+) -> None:
+    """The one in flight is made again, and at once: nobody waits for a heartbeat that does not come."""
+    worker = service(OFFLINE_LATENCY_MS="60000", WORKSHOP_GRACE="3")
+    chat = ChatClient(client, "manual", fresh("outlasts"), task_queue=queue)
+    turn = asyncio.create_task(chat.send("What is 15 * 23?"))
+    async with asyncio.timeout(LIMIT):
+        while not requests():  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    assert await ended(worker) == 0
+    service()
+    async with asyncio.timeout(LIMIT):
+        reply = await turn
+    assert "345" in reply.text
+    assert sorted(requests().values()) == [1, 2]
+    attempts = [
+        event.activity_task_started_event_attributes
+        async for event in chat.handle.fetch_history_events()
+        if event.HasField("activity_task_started_event_attributes")
+    ]
+    (again,) = [one.last_failure for one in attempts if one.attempt == 2]
+    assert again.application_failure_info.type == "WorkerShutdown"  # and no time-out
+
+
+async def test_its_health_is_an_exit_status(client: Client, queue: str, service: Start) -> None:
+    """As a container's health check and a liveness probe ask: is it worth starting it anew?"""
+    command = [str(BIN / "workshop"), "status", "hangs"]
+
+    async def healthy(**env: str) -> bool:
+        return not await asyncio.to_thread(subprocess.call, command, env=os.environ | env)
+
+    assert not await healthy(), "there is none yet"
+    worker = service("-c", HANGS.format(queue=queue), says="worker hangs")
+    async with asyncio.timeout(LIMIT):
+        while not await healthy():  # the server hears of it a moment later
+            pass
+    away = await healthy(TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}")
+    assert away, "it waits for the server, and would after a restart"
+    hold(worker.pid)
+    assert not await healthy()
+    worker.kill()
+    assert not await healthy()
+
+
+async def test_what_hangs_does_not_keep_the_process(
+    client: Client, queue: str, service: Start
+) -> None:
+    code = HANGS.format(queue=queue)
+    worker = service("-c", code, says="worker hangs", WORKSHOP_GRACE="2")
+    assert worker.stdout
+    await client.start_activity(
+        "hang", id=fresh("hang"), task_queue=queue, start_to_close_timeout=timedelta(seconds=60)
+    )
+    assert "hangs" in await asyncio.to_thread(worker.stdout.readline)
+    worker.send_signal(signal.SIGTERM)
+    assert await ended(worker) == 1
+    assert "the server hands over what is left" in worker.stdout.read()
