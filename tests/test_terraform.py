@@ -15,6 +15,7 @@ from workshop_lib.lab.server.namespaces import wanted_endpoints
 from workshop_lib.lab.services.programs import WORKERS, spec_of
 from workshop_lib.settings import PROJECT_ROOT, Settings, reload_settings
 from workshop_lib.temporal.connect import connect_config
+from workshop_lib.temporal.search_attributes import KEYS
 
 FOLDER = PROJECT_ROOT / "infrastructure" / "temporal-cloud"
 TEXT = "\n".join(path.read_text() for path in sorted(FOLDER.glob("*.tf")))
@@ -175,10 +176,8 @@ def test_no_secret_gets_into_the_state(files: Terraform) -> None:
 
 def test_search_attributes_are_registered_where_chats_and_repairs_run(files: Terraform) -> None:
     attributes = files.of_type("namespace_search_attribute").values()
-    assert {one["name"]: one["type"] for one in attributes} == {
-        "SessionOwner": "keyword",
-        "RepairStatus": "keyword",
-    }
+    assert {one["name"] for one in attributes} == {key.name for key in KEYS}
+    assert {one["type"] for one in attributes} == {"keyword"}
     assert {one["namespace_id"] for one in attributes} == {
         "${temporalcloud_namespace.orchestrator.id}"
     }
