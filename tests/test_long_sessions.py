@@ -1,10 +1,10 @@
-"""Sessions that fill up: said before, said at once, said truly, and readable to the last line.
+"""Sessions that last: they go on in new runs, lose nothing and pay nothing twice, and are read to line 1.
 
 The limits are those of the server, so most tests lower them; the real ones are met with `-m long`.
 """
 
 import asyncio
-import json
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,23 +16,31 @@ from typing import Any
 import pytest
 from full_chat import VerboseChat
 from lab_environment import lab
-from temporalio.client import Client, WorkflowExecutionStatus
-from workshop_command import Workshop
+from temporalio.api.common.v1 import WorkflowExecution as Execution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+from temporalio.client import (
+    Client,
+    Interceptor,
+    OutboundInterceptor,
+    StartWorkflowUpdateInput,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+)
+from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.agents.chat import CHAT_FULL, NOTICE_AT, ChatStart, Reply, SessionLimits
-from workshop_lib.agents.sessions import ChatClient, MessageRefused
+from workshop_lib.agents.chat import ChatStart, Reply, SessionLimits
+from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
-from workshop_lib.lab.server.lifecycle import run_sync
-from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.llm.journal import read_journal
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = timedelta(seconds=60)
-MOST = 40  # messages until a lowered limit must have been met
 WEATHER = "What is the weather in Seattle?"
+SettingsEnv = Callable[..., None]
 
 
 def new_chat(
@@ -42,94 +50,184 @@ def new_chat(
     return ChatClient(client, loop, task_queue=spec.task_queue, start=start)
 
 
-async def fill(chat: ChatClient, message: str = "Hello", most: int = MOST) -> list[Reply]:
-    """Send until the session refuses. Returns the replies."""
-    replies: list[Reply] = []
-    with pytest.raises(MessageRefused) as refusal:
-        while len(replies) < most:
-            replies += [await chat.send(message, timeout=LIMIT)]
-    assert refusal.value.what == CHAT_FULL
-    return replies
-
-
 async def kinds_of_events(chat: ChatClient) -> Counter[str]:
     history = await chat.handle.fetch_history()
     return Counter(str(event.WhichOneof("attributes")) for event in history.events)
 
 
-@pytest.mark.parametrize("loop", ["manual", "sdk", "mcp"])
-async def test_a_full_session_has_said_so_and_can_be_read(
-    client: Client, worker: WorkerSpec, loop: str
+@pytest.mark.parametrize("loop", ["manual", "sdk"])
+async def test_forty_turns_over_many_runs(
+    client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
 ) -> None:
-    chat = new_chat(client, worker, loop, updates=3)
-    replies = await fill(chat)
-    assert [reply.turn for reply in replies] == [1, 2, 3]
-    assert "about 2 more" in replies[0].notice and "about 1 more" in replies[1].notice
-    assert replies[2].notice == CHAT_FULL
-    before = await kinds_of_events(chat)
-    begun = time.monotonic()
-    for _ in range(3):
-        with pytest.raises(MessageRefused, match="full"):
-            await chat.send("One more", timeout=LIMIT)
-    assert time.monotonic() - begun < 10  # not after the whole time limit
-    assert await kinds_of_events(chat) == before
-    # Who comes back to it is told the same, and reads all of it.
-    again = ChatClient(client, loop, chat.session, task_queue=worker.task_queue)
-    with pytest.raises(MessageRefused, match="full"):
-        await again.send("Hello again", timeout=LIMIT)
-    lines = await again.transcript()
-    assert [line.turn for line in lines] == [1, 1, 2, 2, 3, 3]
-    assert lines[-1].text == replies[-1].text
-    await again.end()
+    journal = tmp_path / "calls"
+    settings_env(WORKSHOP_MODEL_JOURNAL=journal)
+    async with spec.build(client):
+        chat = new_chat(client, spec, loop, updates=10)
+        for turn in range(1, 41):
+            reply = await chat.send(f"What is {turn} * 9973?", timeout=LIMIT)
+            assert reply.text == f"{turn} * 9973 = {turn * 9973}." and reply.turn == turn
+    assert len(read_journal(journal)) == 80
+    # A worker that has never seen any of it, and a client neither.
+    async with replace(spec, name="heir").build(client):
+        again = ChatClient(client, loop, chat.session, task_queue=spec.task_queue)
+        lines = await again.transcript()
+        assert [line.turn for line in lines] == [turn for turn in range(1, 41) for _ in "ab"]
+        assert lines[0].text == "What is 1 * 9973?" and lines[-1].text.endswith(f"{40 * 9973}.")
+        runs = await runs_in_the_list(client, chat)
+        assert len(runs) == 5
+        [info] = [info async for info in list_sessions(client) if info.session == chat.session]
+        assert info.status == "running" and info.started == min(run.start_time for run in runs)
+        assert "What is 1 * 9973?" in (await again.send("What did I ask first?")).text
+        await again.end()
+        async with asyncio.timeout(30):
+            assert await again.handle.result() == 41
+
+
+async def runs_in_the_list(client: Client, chat: ChatClient) -> list[WorkflowExecution]:
+    """The session's runs, once the list knows of the one that is open."""
     async with asyncio.timeout(30):
-        assert await again.handle.result() == 3
-    assert await again.transcript() == lines
+        while True:
+            query = f"WorkflowId = '{chat.workflow_id}'"
+            runs = [run async for run in client.list_workflows(query)]
+            if any(run.status == WorkflowExecutionStatus.RUNNING for run in runs):
+                return runs
+            await asyncio.sleep(0.05)  # lists follow a moment later, without an event
 
 
 @pytest.mark.parametrize(
     "limits", [{"events": 60}, {"history_bytes": 20_000}], ids=lambda limits: next(iter(limits))
 )
-async def test_a_history_that_is_long_or_large_ends_a_session_too(
+async def test_a_history_that_is_long_or_large_is_left_too(
     client: Client, worker: WorkerSpec, limits: dict[str, int]
 ) -> None:
-    replies = await fill(new_chat(client, worker, **limits))
-    assert len(replies) > 1 and all(reply.notice for reply in replies)
+    chat = new_chat(client, worker, **limits)
+    for turn in range(1, 13):
+        assert (await chat.send("Hello", timeout=LIMIT)).turn == turn
+    assert len(await chat.transcript()) == 24
+    assert len(await runs_in_the_list(client, chat)) > 1
 
 
-async def test_signals_of_a_stream_end_a_session_too(client: Client, worker: WorkerSpec) -> None:
-    chat = new_chat(client, worker, "sdk", stream=True, signals=4)
-    replies: list[Any] = []
-    with pytest.raises(MessageRefused, match="full"):
-        for _ in range(MOST):
-            *_, reply = [x async for x in stream_reply(client, chat, WEATHER, timeout=LIMIT)]
-            replies.append(reply)
-    assert replies[-1].notice == CHAT_FULL
-    assert (await kinds_of_events(chat))["workflow_execution_signaled_event_attributes"] >= 4
+@pytest.mark.parametrize("loop", ["manual", "sdk"])
+async def test_messages_at_once_are_each_answered_once_over_runs(
+    client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
+) -> None:
+    """What a run has accepted, that run answers; the rest is sent again to the next."""
+    journal = tmp_path / "calls"
+    settings_env(WORKSHOP_MODEL_JOURNAL=journal)
+    async with spec.build(client):
+        chat = new_chat(client, spec, loop, updates=6)
+        await chat.begin()
+        numbers = range(1001, 1041)
+        replies = await asyncio.gather(
+            *(chat.send(f"What is {number} * 9973?", timeout=LIMIT) for number in numbers)
+        )
+    for number, reply in zip(numbers, replies, strict=True):
+        assert reply.text == f"{number} * 9973 = {number * 9973}."
+    assert sorted(reply.turn for reply in replies) == list(range(1, 41))
+    assert len(read_journal(journal)) == 80
+    async with replace(spec, name="heir").build(client):
+        lines = await chat.transcript()
+        assert [line.turn for line in lines] == [turn for turn in range(1, 41) for _ in "ab"]
 
 
-async def test_a_session_far_from_its_limits_says_nothing(
+async def test_a_reply_that_was_lost_is_given_by_the_next_run(
+    worker: WorkerSpec, client: Client, settings_env: SettingsEnv, tmp_path: Path
+) -> None:
+    journal = tmp_path / "calls"
+    settings_env(WORKSHOP_MODEL_JOURNAL=journal)
+    losing = Losing()
+    chat = ChatClient(
+        await connect(interceptors=[losing]),
+        task_queue=worker.task_queue,
+        start=ChatStart(limits=SessionLimits(updates=2)),
+    )
+    await chat.send("Hello", timeout=LIMIT)
+    losing.lost, losing.wait_for = 1, await chat.handle.describe()
+    reply = await chat.send("What is 15 * 23?", timeout=LIMIT)
+    assert losing.lost == 0 and "345" in reply.text and reply.turn == 2
+    assert len(read_journal(journal)) == 1 + 2
+    assert len(await chat.transcript()) == 4
+    assert (await chat.send("What is 15 * 23?", timeout=LIMIT)).turn == 3  # on purpose
+
+
+class Losing(Interceptor):
+    """The reply of an update is lost, and comes no more before the session goes on in a new run."""
+
+    lost = 0
+    wait_for: Any = None
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+        return _Losing(next, self)
+
+
+class _Losing(OutboundInterceptor):
+    def __init__(self, following: OutboundInterceptor, losing: Losing) -> None:
+        super().__init__(following)
+        self._losing = losing
+
+    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> Any:  # noqa: A002
+        answer = await super().start_workflow_update(input)
+        if not self._losing.lost:
+            return answer
+        self._losing.lost -= 1
+        run = self._losing.wait_for
+        client = await connect()
+        async with asyncio.timeout(30):
+            while True:
+                found = await client.get_workflow_handle(run.id).describe()
+                if found.run_id != run.run_id:
+                    break
+                await asyncio.sleep(0.02)
+        raise RPCError("lost on its way", RPCStatusCode.UNAVAILABLE, b"")
+
+
+async def test_a_stream_goes_on_over_runs(
+    client: Client, worker: WorkerSpec, settings_env: SettingsEnv
+) -> None:
+    settings_env(OFFLINE_LATENCY_MS=600)
+    chat = new_chat(client, worker, "sdk", stream=True, updates=2)
+    for turn in range(1, 7):
+        pieces = [piece async for piece in stream_reply(client, chat, WEATHER, timeout=LIMIT)]
+        *told, reply = pieces
+        assert isinstance(reply, Reply) and reply.turn == turn and not reply.notice
+        assert "".join(map(str, told)) == reply.text and len(told) > 1
+    assert len(await runs_in_the_list(client, chat)) >= 3
+
+
+async def test_the_end_and_a_new_run_at_once(client: Client, worker: WorkerSpec) -> None:
+    """Whichever comes first, all that was accepted is answered, and then the session has ended."""
+    chat = new_chat(client, worker, updates=2)
+    sending = [asyncio.ensure_future(chat.send("Hello", timeout=LIMIT)) for _ in range(8)]
+    while not any(task.done() for task in sending):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    await chat.end()
+    outcomes = await asyncio.gather(*sending, return_exceptions=True)
+    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    assert all(isinstance(outcome, Reply | MessageRefused) for outcome in outcomes)
+    async with asyncio.timeout(30):
+        assert await chat.handle.result() == len(replies)
+    assert len(await chat.transcript()) == 2 * len(replies)
+
+
+async def test_what_the_server_has_removed_is_said_in_a_line(
     client: Client, worker: WorkerSpec
 ) -> None:
-    reply = await new_chat(client, worker).send(WEATHER, timeout=LIMIT)
-    assert reply.notice == "" and "notice" not in repr(reply)
-
-
-async def test_messages_that_wait_while_it_fills_up_are_refused(
-    client: Client, spec: WorkerSpec
-) -> None:
-    chat = new_chat(client, spec, events=40)
-    await chat.begin()
-    sending = [asyncio.ensure_future(chat.send("Hello", timeout=LIMIT)) for _ in range(12)]
-    await asyncio.sleep(0)
-    async with spec.build(client):
-        outcomes = await asyncio.gather(*sending, return_exceptions=True)
-        replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
-        refused = [outcome for outcome in outcomes if isinstance(outcome, MessageRefused)]
-        assert len(replies) + len(refused) == 12 and refused
-        assert len(await chat.transcript()) == 2 * len(replies)  # of the refused nothing is left
-    # Another worker comes to the same.
-    async with replace(spec, name="heir").build(client):
-        assert len(await chat.transcript()) == 2 * len(replies)
+    chat = new_chat(client, worker, updates=2)
+    await chat.send("Hello", timeout=LIMIT)
+    first = (await chat.handle.describe()).run_id
+    for _ in range(3):
+        await chat.send("Hello", timeout=LIMIT)
+    await client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_execution=Execution(workflow_id=chat.workflow_id, run_id=first),
+        )
+    )
+    async with asyncio.timeout(30):
+        while (lines := await chat.transcript())[0].turn:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert [line.turn for line in lines] == [0, 3, 3, 4, 4]
+    assert lines[0].speaker == "note" and "does not keep" in lines[0].text
 
 
 @pytest.mark.parametrize(("messages", "letters"), [(5, 700_000), (300, 15_000)])
@@ -162,72 +260,42 @@ async def test_a_streamed_reply_is_one_update(
     assert found["workflow_execution_signaled_event_attributes"] <= 6 * seconds
 
 
-def test_the_terminal_says_it(tmp_path: Path) -> None:
-    with lab(tmp_path):
-        workshop = Workshop(tmp_path)
-        found = server.ensure_server(in_memory=True)
-        run_sync(ensure_namespaces(found))
-
-        async def begin(name: str) -> None:
-            limits = SessionLimits(updates=2)
-            await ChatClient(await connect(), session=name, start=ChatStart(limits=limits)).begin()
-
-        for name in ("talk", "questions"):
-            asyncio.run(begin(name))
-        said = workshop("chat", "--session", "talk", typed="Hello\nHello\nHello\nbye\n")
-        assert said.returncode == 0, said.stderr
-        assert said.stdout.count("about 1 more") == 1
-        assert said.stdout.count(CHAT_FULL) == 2  # with the last reply, and in place of one
-        asked = [workshop("ask", "--session", "questions", "--json", "Hello") for _ in range(3)]
-        assert [done.returncode for done in asked] == [0, 0, 1]
-        assert "about 1 more" in asked[0].stderr and CHAT_FULL in asked[1].stderr
-        assert json.loads(asked[1].stdout)["reply"]
-        assert CHAT_FULL in asked[2].stderr and not asked[2].stdout
-        again = workshop("chat", "--session", "questions", typed="bye\n")
-        assert again.stdout.count("You: Hello") == 2
-
-
-async def test_a_server_that_takes_less_is_understood_too(
+async def test_a_server_that_takes_less_is_left_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dev_server.FLAGS, "history.maxTotalUpdates", "3")
+    monkeypatch.setitem(dev_server.FLAGS, "history.maxTotalUpdates", "10")
     with lab(tmp_path):
         await asyncio.to_thread(server.ensure_server, in_memory=True)
         own = await connect()
         spec = replace(orchestrator(), workflows=[VerboseChat])
         async with asyncio.timeout(100), spec.build(own):
             chat = new_chat(own, spec)
-            begun = time.monotonic()
-            assert len(await fill(chat, "1")) == 3
-            assert time.monotonic() - begun < 20
-            assert len(await chat.transcript()) == 6
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-async def test_two_thousand_messages(client: Client, spec: WorkerSpec) -> None:
-    spec = replace(spec, workflows=[VerboseChat])
-    async with spec.build(client):
-        chat = new_chat(client, spec)
-        replies = await fill(chat, "1", 2_100)
-    assert len(replies) == SessionLimits().updates
-    assert next(reply.turn for reply in replies if reply.notice) == len(replies) - NOTICE_AT
-    assert replies[-1].notice == CHAT_FULL
-    assert (await chat.handle.describe()).status == WorkflowExecutionStatus.RUNNING
-    # A worker that has never seen it reads it all.
-    async with replace(spec, name="heir").build(client):
-        assert len(await chat.transcript()) == 2 * len(replies)
+            for turn in range(1, 31):
+                assert (await chat.send("1", timeout=LIMIT)).turn == turn
+            assert len(await chat.transcript()) == 60
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("loop", ["manual", "sdk"])
-async def test_a_day_of_real_messages(client: Client, spec: WorkerSpec, loop: str) -> None:
-    """With tools and a model: another of the limits may be met first."""
+async def test_a_thousand_turns(
+    client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
+) -> None:
+    """With tools and a model, and the server's own word on when a run has enough."""
+    journal = tmp_path / "calls"
+    settings_env(WORKSHOP_MODEL_JOURNAL=journal)
+    seconds: list[float] = []
     async with spec.build(client):
         chat = new_chat(client, spec, loop)
-        replies = await fill(chat, WEATHER, 2_100)
-    assert all(reply.tool_calls == ["weather"] for reply in replies)
-    assert len([reply for reply in replies if reply.notice]) >= NOTICE_AT * 0.9
+        for turn in range(1, 1001):
+            begun = time.perf_counter()
+            reply = await chat.send(f"What is {turn} * 9973?", timeout=LIMIT)
+            seconds.append(time.perf_counter() - begun)
+            assert reply.text == f"{turn} * 9973 = {turn * 9973}." and reply.turn == turn
+        assert len(read_journal(journal)) == 2_000
+        assert len(await runs_in_the_list(client, chat)) >= 4
+    first, last = (statistics.median(part) for part in (seconds[:100], seconds[-100:]))
+    print(f"{loop}: median of a turn {1000 * first:.1f} ms at first, {1000 * last:.1f} ms at last")
     async with replace(spec, name="heir").build(client):
-        assert len(await chat.transcript()) == 2 * len(replies)
+        lines = await chat.transcript()
+        assert [line.turn for line in lines] == [turn for turn in range(1, 1001) for _ in "ab"]

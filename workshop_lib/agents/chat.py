@@ -1,12 +1,15 @@
 """The chat session that every loop shares: its updates, its validator, its queries and its end.
 
-A session is one workflow run. A message is an update: it is refused at once with a reason, or accepted,
-recorded and answered, whatever happens to workers meanwhile. Messages that arrive together are answered
-one after the other in the order in which they were accepted. The one that is being answered can be stopped:
-the turn ends, with what its tools have found so far, and the next one knows. A run holds only so much, and
-the server ends one that holds more, whatever it is doing: a session says so well before, and then takes no
-more messages.
-Left out: how a reply is found. A loop is a subclass that says so in `respond`.
+A message is an update: it is refused at once with a reason, or accepted, recorded and answered, whatever
+happens to workers meanwhile. Messages that arrive together are answered one after the other in the order in
+which they were accepted. The one that is being answered can be stopped: the turn ends, with what its tools
+have found so far, and the next one knows.
+
+A run of a workflow holds only so much, so a session is a chain of runs. When one has enough, it answers what
+it has accepted and refuses the rest for the moment; the next begins with what the conversation comes to and
+with the latest replies. Whoever sends a message again, since the reply was lost on its way, gets that reply,
+from this run or the next, and nothing is paid twice. Left out: how a reply is found. A loop is a subclass
+that says so in `respond`.
 """
 
 import asyncio
@@ -16,19 +19,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from temporalio import workflow
+from temporalio.contrib.workflow_streams import WorkflowStream, WorkflowStreamState
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workshop_lib.agents.conversation.state import Conversation
+from workshop_lib.agents.conversation.state import Conversation, ConversationState
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import Message
 from workshop_lib.mcp.addresses import Transport
+from workshop_lib.temporal.asking import ROLLOVER
+from workshop_lib.temporal.bounded import cut
 from workshop_lib.temporal.steps import reason_of
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
 MAX_PAGE_CHARS = 1_000_000  # of a transcript; an answer of more than 4 MB does not arrive
-NOTICE_AT = 100  # messages before the last one
+KNOWN_REPLIES = 50  # that the next run knows; the server lets ten messages wait at once
+MAX_KNOWN_CHARS = (
+    200_000  # of their texts together; of those that are too much the beginning is known
+)
 
 INSTRUCTIONS = (
     "You are a helpful assistant. Use a tool whenever one can find the answer, and answer from what the"
@@ -41,23 +50,18 @@ NOTHING_SAID = "The model had nothing to say to that."
 TOO_MANY_ROUNDS = (
     "I called tools again and again without coming to an answer. Please ask for less at once."
 )
-CHAT_FULL = (
-    "This session is full: it holds as much as one can. Nothing is lost, and it can be read as before;"
-    " start a session with another name to go on."
-)
 
 
 class SessionLimits(BaseModel):
-    """How much a session may hold until it takes no more messages.
+    """How much a run may hold until the session goes on in a new one; the server may ask for that before.
 
-    Below what ends a run on a Temporal server (2,000 updates, 10,000 signals, 51,200 events, 50 MiB), by
-    what messages may still add that are accepted already.
+    Well below what ends a run on a Temporal server (2,000 updates, 51,200 events, 50 MiB): messages that are
+    accepted already are still answered.
     """
 
-    updates: int = Field(1_990, gt=0)
-    signals: int = Field(9_000, gt=0)
-    events: int = Field(40_000, gt=0)
-    history_bytes: int = Field(40_000_000, gt=0)
+    updates: int = Field(1_800, gt=0)
+    events: int = Field(20_000, gt=0)
+    history_bytes: int = Field(20_000_000, gt=0)
 
 
 class ChatStart(BaseModel):
@@ -70,6 +74,7 @@ class ChatStart(BaseModel):
         stream: publish the reply piece by piece while it is written, in loops that can.
         mcp_transport: how the loop with MCP reaches the teams' servers.
         limits: lower ones for a test.
+        carried: where the session goes on from; None for a new one.
     """
 
     user: str = ""
@@ -78,6 +83,7 @@ class ChatStart(BaseModel):
     stream: bool = False
     mcp_transport: Transport = "http"
     limits: SessionLimits = SessionLimits()
+    carried: "Carried | None" = None
 
 
 class Reply(BaseModel):
@@ -87,7 +93,7 @@ class Reply(BaseModel):
         turn: 1 for the first message of the session.
         model_calls: calls to the model that this turn needed and whose answers are in the history.
         tool_calls: names of the tools called, in order.
-        notice: what the user should know of the session, such as that it is nearly full; mostly empty.
+        notice: what the user should know of the session; mostly empty.
         failed: no answer was found; the text says why.
         stopped: that is because the user has stopped the turn (`cancel_turn`).
     """
@@ -107,11 +113,37 @@ class Reply(BaseModel):
 
 
 class TranscriptLine(BaseModel):
-    """One line of the conversation as people saw it."""
+    """One line of the conversation as people saw it; a note says what is not there any more."""
 
     turn: int
-    speaker: Literal["user", "agent"]
+    speaker: Literal["user", "agent", "note"]
     text: str
+
+
+class RunBefore(BaseModel):
+    """Where the beginning of a conversation can be read: the first lines of another run, and those before."""
+
+    workflow_id: str
+    run_id: str
+    lines: int
+
+
+class Carried(BaseModel):
+    """What a run begins with that goes on from another: the next of a session, or the first of a fork.
+
+    Attributes:
+        conversation: what it comes to so far.
+        before: where it can be read.
+        replies: the latest, by the ids of the messages' updates.
+        begun: when the session began, as ISO 8601.
+        stream: of a session that streams: how far it came.
+    """
+
+    conversation: ConversationState = ConversationState()
+    before: RunBefore | None = None
+    replies: dict[str, Reply] = {}
+    begun: str = ""
+    stream: WorkflowStreamState | None = None
 
 
 class ChatSession:
@@ -120,45 +152,56 @@ class ChatSession:
     Attributes:
         part_type: what the loop's conversation is made of.
         conversation: what was said so far, by users, model and tools.
+        turn: the turn under way or the last one, begun by the loop.
+        stream: what replies are published to, in a loop that streams.
     """
 
     part_type: type[Any] = Message
+    turn: Turn | None = None
+    stream: WorkflowStream | None = None
 
     def __init__(self, start: ChatStart) -> None:
+        carried = start.carried or Carried()
+        self._start, self._carried = start, carried
         self.instructions = start.instructions or INSTRUCTIONS
         self._team_timeout = timedelta(seconds=start.team_timeout)
         self._toolbox: Toolbox | None = None
-        self._transcript: list[TranscriptLine] = []
-        self.conversation: Conversation[Any] = Conversation(self.part_type)
-        self._limits = start.limits
-        self._messages_taken = 0  # those that wait included
+        self._transcript: list[TranscriptLine] = []  # of this run
+        self.conversation: Conversation[Any] = Conversation(self.part_type, carried.conversation)
+        self._updates = 0  # of this run, those that wait included
+        self._replies = dict(carried.replies)
         self._ended = False
-        self.turn: Turn | None = None  # the latest; a loop begins it
+        self._rolling = False  # this run takes no more messages: the next one will
         self._answering: asyncio.Task[Answer] | None = None
         self._reply: asyncio.Future[Reply] = (
             asyncio.Future()
-        )  # to the message that is being answered
-        self._stop = False  # it shall be stopped
+        )  # of the turn under way or the last one
+        self._stop = False  # that turn shall be stopped
         self._one_at_a_time = asyncio.Lock()  # first come, first served
 
     @workflow.update
     async def send_message(self, message: str) -> Reply:
-        """Answer one message. Returns when the whole turn is done."""
-        self._messages_taken += 1
+        """Answer one message. Returns when the whole turn is done.
+
+        A message that a run before has answered is not answered again: it gets the reply that it had.
+        """
+        self._updates += 1
+        update = workflow.current_update_info()
+        assert update
+        if update.id in self._replies:
+            return self._replies[update.id]
         async with self._one_at_a_time:
-            # Those before it in the line may have filled the session. No run of before this rule got there.
-            if _any_full(self._use()[1:]) and workflow.patched("full-while-waiting"):
-                raise _refusal("ChatFull", CHAT_FULL)
             self.conversation.ask(message)
             self._say("user", message)
-            coming: asyncio.Future[Reply] = asyncio.Future()
-            self._reply = coming
+            coming = self._reply = asyncio.Future()
             answer = await self._stoppably(message)
             self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            reply = Reply(turn=self.conversation.turn, notice=self._notice(), **vars(answer))
+            reply = Reply(turn=self.conversation.turn, notice="", **vars(answer))
+            self._replies[update.id] = reply
             coming.set_result(reply)
+            self._roll_over_when_due()
             return reply
 
     @send_message.validator
@@ -166,8 +209,8 @@ class ChatSession:
         """Refuse before anything is recorded: a refused message leaves no event in the history."""
         if self._ended:
             raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
-        if _any_full(self._use()):
-            raise _refusal("ChatFull", CHAT_FULL)
+        if self._rolling:
+            raise _refusal(ROLLOVER, "The session is just going on in a new run. Send it again.")
         problem = problem_with_message(message)
         if problem is not None:
             raise _refusal(*problem)
@@ -180,9 +223,8 @@ class ChatSession:
         on, and is named in the reply. A turn that is stopped twice is stopped once; messages that wait
         behind it are answered.
         """
-        self._messages_taken += 1
+        self._updates += 1
         reply = self._reply
-        assert reply  # or the validator would have refused
         if self._answering and not self._stop:
             self._stop = True
             # Where it only waits for tools, the loop goes on to the end of the turn by itself.
@@ -204,7 +246,7 @@ class ChatSession:
 
     @workflow.query
     def history(self, start: int = 0) -> list[TranscriptLine]:
-        """The conversation as people saw it, from a line on: as much of it as fits into one answer."""
+        """The conversation as people saw it in this run, from a line on: as much as fits into one answer."""
         size, end = 0, start
         for line in self._transcript[start:]:
             size += len(line.model_dump_json())
@@ -212,6 +254,19 @@ class ChatSession:
                 break
             end += 1
         return self._transcript[start:end]
+
+    @workflow.query
+    def before(self) -> RunBefore | None:
+        """Where the lines before this run's first one can be read; None where there are none."""
+        return self._carried.before
+
+    @workflow.query
+    def carried_from(self, turn: int) -> Carried | None:
+        """What a run begins with that goes on from the end of a turn, or None where it was not this run's."""
+        first = self._carried.conversation.turn
+        if not first <= turn <= first + len(self._transcript) // 2:
+            return None
+        return self._carry(turn)
 
     async def open_toolbox(self) -> Toolbox:
         """The session's tools, asked for with the first message: the local ones and those of the teams."""
@@ -252,39 +307,53 @@ class ChatSession:
         return turn.answered(str(turn.problem), failed=True)
 
     async def until_ended(self) -> int:
-        """Wait for `end_chat` and for the turns that are under way. Returns the number of turns."""
-        await workflow.wait_condition(lambda: self._ended)
+        """Wait for `end_chat` and for the turns that are under way. Returns the number of turns.
+
+        Where the run has enough before, the session goes on in a new one.
+        """
+        await workflow.wait_condition(lambda: self._ended or self._rolling)
+        if self.stream and not self._ended:
+            self.stream.detach_pollers()  # who reads along does not keep the run
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if not self._ended:
+            self._continue()
         return self.conversation.turn
 
-    def stream_counts(self) -> tuple[int, int]:
-        """Updates and signals that the session got besides messages, in a loop that streams."""
-        return 0, 0
+    def _continue(self) -> None:
+        """The next run begins, with what this one has come to."""
+        carried = self._carry(self.conversation.turn)
+        carried.replies = _bounded(self._replies)
+        if self.stream:
+            state = self.stream.get_state()
+            # Who reads on finds its place; what was published is said by the replies.
+            carried.stream = WorkflowStreamState(
+                base_offset=state.base_offset + len(state.log), publishers=state.publishers
+            )
+        memo = {**workflow.memo(), "begun": carried.begun}
+        workflow.continue_as_new(self._start.model_copy(update={"carried": carried}), memo=memo)
 
-    def _use(self) -> list[tuple[int, int]]:
-        """What the run holds, and how much it may: updates, as they are accepted, and then what grows while a
-        message is answered."""
-        run, limits = workflow.info(), self._limits
-        updates, signals = self.stream_counts()
-        return [
-            (self._messages_taken + updates, limits.updates),
-            (signals, limits.signals),
-            (run.get_current_history_length(), limits.events),
-            (run.get_current_history_size(), limits.history_bytes),
-        ]
+    def _roll_over_when_due(self) -> None:
+        """At the end of a turn: see whether the run has enough."""
+        run, limits = workflow.info(), self._start.limits
+        due = (
+            run.is_continue_as_new_suggested()
+            or self._updates >= limits.updates
+            or run.get_current_history_length() >= limits.events
+            or run.get_current_history_size() >= limits.history_bytes
+        )
+        # A session from before it could go on has turns in its history after which it did not.
+        if due and not self._rolling and workflow.patched(f"roll-over-{self.conversation.turn}"):
+            self._rolling = True
 
-    def _notice(self) -> str:
-        """A word on how many more messages there is room for, when these are few."""
-        use = self._use()
-        if _any_full(use):
-            return CHAT_FULL
-        # What a message costs is judged by those before.
-        left = min((limit - held) * self._messages_taken // held for held, limit in use if held)
-        if left > NOTICE_AT:
-            return ""
-        return (
-            f"This session is nearly full: about {max(left, 1)} more and it takes no further message."
-            " Start one with another name then; nothing is lost."
+    def _carry(self, turn: int) -> Carried:
+        """What goes on from the end of a turn of this run."""
+        run, before = workflow.info(), self._carried.conversation.turn
+        lines = 2 * (turn - before)  # a message and its answer
+        here = RunBefore(workflow_id=run.workflow_id, run_id=run.run_id, lines=lines)
+        return Carried(
+            conversation=self.conversation.state(turn),
+            before=here if lines else self._carried.before,
+            begun=self._carried.begun or run.workflow_start_time.isoformat(),
         )
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
@@ -310,8 +379,14 @@ def problem_with_message(message: str) -> tuple[str, str] | None:
     return None
 
 
-def _any_full(use: list[tuple[int, int]]) -> bool:
-    return any(held >= limit for held, limit in use)
+def _bounded(replies: dict[str, Reply]) -> dict[str, Reply]:
+    """The latest replies, as much of their texts as another run should begin with."""
+    left, kept = MAX_KNOWN_CHARS, []
+    for update_id, reply in [*replies.items()][: -KNOWN_REPLIES - 1 : -1]:
+        text = cut(reply.text, left)
+        left = max(0, left - len(text))
+        kept.append((update_id, reply.model_copy(update={"text": text})))
+    return dict(reversed(kept))
 
 
 def _refusal(kind: str, text: str) -> ApplicationError:

@@ -23,13 +23,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import (
-    CHAT_FULL,
     ChatSession,
     ChatStart,
     Reply,
     TranscriptLine,
     problem_with_message,
 )
+from workshop_lib.agents.session_runs import REMOVED, runs_of
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
@@ -126,10 +126,8 @@ class ChatClient:
             )
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None
-        except RPCError as error:
-            if asking.FULL in error.message:  # the server was first to see it
-                raise MessageRefused(CHAT_FULL) from None
-            raise
+        except WorkflowUpdateFailedError as error:
+            raise MessageRefused(reason_of(error)) from None
 
     async def _send(self, message: str, update_id: str, timeout: timedelta) -> Reply:
         """One attempt to send; errors that a person can act on are said as such."""
@@ -153,8 +151,6 @@ class ChatClient:
                 raise
             self._begun = True
             return reply
-        except WorkflowUpdateFailedError as error:
-            raise MessageRefused(reason_of(error)) from None
         except WorkflowAlreadyStartedError:
             raise self._has_ended() from None
         except RPCError as error:
@@ -201,27 +197,31 @@ class ChatClient:
         )
 
     async def transcript(self) -> list[TranscriptLine]:
-        """The conversation so far; empty for a session that has not begun.
+        """The conversation so far, to its first line; empty for a session that has not begun.
+
+        Of a session that has gone on in new runs all of them are read. What the server has removed of it by
+        now is one line, a note.
 
         Raises:
             WorkshopError: no worker answered within ten seconds, or longer where the history is long.
         """
-        lines: list[TranscriptLine] = []
+        pages: list[list[TranscriptLine]] = []
         try:
-            patience = await asking.patience_with(self.handle)
-            while page := await asking.query(
-                self.handle, ChatSession.history, args=[len(lines)], patience=patience
-            ):
-                lines += page
-            return lines
+            async for run in runs_of(self._client, self.workflow_id):
+                pages.insert(0, await run.transcript())
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                return []
-            raise WorkshopError(
-                f"The session {self.session!r} did not answer: {error.message}.",
-                expected="a worker that serves it.",
-                fix="`workshop up`, or start the orchestrator's worker.",
-            ) from None
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise self._no_answer(error) from None
+            if pages:
+                pages.insert(0, [REMOVED])
+        return [line for page in pages for line in page]
+
+    def _no_answer(self, error: RPCError) -> WorkshopError:
+        return WorkshopError(
+            f"The session {self.session!r} did not answer: {error.message}.",
+            expected="a worker that serves it.",
+            fix="`workshop up`, or start the orchestrator's worker.",
+        )
 
     async def stop(self, *, timeout: timedelta = timedelta(seconds=20)) -> Reply:
         """Stop the turn under way. Returns the reply that its message gets, which says how far it came.

@@ -5,8 +5,9 @@ one and forgets the others, and whoever asked waits until its own limit for an a
 query changes nothing, so it may be asked again.
 
 Under its id an update is taken once, however often it is sent. So it is sent again where the server has
-lost it or cannot take it just now; and when somebody stops waiting (a cell that is interrupted, a time
-limit) and asks the same again, that finds the first. Once it is answered, or something else was answered
+lost it or cannot take it just now, and where the workflow says that its next run will take it (`ROLLOVER`).
+And when somebody stops waiting (a cell that is interrupted, a time limit) and asks the same again, that finds
+the first. Once it is answered, or something else was answered
 after it, the same words are a new update.
 """
 
@@ -19,7 +20,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from temporalio.client import (
     Client,
+    WorkflowExecutionDescription,
     WorkflowHandle,
+    WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.service import RPCError, RPCStatusCode
@@ -40,8 +43,8 @@ PASSING = {
     RPCStatusCode.UNKNOWN,
 }
 _NOT_ANSWERED = {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
-# What a run that has taken all the updates it may take answers for good.
-FULL = "total number of distinct updates"
+# The type of a refusal that counts for this run only: the next one takes the same update.
+ROLLOVER = "Rollover"
 
 # Of each workflow what was asked there and given up, with the id of that update.
 _given_up: dict[str, list[tuple[str, str]]] = {}
@@ -93,10 +96,15 @@ async def _update(
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError from None  # as which the SDK does not pass it on
             raise TimeoutError from None
+        except WorkflowUpdateFailedError as error:
+            if getattr(error.cause, "type", "") != ROLLOVER:
+                raise
+            if now() >= end:
+                raise TimeoutError from None
         except RPCError as error:
             if error.status in _NOT_ANSWERED:
                 raise TimeoutError from None
-            if error.status not in PASSING or FULL in error.message:
+            if error.status not in PASSING:
                 raise
             if now() >= end:
                 raise TimeoutError from None
@@ -129,7 +137,7 @@ async def query(
     Args:
         name: the query's name or its method.
         result_type: what the answer is read as; a method's own where it is left out.
-        patience: for a run with a history so long that its replay takes time; see `patience_with`.
+        patience: for a run with a history so long that its replay takes time; see `patience_for`.
 
     Raises:
         RPCError: no answer came in all this time, or the server refused: there is no such run, no worker.
@@ -147,22 +155,18 @@ async def query(
     return await handle.query(name, args=args, result_type=result_type, rpc_timeout=limits[-1])
 
 
-async def patience_with(handle: WorkflowHandle[Any, Any]) -> timedelta:
-    """Time that a worker which has never seen a run may need to replay it, on a slow and busy machine.
-
-    Raises:
-        RPCError: there is no such run.
-    """
-    found = await handle.describe(rpc_timeout=timedelta(seconds=10))
-    return timedelta(seconds=(found.history_length or 0) / EVENTS_A_SECOND)
+def patience_for(run: WorkflowExecutionDescription) -> timedelta:
+    """Time that a worker which has never seen a run may need to replay it, on a slow and busy machine."""
+    return timedelta(seconds=(run.history_length or 0) / EVENTS_A_SECOND)
 
 
 class RunInfo(BaseModel):
-    """A line of a list of runs.
+    """A line of a list of workflows.
 
     Attributes:
         kind: what people call its workflow type.
         status: of the workflow, in words.
+        started: its run; where that goes on from others, what the memo `begun` says.
     """
 
     workflow_id: str
@@ -174,7 +178,7 @@ class RunInfo(BaseModel):
 async def list_runs(
     client: Client, kinds: Mapping[str, str], where: str = ""
 ) -> AsyncIterator[RunInfo]:
-    """The runs that the server knows, latest first.
+    """The workflows that the server knows, latest first. Of one that has gone on in new runs, the last run.
 
     Args:
         kinds: workflow types, by what people call them.
@@ -185,14 +189,15 @@ async def list_runs(
     """
     names = {workflow_type: kind for kind, workflow_type in kinds.items()}
     types = ", ".join(f"'{workflow_type}'" for workflow_type in names)
-    query = f"WorkflowType IN ({types})" + (f" AND {where}" if where else "")
+    query = f"WorkflowType IN ({types}) AND ExecutionStatus != 'ContinuedAsNew'"
     try:
-        async for run in client.list_workflows(query):
+        async for run in client.list_workflows(query + (f" AND {where}" if where else "")):
+            begun = (await run.memo()).get("begun")
             yield RunInfo(
                 workflow_id=run.id,
                 kind=names[run.workflow_type],
                 status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
-                started=run.start_time,
+                started=datetime.fromisoformat(begun) if begun else run.start_time,
             )
     except RPCError as error:
         if not where or error.status != RPCStatusCode.INVALID_ARGUMENT:

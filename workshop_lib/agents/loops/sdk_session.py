@@ -17,7 +17,7 @@ from agents.run_config import CallModelData, ModelInputData, ToolErrorFormatterA
 from agents.run_context import RunContextWrapper
 from agents.tool_context import ToolContext
 from temporalio import workflow
-from temporalio.contrib.workflow_streams import PollInput, PollResult, PublishInput, WorkflowStream
+from temporalio.contrib.workflow_streams import WorkflowStream
 from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 from temporalio.openai_agents.workflow import AgentsWorkflowError
 
@@ -48,16 +48,13 @@ class AgentSession(ChatSession):
 
     def __init__(self, start: ChatStart) -> None:
         super().__init__(start)
-        self._stream = _CountingStream() if start.stream else None
+        if start.stream:
+            self.stream = WorkflowStream(start.carried.stream if start.carried else None)
         self._tools: list[Tool] = []  # of the toolbox, which a session has only one of
 
     def agent(self, tools: list[Tool]) -> Agent[Turn]:
         """The agent for one turn, with these tools among its own."""
         raise NotImplementedError
-
-    def stream_counts(self) -> tuple[int, int]:
-        """What the stream has cost the run."""
-        return (self._stream.polls, self._stream.batches) if self._stream else (0, 0)
 
     async def respond(self, message: str, toolbox: Toolbox) -> Answer:
         """One turn. Whatever goes wrong with model or tools, it ends in words."""
@@ -93,7 +90,7 @@ class AgentSession(ChatSession):
         # The latest only: a run copies what it is given again and again.
         given = self.conversation.latest()
         self._given = len(given)
-        if self._stream is None:
+        if self.stream is None:
             return await Runner.run(agent, given, **options)
         streamed = Runner.run_streamed(agent, given, **options)
         try:
@@ -132,20 +129,6 @@ def as_sdk_tool(spec: ToolSpec) -> FunctionTool:
         on_invoke_tool=call,
         strict_json_schema=False,  # strict mode forbids what schemas of other teams may hold
     )
-
-
-class _CountingStream(WorkflowStream):
-    """A stream that knows how many updates (of readers that wait) and signals (of writers) it got."""
-
-    polls = batches = 0
-
-    async def _on_poll(self, payload: PollInput) -> PollResult:
-        self.polls += 1
-        return await super()._on_poll(payload)
-
-    def _on_publish(self, payload: PublishInput) -> None:
-        self.batches += 1
-        super()._on_publish(payload)
 
 
 class _Hooks(RunHooks[Turn]):

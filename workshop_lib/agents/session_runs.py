@@ -1,0 +1,73 @@
+"""The runs that a conversation is a chain of, read from outside: from the latest back to its first line.
+
+A session goes on in a new run when one has enough, and a fork goes on from a run of another session. Each run
+knows where the lines before its own can be read. Left out: how a message finds the latest run, which the
+server sees to (`sessions`).
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+
+from workshop_lib.agents.chat import ChatSession, RunBefore, TranscriptLine
+from workshop_lib.temporal import asking
+
+REMOVED = TranscriptLine(
+    turn=0, speaker="note", text="The server does not keep what was said before any more."
+)
+
+
+@dataclass
+class SessionRun:
+    """A run of a conversation.
+
+    Attributes:
+        handle: of this run, and no later one.
+        lines: how many of its lines belong to the conversation; None for all of them.
+        patience: what a worker may need to replay it.
+    """
+
+    handle: WorkflowHandle[ChatSession, int]
+    lines: int | None
+    patience: timedelta
+
+    async def ask(self, query: Any, *args: Any) -> Any:
+        """What the run answers to a query.
+
+        Raises:
+            RPCError: nobody answered, or the server does not keep the run any more.
+        """
+        return await asking.query(self.handle, query, args=args, patience=self.patience)
+
+    async def transcript(self) -> list[TranscriptLine]:
+        """The lines of this run. Raises as `ask`."""
+        lines: list[TranscriptLine] = []
+        while page := await self.ask(ChatSession.history, len(lines)):
+            lines += page
+        return lines[: self.lines]
+
+
+async def runs_of(client: Client, workflow_id: str) -> AsyncIterator[SessionRun]:
+    """The runs of a conversation, the latest first.
+
+    Raises:
+        RPCError: of status NOT_FOUND: the server does not keep the next one any more. Else nobody answered.
+    """
+    run_id, lines = "", None
+    while True:
+        found = await client.get_workflow_handle(workflow_id, run_id=run_id or None).describe(
+            rpc_timeout=timedelta(seconds=10)
+        )
+        run: SessionRun = SessionRun(
+            client.get_workflow_handle(workflow_id, run_id=found.run_id, result_type=int),
+            lines,
+            asking.patience_for(found),
+        )
+        yield run
+        before: RunBefore | None = await run.ask(ChatSession.before)
+        if before is None:
+            return
+        workflow_id, run_id, lines = before.workflow_id, before.run_id, before.lines
