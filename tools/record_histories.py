@@ -29,7 +29,7 @@ from notebook_runner import forget_learners_settings, isolated_state  # noqa: E4
 from pydantic import BaseModel  # noqa: E402
 from temporalio.client import Client, WorkflowHandle  # noqa: E402
 
-from workshop_lib.agents.chat import ChatStart  # noqa: E402
+from workshop_lib.agents.chat import ChatStart, SessionLimits  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
 from workshop_lib.lab.server import lifecycle as server  # noqa: E402
@@ -96,6 +96,20 @@ async def stopped(client: Client, loop: str) -> Run:
     await chat.end()
     await chat.handle.result()
     return chat.handle
+
+
+async def continued(client: Client, loop: str, stream: bool = False) -> Run:
+    """The second run of three of a session: it goes on from one, and another goes on from it."""
+    start = ChatStart(user="ada", stream=stream, limits=SessionLimits(updates=2))
+    chat = ChatClient(client, loop, f"continued-{loop}-{stream}", start=start)
+    for message in CONVERSATION[:3]:
+        print(f"{loop}: {(await chat.send(message)).text}")
+    second = (await chat.handle.describe()).run_id
+    for message in CONVERSATION[3:]:
+        print(f"{loop}: {(await chat.send(message)).text}")
+    await chat.end()
+    await chat.handle.result()
+    return client.get_workflow_handle(chat.workflow_id, run_id=second)
 
 
 def _set_latency(milliseconds: str) -> None:
@@ -173,7 +187,10 @@ REPAIRS: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "proactive_found": partial(two_days, found=True),
 }
 LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
-    f"stopped_{loop}": partial(stopped, loop=loop) for loop in ("manual", "sdk")
+    "stopped_manual": partial(stopped, loop="manual"),
+    "stopped_sdk": partial(stopped, loop="sdk"),
+    "continued_manual": partial(continued, loop="manual"),
+    "continued_sdk": partial(continued, loop="sdk", stream=True),
 }
 RECORDINGS = CHATS | LASTING | REPAIRS  # name of the file: what is recorded
 SPECS = (it, finance, orchestrator, repair_worker)
