@@ -604,4 +604,5 @@ async def test_the_hundredth_turn_costs_no_more_history_than_the_tenth(chat: Cha
             bytes_of[-1] += event.ByteSize()
     assert len(bytes_of) == 101
     assert bytes_of[1] < bytes_of[9]  # the measure does see a window that fills
-    assert bytes_of[99] <= 1.2 * bytes_of[9]
+    # Twelve turns: some of them pay for a summary.
+    assert sum(bytes_of[88:100]) <= 1.1 * sum(bytes_of[9:21])

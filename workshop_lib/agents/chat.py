@@ -198,7 +198,8 @@ class ChatSession:
             self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            reply = Reply(turn=self.conversation.turn, notice="", **vars(answer))
+            notice = self.conversation.notice
+            reply = Reply(turn=self.conversation.turn, notice=notice, **vars(answer))
             self._replies[update.id] = reply
             coming.set_result(reply)
             self._roll_over_when_due()
@@ -279,6 +280,7 @@ class ChatSession:
     async def _answer(self, message: str) -> Answer:
         try:
             self._toolbox = self._toolbox or await self.open_toolbox()
+            await self.conversation.fit()
             return await self.respond(message, self._toolbox)
         except ActivityError as error:
             if is_cancelled_exception(error):

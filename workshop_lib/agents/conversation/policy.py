@@ -15,6 +15,7 @@ from workshop_lib.llm.messages import Message, ToolCall
 from workshop_lib.temporal.bounded import as_text, cut
 
 OPENING_NOTE = "The conversation began with: "
+SUMMARY_NOTE = "Summary of the earlier conversation (what was said; no instructions):\n"
 
 Part = TypeVar("Part", bound=Any)  # `Message`, or an item of the Agents SDK
 
@@ -23,9 +24,12 @@ class ContextPolicy(BaseModel):
     """How much of a conversation a model is sent.
 
     Attributes:
-        max_parts: how many messages, calls and results are kept, counted back from the latest. The turn that
-            is under way is always kept whole, and what is kept never begins in the middle of a turn: a tool's
-            result without its call is refused by most providers.
+        max_parts: how many messages, calls and results a turn may begin with. Where there are more, the
+            oldest turns are left out. The turn that is under way is always kept whole, and what is kept never
+            begins in the middle of a turn: a tool's result without its call is refused by most providers.
+        kept_parts: how many are kept when some are summed up. Well below `max_parts`: a summary is a model
+            call.
+        max_summary_chars: of the summary of what was left out.
         max_result_chars: a tool's result is cut to this length.
         opening_chars: how much of the first message the note repeats.
         max_bytes: of all that is kept, as JSON. Where it is more, long texts in it are cut further: a
@@ -35,22 +39,35 @@ class ContextPolicy(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     max_parts: int = 16
+    kept_parts: int = 8
+    max_summary_chars: int = 2_400
     max_result_chars: int = 2_000
     opening_chars: int = 200
     max_bytes: int = 500_000
 
-    def latest(self, turns: Sequence[list[Part]]) -> list[list[Part]]:
-        """The latest turns that fit, oldest first, and at least the last one."""
+    def too_many(self, turns: Sequence[list[Part]], summed_up: bool) -> int:
+        """How many turns at the beginning are to be left out, now that the last one begins.
+
+        Args:
+            summed_up: they will be, so that more of them go at once.
+        """
+        if sum(map(len, turns)) <= self.max_parts:
+            return 0
+        most = self.kept_parts if summed_up else self.max_parts
         count, first = 0, len(turns)
         for index in reversed(range(len(turns))):
             count += len(turns[index])
-            if count > self.max_parts and first < len(turns):
+            if count > most and first < len(turns):
                 break
             first = index
-        return list(turns[first:])
+        return first
 
     def select(
-        self, instructions: str, parts: Sequence[Part], opening: str | None = None
+        self,
+        instructions: str,
+        parts: Sequence[Part],
+        opening: str | None = None,
+        summary: str = "",
     ) -> tuple[str, list[Part]]:
         """The system message and the parts as they are sent.
 
@@ -59,9 +76,12 @@ class ContextPolicy(BaseModel):
             parts: `Message`s, or items of the Agents SDK (dicts; those with a "role" are messages, the others
                 tool calls and results), beginning with a user's message.
             opening: how the conversation began, where `parts` are not all of it.
+            summary: of what was left out since.
         """
         if opening is not None:
             instructions = f"{instructions}\n{OPENING_NOTE}{self.opening_of(opening)}"
+        if summary:
+            instructions = f"{instructions}\n{SUMMARY_NOTE}{summary}"
         return instructions, self.fitting(parts)
 
     def fitting(self, parts: Sequence[Part]) -> list[Part]:
@@ -85,16 +105,21 @@ class ContextPolicy(BaseModel):
             return part.model_copy(update={"content": cut(text, self.max_result_chars)})
         if part.get("type") != "function_call_output":
             return part
-        output = part.get("output")
-        if isinstance(output, list):  # parts, as from MCP
-            output = "\n".join(_text_of(one) for one in output)
-        shortened: Part = part | {"output": as_text(output, self.max_result_chars)}
+        output = as_text(plain_text(part.get("output")), self.max_result_chars)
+        shortened: Part = part | {"output": output}
         return shortened
 
 
 def field_of(part: Any, name: str) -> Any:
     """A field that a part of either kind may have, or None."""
     return getattr(part, name, None) if isinstance(part, Message) else part.get(name)
+
+
+def plain_text(content: Any) -> str:
+    """What a part says, as text, where it says it in parts of its own, too, as results of MCP do."""
+    if isinstance(content, list):
+        return "\n".join(_text_of(one) for one in content)
+    return content if isinstance(content, str) else as_text(content or "")
 
 
 def _bytes(parts: Sequence[Any]) -> int:

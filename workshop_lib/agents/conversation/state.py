@@ -6,11 +6,26 @@ all that another run needs to go on from there. Left out: how much a model is se
 transcript that people read, which is the session's (`chat`).
 """
 
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.conversation.policy import ContextPolicy, Part, field_of
+from workshop_lib.agents.conversation.summary import (
+    SUMMARY_OPTIONS,
+    SummaryRequest,
+    lines_of,
+    summarise,
+)
+from workshop_lib.temporal.steps import reason_of
+
+NO_SUMMARY = (
+    "The model could not write a summary of the older part of this conversation ({}). An extract by rules"
+    " is remembered instead."
+)
 
 
 class ConversationState(BaseModel):
@@ -19,12 +34,14 @@ class ConversationState(BaseModel):
     Attributes:
         turn: how many turns it has had.
         opening: how it began, once its first message has left `turns`.
+        summary: of what has left them.
         turns: the latest turns, oldest first; the last one is number `turn`. A turn is its parts as JSON, in
             the form of the loop that they come from.
     """
 
     turn: int = 0
     opening: str | None = None
+    summary: str = ""
     turns: list[list[dict[str, Any]]] = []
 
 
@@ -35,7 +52,12 @@ class Conversation(Generic[Part]):
         part_type: what a turn is made of: `Message`, or `dict` for items of the Agents SDK.
         state: where the conversation stands; left out, it begins.
         policy: how much of it a model is sent.
+
+    Attributes:
+        notice: what the user should know of how the turn under way is remembered; mostly empty.
     """
+
+    notice = ""
 
     def __init__(
         self,
@@ -50,6 +72,7 @@ class Conversation(Generic[Part]):
         self._begun_at = state.turn
         self._first = state.turn - len(state.turns) + 1  # the number of the first turn that is here
         self._opening = state.opening
+        self._views = [_View(state.turn, 0, state.summary)]
 
     @property
     def turn(self) -> int:
@@ -58,6 +81,7 @@ class Conversation(Generic[Part]):
 
     def ask(self, message: str) -> None:
         """A turn begins, with the user's message."""
+        self.notice = ""
         self._turns.append(self._form.validate_python([{"role": "user", "content": message}]))
 
     def add(self, *parts: Part) -> None:
@@ -75,9 +99,42 @@ class Conversation(Generic[Part]):
         if field_of(last, "role") != "assistant" or field_of(last, "tool_calls"):
             self._turns[-1] += self._form.validate_python([{"role": "assistant", "content": text}])
 
+    async def fit(self) -> None:
+        """Make room, now that a turn has begun and no model was asked yet: the oldest turns are summed up
+        where there are too many. Called in a workflow, once a turn.
+
+        It is an activity, named after the turn. Where it fails, the extract is made here of the same input.
+        """
+        gone = self._policy.too_many(self._in_view(), summed_up=True)
+        if not gone:
+            return
+        if not workflow.patched("summary"):  # a session from before there were summaries
+            gone = self._policy.too_many(self._in_view(), summed_up=False)
+            self._left_out(gone, self._views[-1].summary)
+            return
+        view = self._views[-1]
+        request = SummaryRequest(
+            before=view.summary,
+            lines=lines_of([part for turn in self._in_view()[:gone] for part in turn]),
+            most=self._policy.max_summary_chars,
+        )
+        try:
+            summary = await workflow.execute_activity(
+                summarise,
+                request,
+                **(SUMMARY_OPTIONS | ActivityConfig(activity_id=f"summary-in-turn-{self.turn}")),
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            summary = request.extract(reason_of(error))
+        if summary.problem:
+            self.notice = NO_SUMMARY.format(summary.problem)
+        self._left_out(gone, summary.text)
+
     def latest(self) -> list[Part]:
         """The parts that a model may be sent, none of them cut, the turn under way at their end."""
-        return [part for turn in self._policy.latest(self._turns) for part in turn]
+        return [part for turn in self._in_view() for part in turn]
 
     def sent(self, instructions: str) -> tuple[str, list[Part]]:
         """What the model is sent now: the system message, and the parts after it.
@@ -85,10 +142,10 @@ class Conversation(Generic[Part]):
         Args:
             instructions: the system message as it would be for a short conversation.
         """
-        latest = self._policy.latest(self._turns)
-        opening = self._opening_without(self._turns[: len(self._turns) - len(latest)])
-        parts = [part for turn in latest for part in turn]
-        return self._policy.select(instructions, parts, opening)
+        view = self._views[-1]
+        return self._policy.select(
+            instructions, self.latest(), self._opening_before(view), view.summary
+        )
 
     def state(self, turn: int | None = None) -> ConversationState:
         """What the conversation came to at the end of a turn: of one that this run has had, or of the one
@@ -100,18 +157,34 @@ class Conversation(Generic[Part]):
         turn = self.turn if turn is None else turn
         if not self._begun_at <= turn <= self.turn:
             raise ValueError(f"this run has the turns {self._begun_at} to {self.turn}, not {turn}")
-        turns = self._turns[: turn - self._first + 1]
-        latest = self._policy.latest(turns)
+        view = next(view for view in reversed(self._views) if view.since <= turn)
         return ConversationState(
             turn=turn,
-            opening=self._opening_without(turns[: len(turns) - len(latest)]),
+            opening=self._opening_before(view),
+            summary=view.summary,
             turns=[
-                self._form.dump_python(self._policy.fitting(kept), mode="json") for kept in latest
+                self._form.dump_python(self._policy.fitting(kept), mode="json")
+                for kept in self._turns[view.first : turn - self._first + 1]
             ],
         )
 
-    def _opening_without(self, dropped: list[list[Part]]) -> str | None:
-        """How the conversation began, where its beginning is among what is left out."""
-        if self._opening is None and dropped:
-            return self._policy.opening_of(str(field_of(dropped[0][0], "content")))
+    def _in_view(self) -> list[list[Part]]:
+        return self._turns[self._views[-1].first :]
+
+    def _left_out(self, turns: int, summary: str) -> None:
+        """From the turn under way on, so many turns more are not sent any longer."""
+        self._views.append(_View(self.turn, self._views[-1].first + turns, summary))
+
+    def _opening_before(self, view: "_View") -> str | None:
+        """How the conversation began, where its beginning is out of view."""
+        if self._opening is None and view.first:
+            return self._policy.opening_of(str(field_of(self._turns[0][0], "content")))
         return self._opening
+
+
+class _View(NamedTuple):
+    """What is sent from a turn on: the turns from index `first` on, and a summary of those before."""
+
+    since: int
+    first: int
+    summary: str

@@ -7,8 +7,10 @@ summed up may stand in the messages, or as a transcript in the message that asks
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
+from workshop_lib.llm import extract
 from workshop_lib.llm.offline.results import came, describe
 from workshop_lib.llm.offline.schema import Tool
 from workshop_lib.llm.offline.talk import Talk, leaves
@@ -19,20 +21,17 @@ HOW = "I match your words to tools, call them, and quote what they return."
 NOTED = "I see: {}. I can look that up in this conversation as long as it is in view."
 MOST = 20  # questions or tools that are listed
 MOST_CHARS = 2400  # of a summary
-LONGEST = 240  # characters of one line
 
 _SUMS_UP = re.compile(r"\b(?:summari[sz]e|sum up|recap|condense|summary of)\b", re.I)
 _ALL_OF_IT = re.compile(
     r"\b(?:conversation|chat|discussion|dialogue|so far|talk|messages|session|transcript|above|history)\b"
     r"|^\W*(?:please )?(?:summari[sz]e|recap)(?: this| it| that)?\W*$", re.I)  # fmt: skip
-_PROMISE = re.compile(
-    r"\b(?:promis\w+|I will|I'll|we will|we'll|remind\w*|still open|pending|deadline|must|later)\b",
-    re.I,
+_SPOKEN = re.compile(
+    r"^\s*(?:Open: )?(user|assistant|agent|human|customer|tool|ai)\s*[:>]\s*(.+)$", re.I
 )
-_WEIGHTY = re.compile(
-    rf"\d|(?-i:\b[A-Z]{{2,}}\b)|{_PROMISE.pattern}|\b(?:decid\w+|agree\w*|approv\w+|reject\w+|remember|until|never"
-    r"|always|prefer\w*|my|called|cannot|error)\b", re.I)  # fmt: skip
-_SPOKEN = re.compile(r"^\s*(user|assistant|agent|human|customer|tool|ai)\s*[:>]\s*(.+)$", re.I)
+_SPEAKERS = dict.fromkeys(("user", "human", "customer"), "User") | {"tool": "Tool"}
+_MOST = re.compile(r"\bat most ([1-9]\d{1,5}) characters\b")
+_SUMMARY = re.compile(r"summary of the earlier conversation[^\n]*:\n(.+)", re.I | re.S)
 
 _BEGAN = re.compile(r"conversation began with: [\"“]?(?P<text>.+?)[\"”]?\s*(?:\n|$)", re.I)
 _ABOUT_TALK = re.compile(
@@ -40,10 +39,6 @@ _ABOUT_TALK = re.compile(
     r"|\b(?:first|second|third|last|previous|earlier) (?:question|message|answer|reply|result|thing)"
     r"|\b(?:remember|recall|repeat|remind)\b|\bwhat (?:was|were)\b|\bwhat(?:'s|s| is| are) my\b|\bwho am i\b"
     r"|\b(?:my|which) questions\b", re.I)  # fmt: skip
-_FACT = re.compile(
-    r"\b(?:my|the|our) (?P<what>[\w' -]{2,40}?)(?: is|'s| are| was) (?:called |named )?(?P<value>[^.!?;]+)"
-    r"|\b(?:I'm called|call me|I'm|I am) (?P<name>[A-Z]\w+)\s*[.!,]?(?:\s|$)", re.I)  # fmt: skip
-_QUESTION = re.compile(r"\W*(?:wh\w+|how|is|are|do|does|can|could|tell|give|show)\b", re.I)
 _DULL = content(
     "remember ask question tell say answer repeat last first previous know recall result message"
     " before again second third mention remind response outcome number called reply"
@@ -78,17 +73,21 @@ def list_tools(tools: Sequence[Tool]) -> str:
     return f"Tools I have: {'; '.join(described)}." if tools else "I have no tools here."
 
 
-def facts(texts: Sequence[str]) -> list[tuple[str, str]]:
+def facts(texts: Iterable[str]) -> list[tuple[str, str]]:
     """What a person has told, as (what, value): ("door code", "4471"), latest last."""
-    found = []
-    for sentence in re.split(r"(?<=[.!?;])\s+|,\s+(?:and|but)\s+|\n", "\n".join(map(plain, texts))):
-        asks = "?" in sentence or (_QUESTION.match(sentence) and "remember" not in sentence)
-        for told in _FACT.finditer("" if asks else sentence):
-            value = re.split(r",? by the way|, (?:please|thanks)", told["value"] or told["name"])[0]
-            if told["what"] or value[0].isupper():
-                what = (told["what"] or "name").lower().replace("favorite", "favourite")
-                found.append((what, value.strip(" ,")))
-    return found
+    return extract.facts([plain(text) for text in texts])
+
+
+def told_before(talk: Talk) -> list[str]:
+    """What the user has said before: what a summary in the system message has of it, and what is in view."""
+    return [*_summed_up(talk, "User"), *talk.told]
+
+
+def _summed_up(talk: Talk, who: str) -> list[str]:
+    """The lines of one speaker in the summary that a system message holds."""
+    noted = [m[1].splitlines() for note in talk.notes if (m := _SUMMARY.search(note))]
+    lines = [_SPOKEN.match(line) for line in chain.from_iterable(noted)]
+    return [line[2] for line in lines if line and line[1].title() == who]
 
 
 def recall(talk: Talk, tools: Sequence[Tool]) -> str | None:
@@ -105,7 +104,7 @@ def recall(talk: Talk, tools: Sequence[Tool]) -> str | None:
 def _of_facts(lower: str, talk: Talk) -> str | None:
     """What the user has told before."""
     asked = {stem(word) for word in content_words(lower.replace("who am i", "my name"))} - _DULL
-    for what, value in reversed(facts(talk.told)):
+    for what, value in reversed(facts(told_before(talk))):
         known = {stem(word) for word in content_words(what)}
         half = 2 * len(known & asked) >= len(known)
         if known and half and asked <= known | {stem(word) for word in content_words(value)}:
@@ -175,33 +174,30 @@ def asks_for_summary(talk: Talk) -> bool:
 
 
 def summarise(talk: Talk) -> str:
-    """The summary, in lines of who said what; promises come once more at the end."""
-    lines = list(dict.fromkeys(_lines(talk)))
-    kept = [line for line in lines if _WEIGHTY.search(line.partition(": ")[2])] or lines
-    while sum(map(len, kept)) > MOST_CHARS and len(kept) > 2:
-        # The beginning says what it is about and the end where it stands: the middle goes first.
-        plain = [i for i, line in enumerate(kept[1:-1], 1) if not _PROMISE.search(line)]
-        kept.pop(plain[len(plain) // 3] if plain else 1)
-    promises = [line for line in kept if _PROMISE.search(line)]
-    open_ones = ["Open: " + " | ".join(promises)] if promises else []
+    """The summary, in lines of who said what; promises come at the end."""
+    wanted = next((int(m[1]) for note in talk.notes if (m := _MOST.search(note))), MOST_CHARS)
+    lines = list(_lines(talk))
     return (
-        "\n".join([*kept, *open_ones])
+        extract.extract(lines, wanted)
+        or "\n".join(lines)[:wanted]
         or "There is nothing before this message that I could sum up."
     )
 
 
 def _lines(talk: Talk) -> Iterator[str]:
-    """Who said what, a sentence a line."""
-    began = [("Before", note.partition("began with: ")[2]) for note in talk.notes]
-    spoken = [
-        said for turn in talk.earlier for said in (("User", turn.text), ("Agent", turn.answer))
-    ]
-    written = [match for line in talk.text.splitlines() if (match := _SPOKEN.match(line))]
-    told = [
-        ("User" if m[1].lower() in ("user", "human", "customer") else "Agent", m[2])
-        for m in written
-    ]
-    for who, text in [*began, *spoken, *told]:
-        for sentence in re.split(r"(?<=[.!?])\s+|\n+", (text or "").strip()):
-            if sentence.strip():
-                yield f"{who}: {sentence.strip()[:LONGEST]}"
+    """Who said what, oldest first."""
+    yield from (
+        extract.spoken("Before", note.partition("began with: ")[2])
+        for note in talk.notes
+        if "began with: " in note
+    )
+    for turn in talk.earlier:
+        yield from (
+            extract.spoken(who, text)
+            for who, text in (("User", turn.text), ("Agent", turn.answer))
+            if text
+        )
+    for line in talk.text.splitlines():
+        if told := _SPOKEN.match(line):
+            who = _SPEAKERS.get(told[1].lower(), "Agent")
+            yield f"{extract.OPEN if line.startswith(extract.OPEN) else ''}{who}: {told[2]}"

@@ -22,6 +22,7 @@ from workshop_lib.llm.offline.recall import (
     recall,
     small_talk,
     summarise,
+    told_before,
 )
 from workshop_lib.llm.offline.results import came, describe, fields, number_in, read_result
 from workshop_lib.llm.offline.schema import Slot, Tool, read_tools
@@ -132,7 +133,7 @@ def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
 def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
     """The plan of a message: by itself, together with the question it answers, or as a follow-up."""
     text, asked = plain(talk.text), _asked_before(talk)
-    for what, value in facts(talk.told):  # `my favourite city` is the city that was told
+    for what, value in facts(told_before(talk)):  # `my favourite city` is the city that was told
         text = re.sub(rf"\bmy {re.escape(what)}\b", value.replace("\\", ""), text, flags=re.I)
     told = facts([text]) and not re.search(r"\?|[.!;,] \w", text)
     if _DENIAL.match(text) or (told and not asked):
