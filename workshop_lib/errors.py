@@ -23,7 +23,7 @@ too, and keeps the traceback in a log (`edge`).
         KeepsFailing        a step fails at every attempt                 lab.watching.waiting
         WorkflowFailed      a run, or an update of it, has failed         lab.watching.waiting
         Refused             a proof of who is asking does not count       auth.tokens
-        LetIn               an attack was not refused                     lab.lessons.attacks
+        LetIn               an attack was not refused                     lab.lessons.attacker
         CheckNotMet         an exercise is not solved yet                 lab.checks.framework
 """
 

@@ -11,7 +11,7 @@ from lab_environment import set_env
 
 from workshop_lib.auth.tokens import ISSUER, LEEWAY
 from workshop_lib.lab.checks import CheckNotMet, nb07
-from workshop_lib.lab.lessons.attacks import Attacker
+from workshop_lib.lab.lessons.attacker import Attacker
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.states import RecordedDecision
 

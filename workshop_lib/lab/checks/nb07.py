@@ -9,7 +9,7 @@ from workshop_lib.auth.issuer import people
 from workshop_lib.auth.tokens import Refused, new_claims
 from workshop_lib.lab.checks.framework import NotYet, check, plain
 from workshop_lib.lab.history import history_of
-from workshop_lib.lab.lessons.attacks import Attacker, LetIn
+from workshop_lib.lab.lessons.attacker import Attacker, LetIn
 from workshop_lib.lab.lessons.identity import verdicts_of
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.teams.it.contract import JiraMetricsInput

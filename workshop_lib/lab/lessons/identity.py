@@ -21,7 +21,8 @@ from workshop_lib.auth.carry import Person
 from workshop_lib.auth.issuer import Grant, make_keys
 from workshop_lib.auth.issuer import sign_in as believe
 from workshop_lib.auth.tokens import Refused
-from workshop_lib.lab.lessons.attacks import Attacker
+from workshop_lib.lab.lessons.attacker import Attacker
+from workshop_lib.lab.lessons.attacks import try_all
 from workshop_lib.lab.lessons.forgeries import crafted_tokens, stock_verifier
 from workshop_lib.lab.watching.waiting import Notices
 from workshop_lib.mcp.addresses import reachable_url
@@ -117,7 +118,7 @@ async def try_attacks(attacker: Attacker) -> None:
     Raises:
         LetIn: one was not refused.
     """
-    refusals = await attacker.try_all()
+    refusals = await try_all(attacker)
     for name, words in refusals.items():
         print(f"{name:<44} {words[:64]}")
     print(f"{len(refusals)} attacks, every one refused.")
