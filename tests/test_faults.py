@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from streamed import stream
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm.gateway import ModelRefused, ModelUnavailable, complete, stream
+from workshop_lib.llm.gateway import ModelRefused, ModelUnavailable, complete
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
 from workshop_lib.llm.offline import faults
 from workshop_lib.llm.offline.faults import KINDS, next_fault, parse_plan

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from foreign_servers import foreign, servers
 from openai_server import KEY, OpenAIServer, Raw, openai_server
+from streamed import stream
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import MAX_TOOL_ROUNDS, ChatStart, Reply
@@ -17,7 +18,7 @@ from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.errors import WorkshopError
 from workshop_lib.llm.answers import MAX_ANSWER, MAX_CALLS, TOO_LONG
-from workshop_lib.llm.gateway import ModelRefused, complete, stream
+from workshop_lib.llm.gateway import ModelRefused, complete
 from workshop_lib.llm.messages import Completion, Message
 from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.worker import WorkerSpec
@@ -206,14 +207,14 @@ async def test_what_a_provider_wants_to_see_again_is_sent_back(
     }
     signed = call(id="a", extra_content={"google": {"thought_signature": "S"}})
     said = answer(content="I look.", tool_calls=[signed], **thoughts)
-    server = model(Raw(said), Raw(said), Raw(answer(content="Done.")))
-    for read in await both(server):
-        results = [Message.tool_result(c, "12 °C") for c in read.message.tool_calls]
-        stored = Message.model_validate_json(read.message.model_dump_json())
-        await complete([*HELLO, stored, *results])
-        sent = server.requests[-1]["messages"][1]
-        assert {name: sent[name] for name in thoughts} == thoughts
-        assert sent["tool_calls"][0]["extra_content"] == signed["extra_content"]
+    server = model(Raw(said), Raw(answer(content="Done.")))
+    read = await complete(HELLO)
+    results = [Message.tool_result(c, "12 °C") for c in read.message.tool_calls]
+    stored = Message.model_validate_json(read.message.model_dump_json())
+    await complete([*HELLO, stored, *results])
+    sent = server.requests[-1]["messages"][1]
+    assert {name: sent[name] for name in thoughts} == thoughts
+    assert sent["tool_calls"][0]["extra_content"] == signed["extra_content"]
 
 
 def pieces(*calls: dict[str, Any]) -> list[Any]:

@@ -1,8 +1,9 @@
-"""One call to a model, through LiteLLM: whole or piece by piece.
+"""One call to a model, through LiteLLM.
 
 The same call serves a paid provider, a server of your own (LLM_API_BASE) and the offline model. It is
-tried once: Temporal retries, not we. Left out: the loop around it, and any opinion on tool arguments. A
-model that writes malformed ones gets them returned to its caller, who can tell the model.
+tried once: Temporal retries, not we. Left out: the loop around it; answers piece by piece, which are the
+Agents SDK's (`agents.loops.sdk_model`); and any opinion on tool arguments. A model that writes malformed
+ones gets them returned to its caller, who can tell the model.
 
 A call ends in one of three ways:
 
@@ -14,11 +15,11 @@ A call ends in one of three ways:
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from workshop_lib.llm.answers import UNREADABLE, Pieces, extras_of, mended, own_id
+from workshop_lib.llm.answers import UNREADABLE, extras_of, mended, own_id
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.large_imports import large_import
@@ -34,7 +35,6 @@ __all__ = [
     "load",
     "load_now",
     "stand_in",
-    "stream",
     "warm_up",
 ]
 
@@ -80,42 +80,6 @@ async def complete(
         failure = explain_failure(error, model)
     # Raised outside the except block: the provider's exception, which may quote a key, must not hang on
     # as the context of ours.
-    raise failure
-
-
-async def stream(
-    messages: Sequence[Message],
-    tools: Sequence[ToolSpec] = (),
-    *,
-    model: str | None = None,
-    timeout: float | None = None,
-) -> AsyncIterator[str | Completion]:
-    """Ask a model once and yield its text piece by piece; the last item is the whole `Completion`.
-
-    Args:
-        timeout: seconds until the first piece, and between two pieces; by default LLM_TIMEOUT.
-
-    Raises:
-        ModelUnavailable, ModelRefused: as in `complete`, also in the middle of an answer.
-    """
-    litellm, request = await _prepared(messages, tools, model, timeout)
-    model, seconds, pieces = request["model"], request["timeout"], Pieces()
-    request |= {"stream": True, "stream_options": {"include_usage": True}}
-    try:
-        async with asyncio.timeout(seconds):
-            chunks = aiter(await litellm.acompletion(**request))
-        while True:
-            async with asyncio.timeout(seconds):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                break
-            for choice in pieces.mended(chunk.model_dump())["choices"]:
-                if text := choice["delta"]["content"]:
-                    yield text
-        yield _completion(read_answer(pieces.whole(), model), model, messages)
-        return
-    except Exception as error:
-        failure = explain_failure(error, model)
     raise failure
 
 
