@@ -112,6 +112,19 @@ async def continued(client: Client, loop: str, stream: bool = False) -> Run:
     return client.get_workflow_handle(chat.workflow_id, run_id=second)
 
 
+async def forked(client: Client, loop: str) -> Run:
+    """A session that goes on from the first turn of another."""
+    chat = ChatClient(client, loop, f"forked-{loop}-origin", start=ChatStart(user="ada"))
+    for message in CONVERSATION[:3]:
+        print(f"{loop}: {(await chat.send(message)).text}")
+    fork, reply = await chat.fork(2, CONVERSATION[4], session=f"forked-{loop}")
+    print(f"{loop}: {reply.text}\n{loop}: {(await fork.send(CONVERSATION[5])).text}")
+    for session in (chat, fork):
+        await session.end()
+        await session.handle.result()
+    return fork.handle
+
+
 def _set_latency(milliseconds: str) -> None:
     """How long a call of the model lasts from now on."""
     os.environ["OFFLINE_LATENCY_MS"] = milliseconds
@@ -189,6 +202,8 @@ REPAIRS: dict[str, Callable[[Client], Awaitable[Run]]] = {
 LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "stopped_manual": partial(stopped, loop="manual"),
     "stopped_sdk": partial(stopped, loop="sdk"),
+    "forked_manual": partial(forked, loop="manual"),
+    "forked_sdk": partial(forked, loop="sdk"),
     "continued_manual": partial(continued, loop="manual"),
     "continued_sdk": partial(continued, loop="sdk", stream=True),
 }

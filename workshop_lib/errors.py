@@ -10,6 +10,7 @@ too, and keeps the traceback in a log (`edge`).
         ModelUnavailable    the model did not answer; it may later        llm.failures
         ModelRefused        the model never answers such a request        llm.failures
         MessageRefused      a chat does not take the message              agents.sessions
+        EffectsRemain       what tools have changed is not taken back         agents.sessions
         NothingToStop       no message of a chat is being answered        agents.sessions
         DecisionRefused     a decision about a plan did not count         repair.client
         RepairRefused       an order repair cannot be carried out         repair.store

@@ -13,7 +13,6 @@ that says so in `respond`.
 """
 
 import asyncio
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -22,14 +21,23 @@ from temporalio import workflow
 from temporalio.contrib.workflow_streams import WorkflowStream, WorkflowStreamState
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workshop_lib.agents.conversation.state import Conversation, ConversationState
+from workshop_lib.agents.conversation.state import Conversation
+from workshop_lib.agents.session_state import (
+    Carried,
+    Effect,
+    Reply,
+    RunBefore,
+    TranscriptLine,
+    bounded,
+)
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import Message
 from workshop_lib.mcp.addresses import Transport
 from workshop_lib.temporal.asking import ROLLOVER
-from workshop_lib.temporal.bounded import cut
 from workshop_lib.temporal.steps import reason_of
+
+__all__ = ["ChatSession", "ChatStart", "Reply", "SessionLimits", "TranscriptLine"]
 
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
@@ -83,67 +91,22 @@ class ChatStart(BaseModel):
     stream: bool = False
     mcp_transport: Transport = "http"
     limits: SessionLimits = SessionLimits()
-    carried: "Carried | None" = None
+    carried: Carried | None = None
 
 
-class Reply(BaseModel):
-    """The answer to one message.
-
-    Attributes:
-        turn: 1 for the first message of the session.
-        model_calls: calls to the model that this turn needed and whose answers are in the history.
-        tool_calls: names of the tools called, in order.
-        notice: what the user should know of the session; mostly empty.
-        failed: no answer was found; the text says why.
-        stopped: that is because the user has stopped the turn (`cancel_turn`).
-    """
-
-    text: str
-    turn: int
-    model_calls: int = 0
-    tool_calls: list[str] = []
-    notice: str = ""
-    failed: bool = False
-    stopped: bool = False
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """What a notebook shows: the notice only where there is one, and a failure."""
-        usual = (("notice", ""), ("failed", False), ("stopped", False))
-        return [pair for pair in super().__repr_args__() if pair not in usual]
-
-
-class TranscriptLine(BaseModel):
-    """One line of the conversation as people saw it; a note says what is not there any more."""
-
-    turn: int
-    speaker: Literal["user", "agent", "note"]
-    text: str
-
-
-class RunBefore(BaseModel):
-    """Where the beginning of a conversation can be read: the first lines of another run, and those before."""
-
-    workflow_id: str
-    run_id: str
-    lines: int
-
-
-class Carried(BaseModel):
-    """What a run begins with that goes on from another: the next of a session, or the first of a fork.
+class ForkPoint(BaseModel):
+    """What a run knows of the end of a turn, from which another session may go on.
 
     Attributes:
-        conversation: what it comes to so far.
-        before: where it can be read.
-        replies: the latest, by the ids of the messages' updates.
-        begun: when the session began, as ISO 8601.
-        stream: of a session that streams: how far it came.
+        first_turn, last_turn: the turns of this run that have ended.
+        effects: what its tools may have changed after that turn.
+        start: the other session's input, where the turn is one of this run's or the last one before.
     """
 
-    conversation: ConversationState = ConversationState()
-    before: RunBefore | None = None
-    replies: dict[str, Reply] = {}
-    begun: str = ""
-    stream: WorkflowStreamState | None = None
+    first_turn: int
+    last_turn: int
+    effects: list[Effect]
+    start: ChatStart | None
 
 
 class ChatSession:
@@ -170,6 +133,7 @@ class ChatSession:
         self.conversation: Conversation[Any] = Conversation(self.part_type, carried.conversation)
         self._updates = 0  # of this run, those that wait included
         self._replies = dict(carried.replies)
+        self._effects: list[Effect] = []  # of this run
         self._ended = False
         self._rolling = False  # this run takes no more messages: the next one will
         self._answering: asyncio.Task[Answer] | None = None
@@ -202,6 +166,8 @@ class ChatSession:
             reply = Reply(turn=self.conversation.turn, notice=notice, **vars(answer))
             self._replies[update.id] = reply
             coming.set_result(reply)
+            for done in self.turn.effects if self.turn else ():
+                self._effects.append(Effect(turn=reply.turn, what=done))
             self._roll_over_when_due()
             return reply
 
@@ -262,12 +228,18 @@ class ChatSession:
         return self._carried.before
 
     @workflow.query
-    def carried_from(self, turn: int) -> Carried | None:
-        """What a run begins with that goes on from the end of a turn, or None where it was not this run's."""
+    def fork_point(self, turn: int) -> ForkPoint:
+        """What a session begins with that goes on from the end of a turn, as far as this run knows."""
         first = self._carried.conversation.turn
-        if not first <= turn <= first + len(self._transcript) // 2:
-            return None
-        return self._carry(turn)
+        finished = first + len(self._transcript) // 2
+        carried = self._carry(turn) if first <= turn <= finished else None
+        start = carried and self._start.model_copy(update={"carried": carried})
+        return ForkPoint(
+            first_turn=first + 1,
+            last_turn=finished,
+            effects=[effect for effect in self._effects if effect.turn > turn],
+            start=start,
+        )
 
     async def open_toolbox(self) -> Toolbox:
         """The session's tools, asked for with the first message: the local ones and those of the teams."""
@@ -324,7 +296,8 @@ class ChatSession:
     def _continue(self) -> None:
         """The next run begins, with what this one has come to."""
         carried = self._carry(self.conversation.turn)
-        carried.replies = _bounded(self._replies)
+        carried.replies = bounded(self._replies)
+        carried.begun = self._carried.begun or workflow.info().workflow_start_time.isoformat()
         if self.stream:
             state = self.stream.get_state()
             # Who reads on finds its place; what was published is said by the replies.
@@ -355,7 +328,6 @@ class ChatSession:
         return Carried(
             conversation=self.conversation.state(turn),
             before=here if lines else self._carried.before,
-            begun=self._carried.begun or run.workflow_start_time.isoformat(),
         )
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
@@ -379,16 +351,6 @@ def problem_with_message(message: str) -> tuple[str, str] | None:
     if any("\ud800" <= character <= "\udfff" for character in message):
         return "NotText", "The message holds half a character. Type it again."
     return None
-
-
-def _bounded(replies: dict[str, Reply]) -> dict[str, Reply]:
-    """The latest replies, as much of their texts as another run should begin with."""
-    left, kept = MAX_KNOWN_CHARS, []
-    for update_id, reply in [*replies.items()][: -KNOWN_REPLIES - 1 : -1]:
-        text = cut(reply.text, left)
-        left = max(0, left - len(text))
-        kept.append((update_id, reply.model_copy(update={"text": text})))
-    return dict(reversed(kept))
 
 
 def _refusal(kind: str, text: str) -> ApplicationError:

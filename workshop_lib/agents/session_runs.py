@@ -12,7 +12,8 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
-from workshop_lib.agents.chat import ChatSession, RunBefore, TranscriptLine
+from workshop_lib.agents.chat import ChatSession
+from workshop_lib.agents.session_state import RunBefore, TranscriptLine
 from workshop_lib.temporal import asking
 
 REMOVED = TranscriptLine(

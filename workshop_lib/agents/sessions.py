@@ -25,11 +25,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.agents.chat import (
     ChatSession,
     ChatStart,
+    ForkPoint,
     Reply,
     TranscriptLine,
     problem_with_message,
 )
 from workshop_lib.agents.session_runs import REMOVED, runs_of
+from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking
@@ -57,6 +59,10 @@ def check_message(message: str) -> None:
 
 class NothingToStop(WorkshopError):
     """No message is being answered."""
+
+
+class EffectsRemain(WorkshopError):
+    """What tools have changed since stays as it is."""
 
 
 class SessionInfo(BaseModel):
@@ -158,11 +164,14 @@ class ChatClient:
                 raise self._has_ended() from None
             raise
 
-    async def begin(self) -> None:
+    async def begin(self, *, new: bool = False) -> None:
         """Start the session without a message, where it does not run yet.
 
+        Args:
+            new: it must be one that this call starts.
+
         Raises:
-            MessageRefused: the session has ended.
+            MessageRefused: the session has ended; or there is one, where it must be new.
             WorkshopError: the server did not start it within ten seconds.
         """
         if self._begun:
@@ -170,8 +179,15 @@ class ChatClient:
         limit = timedelta(seconds=10)
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                await self._client.start_workflow(**await self._start_options())
+                options = await self._start_options()
+                if new:
+                    options["id_conflict_policy"] = WorkflowIDConflictPolicy.FAIL
+                await self._client.start_workflow(**options)
         except WorkflowAlreadyStartedError:
+            if new:
+                raise MessageRefused(
+                    f"There is a session {self.session!r} already.", fix="take another name."
+                ) from None
             raise self._has_ended() from None
         except TimeoutError:
             raise _no_reply(self.workflow_id, limit) from None
@@ -244,14 +260,88 @@ class ChatClient:
 
         try:
             return await asking.update(self.workflow_id, "(stop)", attempt, timeout)
-        except WorkflowUpdateFailedError:
-            raise nothing from None
+        except WorkflowUpdateFailedError as error:
+            if getattr(error.cause, "type", "") == "NothingToStop":
+                raise nothing from None
+            raise MessageRefused(reason_of(error)) from None
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise nothing from None
             raise
+
+    async def fork(
+        self,
+        turn: int,
+        message: str,
+        *,
+        session: str | None = None,
+        confirmed: bool = False,
+        timeout: timedelta = timedelta(minutes=5),
+    ) -> "tuple[ChatClient, Reply]":
+        """Change an earlier message: a new session goes on from the end of the turn before it.
+
+        Nothing is paid again for what comes before, and this session stays as it is. What its tools have
+        changed from that turn on stays done: where there is such a thing, it has to be confirmed.
+
+        Args:
+            turn: the number of the message that `message` takes the place of; the first is 1.
+            session: the new session's name; None for one that is made up.
+            confirmed: the effects that `effects_from(turn)` lists have been seen.
+
+        Returns:
+            The new session, and the reply to the message.
+
+        Raises:
+            EffectsRemain: there are effects, and they are not confirmed.
+            WorkshopError: there is no such turn, or the server does not keep it any more.
+            MessageRefused: as `send`; or there is a session of the new name.
+        """
+        check_message(message)
+        start, effects = await self._fork_point(turn)
+        if effects and not confirmed:
+            raise EffectsRemain(
+                "From that turn on something was changed, and stays so: "
+                + "; ".join(f"turn {effect.turn}, {effect.what}" for effect in effects),
+                expected="that you have seen it.",
+                fix=f"`fork({turn}, …, confirmed=True)`",
+            )
+        fork = ChatClient(
+            self._client, self._loop, session, task_queue=self._task_queue, start=start
+        )
+        await fork.begin(new=True)
+        return fork, await fork.send(message, timeout=timeout)
+
+    async def effects_from(self, turn: int) -> list[Effect]:
+        """What tools may have changed from a turn on, oldest first. Raises as `fork`."""
+        return (await self._fork_point(turn))[1]
+
+    async def _fork_point(self, turn: int) -> tuple[ChatStart, list[Effect]]:
+        """The input of a session that goes on from before a turn, and the effects from there on."""
+        last, effects = 0, list[Effect]()
+        until: int | None = (
+            None  # of a session that this one goes on from, only what belongs to both
+        )
+        try:
+            async for run in runs_of(self._client, self.workflow_id):
+                found: ForkPoint = await run.ask(ChatSession.fork_point, turn - 1)
+                last = last or found.last_turn
+                if not 1 <= turn <= last:
+                    break
+                effects = [e for e in found.effects if until is None or e.turn <= until] + effects
+                until = found.first_turn - 1
+                if found.start:
+                    return found.start, effects
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise self._no_answer(error) from None
+        if 1 <= turn <= last:
+            raise WorkshopError(f"The server does not keep turn {turn} any more.")
+        raise WorkshopError(
+            f"The session {self.session!r} has no turn {turn} that could be changed.",
+            expected=f"a number from 1 to {last}." if last else "a session that has begun.",
+        )
 
     async def end(self) -> None:
         """End the session; harmless where it has ended or never began."""

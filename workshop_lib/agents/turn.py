@@ -30,6 +30,7 @@ from workshop_lib.temporal.steps import reason_of
 
 MAX_CORRECTIONS = 3  # a turn; calls handed back because they cannot be made
 MAX_REPEATS = 2  # a turn; answers that ask for nothing but what the model has been told
+MAX_NAMED = 200  # characters of a call's arguments, where people are told of it
 MAX_ERROR = 2_000  # characters of why a call failed
 
 TOO_MANY_CORRECTIONS = (
@@ -85,6 +86,7 @@ class Turn:
         repeats: in how many of its answers the model has asked for a call that was made before.
         refused: why whoever asks may not have what a call was for.
         stopped: the user has stopped it.
+        effects: of each call that changes something, what; it counts as done once it is made.
         cut_off: of a turn that was stopped, a sentence on each call that had no result yet.
     """
 
@@ -95,6 +97,7 @@ class Turn:
     repeats: int = 0
     refused: str = ""
     stopped: bool = False
+    effects: list[str] = field(default_factory=list)
     cut_off: list[str] = field(default_factory=list)
     _under_way: list[asyncio.Task[Any]] = field(default_factory=list)
     _asked_in: dict[str, int] = field(
@@ -131,20 +134,24 @@ class Turn:
         try:
             arguments = self.begin(call, self.toolbox.specs)
             tool = self.toolbox.by_name[call.name]
-            return as_text(await self.stoppable(call.name, tool.changes, tool.call(arguments)))
+            work = tool.call(arguments)
+            return as_text(await self.stoppable(call.name, call.arguments, tool.changes, work))
         except (ToolInputError, TeamOutOfReach, ActivityError, NexusOperationError) as error:
             if is_cancelled_exception(error):
                 raise
             return self.in_words(error)
 
     async def stoppable(
-        self, name: str, changes: str, work: Coroutine[Any, Any, Result]
+        self, name: str, arguments: str, changes: str, work: Coroutine[Any, Any, Result]
     ) -> Result | str:
         """The result of a call, or a sentence on it where the turn is stopped meanwhile.
 
         Args:
+            arguments: as the model wrote them.
             changes: as a `Tool` says it.
         """
+        if changes:
+            self.effects.append(f"{name} {cut(arguments, MAX_NAMED)}: {changes}")
         task = asyncio.create_task(work)
         self._under_way.append(task)
         try:

@@ -93,7 +93,8 @@ def _stoppable(made: FunctionTool, tool: MCPTool) -> FunctionTool:
     changes = "" if only_looks else "its server does not say what it changes"
 
     async def stoppable(context: ToolContext[Turn], arguments: str) -> Any:
-        return await context.context.stoppable(made.name, changes, _made(call, context, arguments))
+        work = _made(call, context, arguments)
+        return await context.context.stoppable(made.name, arguments, changes, work)
 
     return replace(made, on_invoke_tool=stoppable)
 

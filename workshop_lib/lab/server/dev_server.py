@@ -73,6 +73,8 @@ FLAGS = {
     "history.outboundQueue.circuitBreakerSettings": '{"Timeout":"5s"}',
     # By default the wait between two tries of a Nexus call grows to an hour.
     "component.nexusoperations.retryPolicy.maxInterval": '"2s"',
+    # By default a run that has ended is deleted half a minute after somebody asks for it.
+    "history.transferProcessorEnsureCloseBeforeDelete": "false",
     # Nexus calls from outside a workflow.
     "nexusoperation.enableStandalone": "true",
     # A lesson may let days pass in seconds.
