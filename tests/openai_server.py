@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from workshop_lib.agents.conversation.summary import ORDER
 from workshop_lib.llm.offline.reply import reply
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
+
+
+SUMMARISE = ORDER.split("{", 1)[0]
 
 
 @dataclass
@@ -41,12 +45,15 @@ class OpenAIServer:
         script: what happens to each request: "rules", "rate_limit", "server_error", "hang", "cut_body",
             "not_json", "bad_key", "quota", "no_model", "no_address", "too_long", "bad_request", a dict that
             is returned as the assistant's message, or a `Raw` answer.
-        requests: the bodies received, in order.
+        summaries: the same for requests that want the conversation summed up.
+        requests, summary_requests: the bodies received, in order.
     """
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script) or ["rules"]
+        self.summaries: list[Any] = ["rules"]
         self.requests: list[dict[str, Any]] = []
+        self.summary_requests: list[dict[str, Any]] = []
         self.released = threading.Event()
         # A protocol number of its own: without it every call would take 40 ms longer.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -70,9 +77,9 @@ class OpenAIServer:
         """The requests, each once: an activity whose heartbeat was late asks the same again."""
         return [body for n, body in enumerate(self.requests) if body not in self.requests[:n]]
 
-    def next_step(self) -> Any:
+    def next_step(self, script: list[Any]) -> Any:
         """What happens to the request at hand."""
-        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        return script.pop(0) if len(script) > 1 else script[0]
 
     def close(self) -> None:
         """Stop, letting go of requests that hang."""
@@ -129,12 +136,14 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            server.requests.append(body)
+            first = body["messages"][0]["content"] or ""
+            summary = isinstance(first, str) and first.startswith(SUMMARISE)
+            (server.summary_requests if summary else server.requests).append(body)
             sent = self.headers.get("authorization", "")
             if sent != f"Bearer {KEY}":
                 self._error(401, f"Incorrect API key provided: {sent.removeprefix('Bearer ')}.")
                 return
-            step = server.next_step()
+            step = server.next_step(server.summaries if summary else server.script)
             if isinstance(step, Raw):
                 self._raw(body, step)
             else:

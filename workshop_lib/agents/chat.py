@@ -251,7 +251,10 @@ class ChatSession:
 
     async def _answer(self, message: str) -> Answer:
         try:
-            self._toolbox = self._toolbox or await self.open_toolbox()
+            if self._toolbox is None:
+                self._toolbox = await self.open_toolbox()
+                if self.conversation.refers():
+                    self._toolbox.offer_reading()
             await self.conversation.fit()
             return await self.respond(message, self._toolbox)
         except ActivityError as error:

@@ -17,6 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from workshop_lib.agents.conversation.results import (
+    MAX_KEPT,
+    ReadResultInput,
+    kept,
+    read_result,
+)
 from workshop_lib.llm.messages import ToolSpec
 from workshop_lib.llm.tools import ToolInputError, changes_of, checked, spec_of
 from workshop_lib.settings import PROJECT_ROOT
@@ -114,6 +120,10 @@ LOCAL_TOOLS = {
 }
 
 
+# Offered where there is something to read.
+READ_RESULT = LocalTool(read_result, ReadResultInput)
+
+
 class ToolRequest(BaseModel):
     """Input of `execute_tool`: which tool, with arguments that are already parsed JSON."""
 
@@ -126,19 +136,20 @@ async def execute_tool(request: ToolRequest) -> str:
     """Run one local tool.
 
     May run twice, when a worker dies between the result and its report; the tools only look things up,
-    so the second run returns the same.
+    so the second run returns the same. Of a large result the first part is returned; all of it is kept
+    once, under a reference that both runs make.
 
     Raises:
         ApplicationError: type `ToolInputError`, not retried: only the model can correct its arguments.
     """
-    tool = LOCAL_TOOLS.get(request.name)
+    tool = (LOCAL_TOOLS | {READ_RESULT.name: READ_RESULT}).get(request.name)
     if tool is None:
         raise ApplicationError(
             f"there is no local tool {request.name!r}", type="ToolInputError", non_retryable=True
         )
     async with heartbeating():
         try:
-            return as_text(tool.run(request.arguments))
+            return kept(as_text(tool.run(request.arguments), MAX_KEPT))
         except ToolInputError as error:
             reason = as_text(str(error), 2_000)
             raise ApplicationError(reason, type="ToolInputError", non_retryable=True) from None

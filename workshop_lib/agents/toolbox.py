@@ -13,6 +13,7 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.local_tools import (
     LOCAL_TOOLS,
+    READ_RESULT,
     TOOL_OPTIONS,
     LocalTool,
     ToolRequest,
@@ -72,6 +73,12 @@ class Toolbox:
                 name = free_name(tool.spec.name, getattr(tool, "owner", ""), set(self.by_name))
                 self.by_name[name] = tool
                 self.specs.append(tool.spec.model_copy(update={"name": name}))
+
+    def offer_reading(self) -> None:
+        """From now on there is a tool that reads on in large results: one was shown in part."""
+        if READ_RESULT.name not in self.by_name:
+            self.by_name[READ_RESULT.name] = ActivityTool(READ_RESULT)
+            self.specs.append(READ_RESULT.spec)
 
 
 def local_toolbox() -> Toolbox:

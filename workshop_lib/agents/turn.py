@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from temporalio import workflow
 from temporalio.exceptions import (
     ActivityError,
     FailureError,
@@ -20,6 +21,13 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
+from workshop_lib.agents.conversation.results import (
+    KEEP_OPTIONS,
+    MAX_KEPT,
+    REFERENCE,
+    SHOWN,
+    keep_result,
+)
 from workshop_lib.agents.team_tools import TeamOutOfReach
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.llm.messages import ToolCall, ToolSpec
@@ -134,12 +142,31 @@ class Turn:
         try:
             arguments = self.begin(call, self.toolbox.specs)
             tool = self.toolbox.by_name[call.name]
-            work = tool.call(arguments)
-            return as_text(await self.stoppable(call.name, call.arguments, tool.changes, work))
+            work = self._shown(tool.call(arguments))
+            name, written = call.name, call.arguments
+            return self.seen(await self.stoppable(name, written, tool.changes, work))
         except (ToolInputError, TeamOutOfReach, ActivityError, NexusOperationError) as error:
             if is_cancelled_exception(error):
                 raise
             return self.in_words(error)
+
+    def seen(self, result: str) -> str:
+        """A result as the model gets it. Where it is only a part, there is a tool to read on with."""
+        if REFERENCE.search(result):
+            self.toolbox.offer_reading()
+        return result
+
+    async def _shown(self, work: Coroutine[Any, Any, Any]) -> str:
+        """What a call has brought, as text: of a large result the first part, while the whole is kept."""
+        text = as_text(await work, MAX_KEPT)
+        if len(text) <= SHOWN or not workflow.patched("kept-results"):
+            return cut(text)
+        try:
+            return await workflow.execute_activity(keep_result, text, **KEEP_OPTIONS)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return cut(text, SHOWN)
 
     async def stoppable(
         self, name: str, arguments: str, changes: str, work: Coroutine[Any, Any, Result]

@@ -6,6 +6,7 @@
 import asyncio
 from functools import partial
 
+from workshop_lib.agents.conversation.results import keep_result
 from workshop_lib.agents.conversation.summary import summarise
 from workshop_lib.agents.local_tools import execute_tool
 from workshop_lib.agents.loops.manual import ManualChat
@@ -31,7 +32,7 @@ def orchestrator() -> WorkerSpec:
         namespace=settings.orchestrator_namespace,
         task_queue=settings.orchestrator_queue,
         workflows=[ManualChat, SdkChat, McpChat],
-        activities=[plan_next_action, execute_tool, discover_teams, summarise],
+        activities=[plan_next_action, execute_tool, discover_teams, summarise, keep_result],
         client_plugins=[agents_plugin, partial(mcp_plugin, token_for())],
         interceptors=doors("chat"),
         warm_ups=[warm_up],

@@ -29,6 +29,7 @@ _FILES = re.compile(
     | server(-starting)?\.json | (server|services|progress)\.lock
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
     | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.json
+    | results\.db{_DATABASE}
     | progress(\.damaged)?\.json | faults-[\w-]+\.count
     | logs/(server|fork-server|naked|checks|errors|orchestrator|it|finance|repair)\.log(\.1)?
     | logs/(mcp-\w+|worker-[^/]+)\.log(\.1)?

@@ -13,7 +13,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.workflow import ActivityConfig
 
-from workshop_lib.agents.conversation.policy import ContextPolicy, Part, field_of
+from workshop_lib.agents.conversation.policy import ContextPolicy, Part, field_of, plain_text
+from workshop_lib.agents.conversation.results import REFERENCE
 from workshop_lib.agents.conversation.summary import (
     SUMMARY_OPTIONS,
     SummaryRequest,
@@ -135,6 +136,11 @@ class Conversation(Generic[Part]):
     def latest(self) -> list[Part]:
         """The parts that a model may be sent, none of them cut, the turn under way at their end."""
         return [part for turn in self._in_view() for part in turn]
+
+    def refers(self) -> bool:
+        """Whether something in view is the first part of a large result (`results`)."""
+        texts = (field_of(part, "content") or field_of(part, "output") for part in self.latest())
+        return any(REFERENCE.search(plain_text(t)) for t in [self._views[-1].summary, *texts])
 
     def sent(self, instructions: str) -> tuple[str, list[Part]]:
         """What the model is sent now: the system message, and the parts after it.

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from agents.mcp import MCPServer
 
     from workshop_lib.agents.chat import ChatStart
+    from workshop_lib.agents.local_tools import READ_RESULT
     from workshop_lib.agents.loops.mcp_team import TEAMS, team_server, tools_of
     from workshop_lib.agents.loops.sdk_session import AgentSession
     from workshop_lib.agents.toolbox import Toolbox, local_toolbox
@@ -62,7 +63,9 @@ class McpChat(AgentSession):
         outages = await asyncio.gather(*(_outage(server) for server in servers))
         self._outages = [sentence for sentence in outages if sentence]
         reached = [server for server, outage in zip(servers, outages, strict=True) if not outage]
-        self._team_tools = await tools_of(reached, {spec.name for spec in toolbox.specs})
+        self._team_tools = await tools_of(
+            reached, {spec.name for spec in toolbox.specs} | {READ_RESULT.name}
+        )
         answer = await super().respond(message, toolbox)
         return replace(answer, text="\n\n".join([answer.text, *self._outages]))
 

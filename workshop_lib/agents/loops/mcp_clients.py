@@ -31,6 +31,7 @@ from temporalio.worker import (
     WorkerConfig,
 )
 
+from workshop_lib.agents.conversation import results
 from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
 from workshop_lib.llm.tools import readable_schema
 from workshop_lib.mcp.addresses import REFUSED, SERVER_DOWN, TOKEN, reachable_url
@@ -208,8 +209,8 @@ class _McpActivity(ActivityInboundInterceptor):
 def _bounded(result: dict[str, Any]) -> dict[str, Any]:
     """What a server has answered, such that it can be recorded and sent to a model.
 
-    Of its tools those that a model can be told of; of a result of any size the beginning, as text. Pictures,
-    sounds and files are only named.
+    Of its tools those that a model can be told of; of a large result the first part, as text, while the
+    whole is kept. Pictures, sounds and files are only named.
     """
     if isinstance(result.get("tools"), list):
         tools = [tool for tool in result["tools"] if readable_schema(tool["input_schema"])]
@@ -227,8 +228,9 @@ def _bounded(result: dict[str, Any]) -> dict[str, Any]:
         raise ApplicationError(reason.removeprefix("Error: "), type=kind, non_retryable=True)
     structured = None if result["is_error"] else result["structured_content"]
     parts = [part if part["type"] == "text" else _named(part) for part in result["content"]]
-    if len(json.dumps([structured, parts])) > MAX_RESULT:
-        text = as_text(structured) if structured else cut("\n".join(p["text"] for p in parts))
+    text = as_text(structured or "\n".join(p["text"] for p in parts), results.MAX_KEPT)
+    if len(text) > results.SHOWN or len(json.dumps([structured, parts])) > MAX_RESULT:
+        text = results.kept(text)
         structured, parts = None, [{"type": "text", "text": text}]
     meta = result["meta"] if len(json.dumps(result["meta"])) < MAX_META else None
     return {**result, "content": parts, "structured_content": structured, "meta": meta}

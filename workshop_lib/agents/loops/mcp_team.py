@@ -24,6 +24,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
 
+from workshop_lib.agents.conversation.policy import plain_text
 from workshop_lib.agents.turn import Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, free_name
@@ -93,8 +94,10 @@ def _stoppable(made: FunctionTool, tool: MCPTool) -> FunctionTool:
     changes = "" if only_looks else "its server does not say what it changes"
 
     async def stoppable(context: ToolContext[Turn], arguments: str) -> Any:
-        work = _made(call, context, arguments)
-        return await context.context.stoppable(made.name, arguments, changes, work)
+        turn, work = context.context, _made(call, context, arguments)
+        result = await turn.stoppable(made.name, arguments, changes, work)
+        turn.seen(plain_text(result))
+        return result
 
     return replace(made, on_invoke_tool=stoppable)
 

@@ -30,6 +30,7 @@ from workshop_lib.agents.chat import (
     ChatSession,
     ChatStart,
 )
+from workshop_lib.agents.local_tools import READ_RESULT
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
@@ -61,7 +62,8 @@ class AgentSession(ChatSession):
         turn = self.turn = Turn(toolbox)
         try:
             if not self._tools:
-                self._tools = [as_sdk_tool(spec) for spec in toolbox.specs]
+                offered = {spec.name: spec for spec in [*toolbox.specs, READ_RESULT.spec]}
+                self._tools = [as_sdk_tool(spec) for spec in offered.values()]
             result = await self._run(self.agent(self._tools), turn)
             self._is_under_way(result.to_input_list())
             return turn.answered(str(result.final_output or NOTHING_SAID))
@@ -115,7 +117,7 @@ class AgentSession(ChatSession):
 
 def as_sdk_tool(spec: ToolSpec) -> FunctionTool:
     """A tool of the turn's toolbox as one of the SDK's: the schema is sent as it is, errors come back as
-    words."""
+    words. A model is told of it as soon as the toolbox has it."""
 
     async def call(context: ToolContext[Turn], arguments: str) -> str:
         return await context.context.run(
@@ -127,6 +129,7 @@ def as_sdk_tool(spec: ToolSpec) -> FunctionTool:
         description=spec.description,
         params_json_schema=spec.parameters,
         on_invoke_tool=call,
+        is_enabled=lambda context, _: spec.name in context.context.toolbox.by_name,
         strict_json_schema=False,  # strict mode forbids what schemas of other teams may hold
     )
 
