@@ -1,6 +1,7 @@
 """Workers as services: told to stop in the middle of a turn, they lose nothing and do nothing twice."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -148,6 +149,32 @@ async def test_a_call_that_outlasts_the_grace_is_handed_back(
     ]
     (again,) = [one.last_failure for one in attempts if one.attempt == 2]
     assert again.application_failure_info.type == "WorkerShutdown"  # and no time-out
+
+
+async def test_its_log_says_of_which_run_each_line_is(
+    client: Client, queue: str, service: Start
+) -> None:
+    secret = "sk-proj-of-nobody-0123456789"
+    worker = service(
+        WORKSHOP_LOG="json",
+        OPENAI_API_KEY=secret,
+        LLM_MODEL="offline",
+        OFFLINE_FAULTS="sequence=server_error",
+    )
+    chat = ChatClient(client, "manual", fresh("logged"), task_queue=queue)
+    async with asyncio.timeout(LIMIT):
+        assert "345" in (await chat.send("What is 15 * 23?")).text
+    run = (await chat.handle.describe()).run_id
+    worker.send_signal(signal.SIGTERM)
+    assert await ended(worker) == 0
+    assert worker.stdout
+    lines = [json.loads(line) for line in worker.stdout]
+    assert secret not in json.dumps(lines)
+    steps = [line for line in lines if line.get("activity_type") == "plan_next_action"]
+    assert {(line["workflow_id"], line["run_id"]) for line in steps} == {(chat.workflow_id, run)}
+    ends = [line["message"] for line in steps if "seconds" in line]
+    assert ends == ["plan_next_action failed", *["plan_next_action done"] * 2]
+    assert [line["attempt"] for line in steps if line.get("error")] == [1]
 
 
 async def test_its_health_is_an_exit_status(client: Client, queue: str, service: Start) -> None:

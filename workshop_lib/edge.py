@@ -3,7 +3,8 @@
 A person sees what went wrong, at most a few lines and no traceback; the traceback goes to `logs/errors.log`
 in the state folder. What a terminal cannot show is replaced, and an output that nobody can take any more
 does not end the work. It imports next to nothing, so that it holds while the rest is being imported.
-Left out: which errors there are (`errors`), and notebooks, where IPython shows them.
+Left out: which errors there are (`errors`), what services log (`logs`), and notebooks, where IPython shows
+errors.
 
 Exit status: that of the work. A reader that has gone (`| head`, `>&-`) wants no more, and changes nothing.
 What a stdout cannot take for another reason, such as a full disk, goes to stderr instead, and that is said.
@@ -91,7 +92,7 @@ def begin() -> None:
     sys.unraisablehook = lambda found: log_error(found.exc_value)
     threading.excepthook = lambda found: log_error(found.exc_value)
     assert logging.lastResort is not None
-    logging.lastResort.setFormatter(_LogLine())
+    logging.lastResort.setFormatter(LogLine())
 
 
 def say(text: str) -> None:
@@ -102,14 +103,6 @@ def say(text: str) -> None:
 def say_error(error: BaseException) -> None:
     """Say what went wrong, in a few lines."""
     say(str(in_words(error)))
-
-
-def log_to_stderr(level: int) -> None:
-    """What a service logs, a line a record: ours from a level on, and the warnings of others."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_LogLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("workshop_lib").setLevel(level)
 
 
 def end(status: str | int | None) -> None:
@@ -192,7 +185,7 @@ def log_error(error: BaseException | None) -> Path | None:
     return path
 
 
-class _LogLine(logging.Formatter):
+class LogLine(logging.Formatter):
     """A record as one line; its traceback goes to the log of errors."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -101,9 +101,9 @@ class Settings(BaseSettings):
     repair_mcp_port: Port | None = None
 
     # workers and MCP servers as services (`temporal.service`)
-    grace: float = Field(
-        8.0, gt=0, validation_alias="WORKSHOP_GRACE"
-    )  # seconds from SIGTERM to the end
+    log: Literal["text", "json"] = Field("text", validation_alias="WORKSHOP_LOG")
+    # seconds from SIGTERM to the end
+    grace: float = Field(8.0, gt=0, validation_alias="WORKSHOP_GRACE")
     # set by who deploys versions of a worker, as the controller for Kubernetes does; else there are none
     deployment_name: str = Field("", validation_alias="TEMPORAL_DEPLOYMENT_NAME")
     build_id: str = Field("", validation_alias="TEMPORAL_WORKER_BUILD_ID")

@@ -34,8 +34,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 
-from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
+from workshop_lib.logs import log_to_stderr
 from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
 from workshop_lib.machine.records import remove_record
 from workshop_lib.mcp.addresses import REFUSED, url_of, users_port, write_record

@@ -27,8 +27,8 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
-from workshop_lib.edge import log_to_stderr
 from workshop_lib.errors import WorkshopError
+from workshop_lib.logs import Logged, log_to_stderr
 from workshop_lib.machine.records import record_service, remove_record
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.connect import connect
@@ -102,6 +102,8 @@ def _service_options() -> dict[str, Any]:
     settings = get_settings()
     finishing = max(settings.grace - REPORTS, settings.grace / 2)
     options: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=finishing)}
+    if settings.log == "json":
+        options["interceptors"] = [Logged()]
     if settings.deployment_name and settings.build_id:
         # A run stays with the version that it began on; who deploys says which one new runs get.
         options["deployment_config"] = WorkerDeploymentConfig(
