@@ -84,57 +84,32 @@ def config(
 
 def configuration(client: ClientName) -> dict[str, Any]:
     """What a client reads, as data."""
-    commands = {
-        f"workshop-{name}": ["-P", "-m", module, "--transport", "stdio"]
-        for name, module in MCP_SERVERS.items()
-    }
-    env = _environment()
-    match client:
-        case ClientName.GOOSE:
-            return {
-                "extensions": {
-                    name: {
-                        "enabled": True,
-                        "type": "stdio",
-                        "name": name,
-                        "cmd": sys.executable,
-                        "args": arguments,
-                        "envs": dict(env),
-                        "timeout": 300,
-                    }
-                    for name, arguments in commands.items()
-                }
-            }
-        case ClientName.WSL:
+    env, servers = _environment(), dict[str, Any]()
+    for name, module in MCP_SERVERS.items():
+        arguments = ["-P", "-m", module, "--transport", "stdio"]
+        entry: dict[str, Any] = {"command": sys.executable, "args": arguments, "env": env}
+        if client is ClientName.GOOSE:
+            entry = {"enabled": True, "type": "stdio", "name": f"workshop-{name}"}
+            entry |= {"cmd": sys.executable, "args": arguments, "envs": dict(env), "timeout": 300}
+        elif client is ClientName.WSL:
             distribution = os.environ.get("WSL_DISTRO_NAME")
             prefix = ["-d", distribution] if distribution else []
             # Windows passes no environment on to Linux, so `env` sets it there.
-            settings = [f"{name}={value}" for name, value in env.items()]
+            settings = [f"{variable}={value}" for variable, value in env.items()]
             start = [*prefix, "--", "/usr/bin/env", *settings, sys.executable]
-            return {
-                "mcpServers": {
-                    name: {"command": "wsl.exe", "args": [*start, *arguments]}
-                    for name, arguments in commands.items()
-                }
-            }
-        case _:
-            servers: dict[str, Any] = {
-                name: {"command": sys.executable, "args": arguments, "env": env}
-                for name, arguments in commands.items()
-            }
-            if client is ClientName.INSPECTOR:
-                servers |= {
-                    f"workshop-{name}-http": {"type": "streamable-http", "url": server_url(name)}
-                    for name in MCP_SERVERS
-                }
-            return {"mcpServers": servers}
+            entry = {"command": "wsl.exe", "args": [*start, *arguments]}
+        servers[f"workshop-{name}"] = entry
+        if client is ClientName.INSPECTOR:
+            url = {"type": "streamable-http", "url": server_url(name)}
+            servers[f"workshop-{name}-http"] = url
+    return {"extensions" if client is ClientName.GOOSE else "mcpServers": servers}
 
 
 def _environment() -> dict[str, str]:
     paths = {name: os.environ[name] for name in PATHS if os.environ.get(name)}
     names = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
-    # The client's working folder is another.
     if (settings := get_settings()).identity == "on":
         # Over a pipe nobody brings a proof: the server acts for whoever configures it.
         names |= {"WORKSHOP_IDENTITY": "on", "MCP_LOCAL_USER": settings.user_name}
+    # The client's working folder is another.
     return {name: str(Path(path).resolve()) for name, path in paths.items()} | names

@@ -1,7 +1,7 @@
-"""The local tools as activities with plain arguments, the form that the Agents SDK makes tools of.
+"""A local tool as an activity with plain arguments, the form that the Agents SDK makes tools of.
 
 For agents that a person writes with `activity_as_tool`; the loops of the library call tools through
-`toolbox`. Both are pure look-ups, so running one twice is harmless.
+`toolbox`. It is a pure look-up, so running it twice is harmless.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,10 @@ async def get_weather(city: str) -> str:
     Args:
         city: Name of the city, such as Seattle or Portland, Oregon.
     """
-    return _run("weather", {"city": city})
-
-
-@activity.defn
-async def calculate(expression: str) -> str:
-    """Calculate an arithmetic expression exactly as written and return the result as a number.
-
-    Args:
-        expression: Numbers, + - * / // % ** and parentheses, such as 25 + 17.
-    """
-    return _run("calculator", {"expression": expression})
+    try:
+        return LOCAL_TOOLS["weather"].run({"city": city})
+    except ToolInputError as error:
+        return f"Error: {error}"  # raised, it would be tried again, and only the model can mend it
 
 
 def as_tool(function: Callable[..., Any]) -> "Tool":
@@ -57,10 +50,3 @@ def as_tool(function: Callable[..., Any]) -> "Tool":
         return as_text(await invoke(context, arguments))
 
     return replace(tool, on_invoke_tool=call)
-
-
-def _run(name: str, arguments: dict[str, str]) -> str:
-    try:
-        return LOCAL_TOOLS[name].run(arguments)
-    except ToolInputError as error:
-        return f"Error: {error}"  # raised, it would be tried again, and only the model can mend it
