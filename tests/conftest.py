@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from lab_cells import Notebook, dev_server, notebook
 from lab_environment import free_port, fresh, set_env
 from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
@@ -20,10 +21,12 @@ from temporalio.client import Client
 from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk_model import agents_plugin
 from workshop_lib.agents.worker import orchestrator
+from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.llm.offline import faults
+from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
@@ -126,6 +129,27 @@ def settings_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None
     monkeypatch.undo()
     reload_settings()
     faults.restart()
+
+
+@pytest.fixture
+def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
+    """An order store that no other test uses."""
+    settings_env(WORKSHOP_STATE_DIR=tmp_path)
+    return open_store()
+
+
+@pytest.fixture(scope="module")
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server in memory that the file's tests have to themselves."""
+    with dev_server(tmp_path_factory.mktemp("lab")) as address:
+        yield address
+
+
+@pytest.fixture
+def nb(lab_server: str) -> Iterator[Notebook]:
+    """A notebook in which nothing has been run yet; what it starts is stopped."""
+    yield notebook()
+    stop_all()
 
 
 @pytest_asyncio.fixture

@@ -2,15 +2,14 @@
 
 import linecache
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_cells import GREETING, Notebook, spec_of
 from lab_environment import fresh
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.registry import registered, stop_all
+from workshop_lib.lab.registry import registered
 from workshop_lib.lab.watching import cell_files
 from workshop_lib.lab.watching.cell_files import cells_dir, locate
 from workshop_lib.lab.watching.waiting import result
@@ -20,17 +19,7 @@ from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.temporal.connect import connect
 
-
-@pytest.fixture(scope="module", autouse=True)
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dev_server(tmp_path_factory.mktemp("cells")) as address:
-        yield address
-
-
-@pytest.fixture
-def nb() -> Iterator[Notebook]:
-    yield notebook()
-    stop_all()
+pytestmark = pytest.mark.usefixtures("lab_server")
 
 
 async def test_a_cell_runs_in_the_full_sandbox(nb: Notebook) -> None:

@@ -2,11 +2,10 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
-from lab_cells import Notebook, dev_server, notebook, spec_of
+from lab_cells import Notebook, spec_of
 from lab_environment import fresh
 from temporalio.client import Client, WorkflowHandle
 
@@ -16,6 +15,8 @@ from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.watching.waiting import NobodyPolls
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.temporal.connect import connect
+
+pytestmark = pytest.mark.usefixtures("lab_server")
 
 DAYS = """
 import asyncio
@@ -44,18 +45,11 @@ class Days:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dev_server(tmp_path_factory.mktemp("clock")) as address:
-        yield address
-
-
 @pytest.fixture
-def nb() -> Iterator[Notebook]:
-    made = notebook()
-    made.workflow("calendar_days", DAYS)
-    yield made
-    stop_all()
+def nb(nb: Notebook) -> Notebook:
+    """A notebook with the workflow that all tests need."""
+    nb.workflow("calendar_days", DAYS)
+    return nb
 
 
 async def started(client: Client, nb: Notebook) -> WorkflowHandle[object, None]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from lab_cells import Notebook, dev_server, notebook, spec_of
+from lab_cells import Notebook, dev_server, spec_of
 from lab_environment import fresh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
@@ -21,7 +21,6 @@ from temporalio.exceptions import ApplicationError
 
 from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk_model import agents_plugin
-from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.waiting import KeepsFailing, StuckWorkflow, WorkflowFailed, result
 from workshop_lib.lab.workers.process import start_process
@@ -194,15 +193,9 @@ async def test_every_client_has_the_converter(
 
 
 @pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
+def lab_server(folder: Path) -> Iterator[str]:
     with dev_server(folder / "state") as address:
         yield address
-
-
-@pytest.fixture
-def nb(address: str) -> Iterator[Notebook]:
-    yield notebook()
-    stop_all()
 
 
 CAUSES = """\

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_cells import GREETING, Notebook, notebook, spec_of
 from lab_environment import fresh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
@@ -31,6 +31,8 @@ from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.worker import repair
 from workshop_lib.temporal.connect import connect
 
+pytestmark = pytest.mark.usefixtures("lab_server")
+
 SOON = 20.0  # seconds; about three where nothing else runs
 
 
@@ -44,12 +46,6 @@ class Told:
     def __call__(self, text: str) -> None:
         self.texts.append(text)
         self.news.set()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dev_server(tmp_path_factory.mktemp("notices")) as address:
-        yield address
 
 
 @pytest_asyncio.fixture

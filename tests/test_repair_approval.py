@@ -1,9 +1,8 @@
 """One plan, one decision, bound to the plan that was shown; everything else is refused in words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.approval import ApprovalDesk
 from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.states import Decision, State
-from workshop_lib.repair.store import OrderStore, open_store
+from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.worker import repair as repair_spec
 from workshop_lib.temporal.connect import connect
 
@@ -97,12 +96,6 @@ def test_what_a_decision_covers() -> None:
 
 
 # --- in the workflow --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path)
-    return open_store()
 
 
 @pytest_asyncio.fixture

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -16,14 +15,8 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.client import RepairClient
 from workshop_lib.repair.schedule import RepairSchedules, ScheduleInfo
 from workshop_lib.repair.states import State
-from workshop_lib.repair.store import OrderStore, open_store
+from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.worker import repair as repair_spec
-
-
-@pytest.fixture
-def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path)
-    return open_store()
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from workshop_lib.repair.states import (
     ProactiveOutcome,
     State,
 )
-from workshop_lib.repair.store import OrderStore, open_store
+from workshop_lib.repair.store import OrderStore
 from workshop_lib.repair.worker import repair as repair_spec
 from workshop_lib.temporal.failures import DATA_CONVERTER
 from workshop_lib.temporal.worker import WorkerSpec
@@ -67,12 +67,6 @@ async def env() -> AsyncIterator[WorkflowEnvironment]:
     )
     yield started
     await started.shutdown()
-
-
-@pytest.fixture
-def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path)
-    return open_store()
 
 
 @asynccontextmanager

@@ -52,12 +52,6 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 
 @pytest.fixture
-def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
-    settings_env(WORKSHOP_STATE_DIR=tmp_path)
-    return open_store()
-
-
-@pytest.fixture
 def spec(queue: str) -> WorkerSpec:
     return repair_spec().with_queue(queue)
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_cells import GREETING, Notebook, notebook, spec_of
 from lab_environment import fresh
 from temporalio.client import (
     Client,
@@ -48,6 +48,8 @@ from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.service import announce
 from workshop_lib.temporal.worker import WorkerSpec
+
+pytestmark = pytest.mark.usefixtures("lab_server")
 
 SOON = 20.0  # seconds within which a cell is told what is wrong; a second or two where nothing else runs
 
@@ -143,18 +145,6 @@ class MyFinance:
     ) -> contract.Roi:
         raise NotImplementedError
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dev_server(tmp_path_factory.mktemp("waiting")) as address:
-        yield address
-
-
-@pytest.fixture
-def nb() -> Iterator[Notebook]:
-    yield notebook()
-    stop_all()
 
 
 @pytest_asyncio.fixture

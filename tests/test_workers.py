@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from fastmcp import Client as McpClient
-from lab_cells import GREETING, Notebook, dev_server, notebook, spec_of
+from lab_cells import GREETING, Notebook, spec_of
 from lab_environment import fresh
 from sampled import sampled
 from temporalio.api.enums.v1 import EventType
@@ -31,6 +31,8 @@ from workshop_lib.lab.workers.threads import start_worker, start_worker_now
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
+
+pytestmark = pytest.mark.usefixtures("lab_server")
 
 BLOCKING = """\
 import os, time
@@ -50,18 +52,6 @@ class Slow:
             slow, seconds, start_to_close_timeout=timedelta(seconds=3)
         )
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with dev_server(tmp_path_factory.mktemp("workers")) as address:
-        yield address
-
-
-@pytest.fixture
-def nb() -> Iterator[Notebook]:
-    yield notebook()
-    stop_all()
 
 
 @pytest.fixture

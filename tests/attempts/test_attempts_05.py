@@ -113,7 +113,7 @@ class Rules:
         yield "restricted", item.needs_approval
 
 
-async def test_other_rules(server: str) -> None:
+async def test_other_rules(lab_server: str) -> None:
     store = open_store()
     store.reset()
     await nb05.validator(Rules(), store.snapshot(get_settings().today))

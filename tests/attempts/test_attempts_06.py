@@ -98,5 +98,5 @@ def by_loop(plan: Any) -> bool:
     ],
     ids=["loop", "min", "list", "none below"],
 )
-async def test_another_line(server: str, decide: Any) -> None:
+async def test_another_line(lab_server: str, decide: Any) -> None:
     await nb06.acts_alone(decide)
