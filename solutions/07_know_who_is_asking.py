@@ -31,7 +31,8 @@
 # %% [markdown]
 # ## Where we are
 #
-# In 03 and 04 a team answers whoever reaches it. Now every door asks for proof. It travels along with the question:
+# In 03 and 04 a team answers whoever reaches it. Now a check stands wherever work comes in, a *door*, and asks for proof.
+# The proof travels along with the question, as a token or as a sealed value; both are explained below.
 #
 # ```mermaid
 # flowchart LR
@@ -76,7 +77,10 @@ await lab.watch(anybody.send(f"I am Bob. {HR}"), anybody.handle)
 # ## A token
 #
 # From here on, workers and servers that this kernel makes check who is asking. A company's sign-in is played by
-# `sign_in`, which believes a name; the people and their scopes are in `data/people.json`.
+# `sign_in`, which believes a name. The people are in `data/people.json`, each with *scopes*: a scope is a right, such as
+# `it:confidential`, to see the IT team's confidential figures.
+#
+# Who has signed in has a *grant*. From it come *tokens*: short proofs, each for one team and some minutes.
 
 # %%
 from workshop_lib.auth.issuer import sign_in
@@ -87,13 +91,14 @@ token = grant.token("it")
 lab.read_token(token)
 
 # %% [markdown]
-# Anybody can read a token; nobody can change it, for the issuer has signed it with a key that only it has. `sub` is the
-# person, `act` the program that acts for her, `aud` the one team that it is for, `exp` when it ends.
+# Anybody can read a token; nobody can change it, for the *issuer*, the sign-in that makes it, has signed it with a key that
+# only it has. Each entry is a *claim*: `iss` is the issuer, `sub` the person, `act` the program that acts for her, `aud` the
+# *audience*, the one team that it is for. It was made at `iat`, counts from `nbf` until `exp`, and `jti` is its own id.
 #
-# FastMCP has a verifier of its own. It is told our key, our issuer and our audience.
+# FastMCP has a verifier of its own, which checks tokens for a server. It is told our key, our issuer and our audience.
 #
 # > **Predict.** Somebody whom our issuer has given odd tokens tries them: without an expiry, without a subject, an ID
-# > token, one for another team, one that has expired. Which does the verifier let in?
+# > token (which tells a web page who has signed in), one for another team, one that has expired. Which are let in?
 
 # %%
 my_guess = ""
@@ -163,8 +168,8 @@ await check.claims(problem_with)
 #
 # ## The identity travels
 #
-# Workers with doors take the place of those without. They are the same workflows, activities and handlers; doors are
-# interceptors, put around a worker where it is put together.
+# Workers with doors take the place of those without. They run the same workflows, activities and handlers. A door is an
+# *interceptor*: code that Temporal runs before and after each call, put around a worker where it is put together.
 
 # %%
 for spec in (orchestrator(), finance(), it()):
@@ -253,12 +258,13 @@ await attacker.nexus(stolen)
 #
 # ## The attack table
 #
-# More than forty attempts, at every door: forged tokens over MCP, copied and changed values over Nexus, the team's workflow
-# started by hand, its activity scheduled from elsewhere, messages sent again. Some ten seconds:
+# More than sixty attempts, at every door: forged tokens over MCP, copied and changed values over Nexus, the team's workflow
+# started by hand, its activity scheduled from elsewhere, messages sent again, and an order whose note tells the agent to
+# act as Alice. Some ten seconds:
 
 # %%
-it_server = await lab.start_mcp_server("it")
-attacker.url = it_server.url
+attacker.url = (await lab.start_mcp_server("it")).url
+await lab.start_mcp_server("finance")
 await lab.try_attacks(attacker)
 
 # %% [markdown]
@@ -266,8 +272,8 @@ await lab.try_attacks(attacker)
 #
 # ## Keys change, people leave
 #
-# A chat of days outlives every token. What it holds is a *grant*, and from that each message gets a proof of its own. So
-# keys can be exchanged in the middle, and somebody can be signed out:
+# A chat of days outlives every token. What it names is the grant, and from that each message gets a proof of its own. So
+# keys can be exchanged in the middle, and somebody can be signed out: her grant is *revoked*.
 
 # %%
 from workshop_lib.auth import keys
@@ -289,8 +295,8 @@ except Refused as refusal:
 # %% [markdown]
 # ## An approval with a name
 #
-# In 05 whoever decided typed a name. Now the desk knows it: the name in the decision is the name in the proof. Alice asks for
-# a repair, and approves of it herself:
+# In 05 whoever decided typed a name. Now the repair knows it: the name in the decision is the name in the proof. Alice asks
+# for a repair, and its plan waits for a decision:
 
 # %%
 from workshop_lib.repair.client import DecisionRefused, RepairClient
@@ -302,6 +308,26 @@ await lab.start_worker(repair())
 run = await RepairClient.start(alice)
 await lab.repair_reaches(run, "PENDING-APPROVAL")
 plan = await run.plan()
+
+# %% [markdown]
+# Which sessions are Alice's, and what waits for Carol, who may approve? Both are *search attributes* of the runs: values
+# that the server keeps in an index. So the server answers, for thousands of runs, and no worker is asked. They are good
+# for a list, and prove nothing: what Carol decides is checked at the door.
+
+# %%
+from workshop_lib.agents.sessions import list_sessions
+from workshop_lib.repair.approval import waiting_for
+from workshop_lib.repair.client import list_repairs
+
+[found.session async for found in list_sessions(client, owner="alice")]
+
+# %%
+for_carol = waiting_for(sign_in("carol").asker)
+print(for_carol)
+[found.workflow_id async for found in list_repairs(client, for_carol)]
+
+# %% [markdown]
+# Alice's own list leaves out what she has asked for. She tries all the same, under another name:
 
 # %%
 try:
@@ -337,7 +363,7 @@ await RepairClient(carol, run.workflow_id).approve(plan.digest)
 await check.approved(client, run)
 
 # %% [markdown]
-# The receipt (who, when, which plan) goes along to each activity that changes something, and is checked there before it
+# The receipt of the decision (who, when, which plan) goes along to each activity that changes something, and is checked there before it
 # does: a workflow that had lost its way could not make one up.
 #
 # ## Try it yourself

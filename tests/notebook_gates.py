@@ -79,11 +79,9 @@ def stubs_are_refused(source: Source, folder: Path, seconds: float = WALK_SECOND
     run = run_notebook(notebook, folder, seconds)
     if run.stopped_at is not None:
         return [f"{source.path.name}: {_where(run)}"]
-    return [
-        problem
-        for index, exercise in attempts.items()
-        if (problem := _refusal_problem(run, index, exercise))
-    ]
+    problems = [_refusal_problem(run, index, exercise) for index, exercise in attempts.items()]
+    problems += [f"{source.path.name} shows a token or a key: {leak}" for leak in run.leaks]
+    return [problem for problem in problems if problem]
 
 
 def _walk(source: Source) -> tuple[NotebookNode, dict[int, str]]:

@@ -11,13 +11,14 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import kernel_alone
 import psutil
+from leaks import keys_of, leaks_in, texts_of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
@@ -36,12 +37,14 @@ class Run:
         stopped_at: index of the cell where it stopped; None when all cells ran.
         error: name of the exception, "TimeoutError" or "DeadKernelError"; empty when all cells ran.
         message: what the exception says.
+        leaks: tokens and keys of people in the outputs and in the state folder's logs.
     """
 
     notebook: NotebookNode
     stopped_at: int | None = None
     error: str = ""
     message: str = ""
+    leaks: Sequence[str] = ()
 
     def printed(self, index: int) -> str:
         """What a cell wrote on stdout."""
@@ -51,8 +54,10 @@ class Run:
 
 def run_notebook(notebook: NotebookNode, folder: Path, seconds: float = RUN_SECONDS) -> Run:
     """Run a notebook's cells in order, in `folder`, until one raises or the time is up."""
-    with isolated_state():
-        return asyncio.run(_run(notebook, folder, seconds))
+    with isolated_state() as state:
+        run = asyncio.run(_run(notebook, folder, seconds))
+        outputs = [str(cell.get("outputs", "")) for cell in notebook.cells]
+        return replace(run, leaks=leaks_in([*outputs, *texts_of(state)], keys_of(state)))
 
 
 async def _run(notebook: NotebookNode, folder: Path, seconds: float) -> Run:

@@ -191,6 +191,14 @@ def test_a_stub_that_passes_closes_the_gate(course: TinyCourse) -> None:
     assert "check.double passed with the exercise unsolved" in "".join(problems)
 
 
+def test_a_token_in_an_output_closes_the_gate(course: TinyCourse) -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9." + "eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+    shown = f"import tiny_checks as check\n\nprint({token!r})"
+    source = course.write(SOURCE.replace("import tiny_checks as check", shown))
+    problems = stubs_are_refused(source, course.notebooks)
+    assert len(problems) == 1 and "shows a token or a key" in problems[0]
+
+
 def test_a_stub_that_breaks_before_its_check_closes_the_gate(course: TinyCourse) -> None:
     source = course.write(SOURCE.replace("doubled = None", "doubled = None + 1"))
     problems = stubs_are_refused(source, course.notebooks)

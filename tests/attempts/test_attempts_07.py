@@ -32,12 +32,13 @@ def right(claims: Claims, now: float) -> str | None:
 
 
 def without(*names: str) -> Callable[[Claims, float], str | None]:
-    """The right check, which does not look at these claims."""
+    """The right check, which does not look at these claims, or does not miss an expiry."""
     good: Claims = {"iss": ISSUER, "aud": "it", "sub": "a", "act": {"sub": "a"}, "scope": "x"}
 
     def check(claims: Claims, now: float) -> str | None:
         full = good | {"jti": "x", "iat": now, "nbf": now, "exp": now + 60}
-        return right(claims | {name: full[name] for name in names}, now)
+        unseen = [name for name in names if name != "exp" or name not in claims]
+        return right(claims | {name: full[name] for name in unseen}, now)
 
     return check
 
@@ -53,6 +54,20 @@ def scope_required(claims: Claims, now: float) -> str | None:
 def list_of_audiences(claims: Claims, now: float) -> str | None:
     inside = "it" in (claims.get("aud") or [])
     return right(claims | ({"aud": "it"} if inside else {}), now)
+
+
+def no_leeway_at_the_end(claims: Claims, now: float) -> str | None:
+    return right(claims, now) or ("expired" if claims["exp"] <= now else None)
+
+
+def less_than_an_hour(claims: Claims, now: float) -> str | None:
+    return right(claims, now) or ("long" if claims["exp"] - claims["iat"] >= 3600 else None)
+
+
+def endless(claims: Claims, now: float) -> str | None:
+    while claims:
+        now += 1
+    return None
 
 
 async def later(claims: Claims, now: float) -> str | None:
@@ -81,6 +96,9 @@ async def test_the_right_check_passes(capsys: pytest.CaptureFixture[str]) -> Non
         (without("iss"), "another issuer"),
         (list_of_audiences, "for two teams"),
         (no_leeway, "leave LEEWAY seconds"),
+        (no_leeway_at_the_end, "leave LEEWAY seconds, at both ends"),
+        (less_than_an_hour, "a good token of alice's was refused: long"),
+        (endless, "look at its loops"),
         (scope_required, "a token without scopes is a good token too"),
         (later, "`def`, not `async def`"),
         (lambda claims, now: claims["exp"] < now, "your code raised KeyError"),
@@ -108,6 +126,7 @@ async def test_a_value_that_is_not_that_of_alices_call(ground: House) -> None:
         ("", "Saw: ''"),
         (None, "Saw: None"),
         (..., "Saw: Ellipsis"),
+        (b"v1.x", "Saw: b'v1.x'"),
         (attacker.message[2], "which is another value"),
         (attacker.stolen[:20], "which is another value"),
         (attacker.calls[1], "Alice's is the first"),

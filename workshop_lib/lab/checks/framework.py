@@ -20,6 +20,7 @@ import asyncio
 import functools
 import inspect
 import re
+import signal
 import sys
 import sysconfig
 import traceback
@@ -51,6 +52,7 @@ from workshop_lib.temporal.failures import chain
 
 MAX_LINE = 400  # characters of one of the three lines
 SAY_AFTER = 4.0  # seconds after which a check that has not announced it says that it takes its time
+CALL = 2.0  # seconds that a plain function of a learner's may take
 STOPPED = "the check stopped with"  # opens the line that a crash of the check itself gives
 
 _FROM_TEMPORAL = {
@@ -183,6 +185,29 @@ def plain(returned: T) -> T:
         return returned
     returned.close()
     raise NotYet(saw="a coroutine", hint="nothing is awaited here: `def`, not `async def`.")
+
+
+def called(function: Callable[..., T], *arguments: Any) -> T:
+    """What a learner's plain function returns. One that never does is ended: nothing else runs meanwhile.
+
+    Raises:
+        NotYet: it is an `async def`, or it takes longer than `CALL` seconds.
+    """
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    timer = signal.setitimer(signal.ITIMER_REAL, CALL)
+    try:
+        return plain(function(*arguments))
+    except TimeoutError:
+        saw = f"your function did not return within {CALL:g} seconds"
+        raise NotYet(saw=saw, hint="look at its loops: what ends them?") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)  # whoever else had set it
 
 
 async def awaited(returned: Awaitable[T]) -> T:

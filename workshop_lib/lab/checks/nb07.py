@@ -7,7 +7,7 @@ from temporalio.client import Client
 
 from workshop_lib.auth.issuer import people
 from workshop_lib.auth.tokens import Refused, new_claims
-from workshop_lib.lab.checks.framework import NotYet, check, plain
+from workshop_lib.lab.checks.framework import NotYet, called, check
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.lessons.attacker import Attacker, LetIn
 from workshop_lib.lab.lessons.identity import verdicts_of
@@ -26,24 +26,24 @@ _GOOD = (("alice", "it:read it:confidential"), ("bob", "it:read"), ("dave", ""))
 async def claims(problem_with: Callable[[Claims, float], str | None]) -> str:
     """Does it refuse what has to be refused, and nothing else?"""
     for name, scope in _GOOD:
-        good = new_claims(name, "chat-agent", "it", scope)
-        if problem := plain(problem_with(dict(good), good["iat"] + 1.0)):
+        good = new_claims(name, "chat-agent", "it", scope, lifetime=3600)
+        if problem := called(problem_with, dict(good), good["iat"] + 1.0):
             raise NotYet(
                 saw=f"a good token of {name}'s was refused: {problem}",
                 hint="a token without scopes is a good token too: it may list tools."
                 if not scope
                 else "the audience here is 'it'; a moment more or less is no reason.",
             )
-        early = plain(problem_with(dict(good), good["iat"] - 3.0))
-        if early:
-            raise NotYet(
-                saw=f"a token that is 3 seconds old on a clock that is behind was refused: {early}",
-                hint="two clocks are never equal: leave LEEWAY seconds.",
-            )
-    let_in = [name for name, was in verdicts_of(problem_with).items() if was]
-    if let_in:
+        for when, now in (("made", good["iat"] - 3.0), ("expired", good["exp"] + 3.0)):
+            if problem := called(problem_with, dict(good), now):
+                raise NotYet(
+                    saw=f"a token {when} 3 seconds ago, by a clock that is not ours, was refused: {problem}",
+                    hint="two clocks are never equal: leave LEEWAY seconds, at both ends.",
+                )
+    verdicts = verdicts_of(lambda claims, now: called(problem_with, claims, now))
+    if let_in := [name for name, was in verdicts.items() if was]:
         raise NotYet(saw=f"let in: {', '.join(let_in)}")
-    return f"all {len(verdicts_of(problem_with))} forged tokens are refused, and good ones are not"
+    return f"all {len(verdicts)} forged tokens are refused, and good ones are not"
 
 
 @check(
