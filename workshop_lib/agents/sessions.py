@@ -30,6 +30,7 @@ from workshop_lib.agents.chat import (
     TranscriptLine,
     problem_with_message,
 )
+from workshop_lib.agents.deleting import Deletion, delete_session
 from workshop_lib.agents.session_runs import REMOVED, runs_of
 from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
@@ -305,7 +306,7 @@ class ChatClient:
                 "From that turn on something was changed, and stays so: "
                 + "; ".join(f"turn {effect.turn}, {effect.what}" for effect in effects),
                 expected="that you have seen it.",
-                fix=f"`fork({turn}, …, confirmed=True)`",
+                fix=f"`fork({turn}, …, confirmed=True)`, or `--yes` in a terminal.",
             )
         fork = ChatClient(
             self._client, self._loop, session, task_queue=self._task_queue, start=start
@@ -350,6 +351,19 @@ class ChatClient:
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
+
+    async def delete(self) -> Deletion:
+        """Delete the session with all of its runs, whatever it is doing.
+
+        Returns:
+            What remains elsewhere, and until when.
+
+        Raises:
+            WorkshopError: there is none.
+        """
+        deletion = await delete_session(self._client, self.workflow_id)
+        self._begun = False
+        return deletion
 
 
 async def list_sessions(client: Client, owner: str | None = None) -> AsyncIterator[SessionInfo]:

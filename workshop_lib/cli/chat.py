@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from temporalio.client import Client
 from temporalio.service import RPCError
+from typer.core import TyperGroup
 
 from workshop_lib import harmless
 from workshop_lib.agents.chat import ChatStart
@@ -47,6 +48,8 @@ INDENT = "       "  # so that a line of a message does not look like the beginni
 WAITING = "No reply yet: {} or a tool takes its time. A model that fails is asked again for three minutes."
 
 app = typer.Typer()
+sessions_app = typer.Typer(invoke_without_command=True)
+app.add_typer(sessions_app, name="sessions")
 
 Loop = Annotated[
     str,
@@ -133,11 +136,23 @@ async def chat(
             say(f"The session stays open: `{again}`.")
 
 
-@command(app)
-async def sessions(
-    mine: Annotated[bool, typer.Option("--mine", help="Those that USER_NAME has started.")] = False,
-    as_json: Json = False,
-) -> Answer:
+Name = Annotated[str, typer.Argument(help="Name of the session.", callback=name_of("session"))]
+Mine = Annotated[bool, typer.Option("--mine", help="Those that USER_NAME has started.")]
+
+
+@sessions_app.callback()
+def sessions(context: typer.Context, mine: Mine = False, as_json: Json = False) -> None:
+    """List the chat sessions that the server knows; delete one, or go on from an earlier turn of it."""
+    if context.invoked_subcommand is None:
+        group = context.command
+        assert isinstance(group, TyperGroup)
+        run = group.commands["list"].callback
+        assert run
+        run(mine=mine, as_json=as_json)
+
+
+@command(sessions_app, "list")
+async def listed(mine: Mine = False, as_json: Json = False) -> Answer:
     """List the chat sessions that the server knows."""
     async with connected() as client, asyncio.timeout(20):
         owner = get_settings().user_name if mine else None
@@ -148,6 +163,44 @@ async def sessions(
     ]
     none = "No sessions yet. Start one with `workshop chat --session NAME`."
     return Answer(infos, "\n".join(lines) or none)
+
+
+@command(sessions_app)
+async def delete(
+    name: Name,
+    loop: Loop = "manual",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Delete a session, and say what remains elsewhere."""
+    if not yes and not typer.confirm(f"Delete the session {harmless.line(name)}?", err=True):
+        raise typer.Exit(1)
+    async with connected() as client:
+        deletion = await ChatClient(client, loop, name).delete()
+    text = "\n".join([f"Deleted, with {deletion.runs} runs.", *deletion.remains])
+    return Answer(deletion, text)
+
+
+@command(sessions_app)
+async def fork(
+    name: Name,
+    turn: Annotated[int, typer.Argument(help="Number of the message that is changed.", min=1)],
+    message: Annotated[str, typer.Argument(help="What takes its place.")],
+    loop: Loop = "manual",
+    session: Session = None,
+    mcp_transport: Transport = "http",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="What was changed from there on may stay as it is.")
+    ] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Change an earlier message: a new session goes on from there."""
+    check_message(message)
+    async with _chat_worker(loop, mcp_transport) as client:
+        origin = ChatClient(client, loop, name)
+        new, reply = await origin.fork(turn, message, session=session, confirmed=yes)
+    say(f"Session {new.session}.")
+    return Answer({"session": new.session, **reply.model_dump()}, reply.text, reply.failed)
 
 
 @asynccontextmanager
