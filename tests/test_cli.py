@@ -85,6 +85,17 @@ def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
     assert all(entry["status"] == "completed" for entry in listed if entry["session"] != "mine")
     assert json.loads(workshop("sessions", "--mine", "--json").stdout) == listed
     assert json.loads(workshop("sessions", "--mine", "--json", USER_NAME="ada").stdout) == []
+    # An earlier message is changed in another session; and the first one is deleted.
+    fork = ("sessions", "fork", "mine", "2", "What is 15 * 23?", "--session", "other")
+    assert "345" in workshop(*fork).stdout
+    again = workshop(*fork)
+    assert again.returncode == 1 and "There is a session 'other' already" in again.stderr
+    assert workshop("sessions", "delete", "mine", typed="n\n").returncode == 1
+    deleted = workshop("sessions", "delete", "mine", "--yes")
+    assert deleted.returncode == 0 and "it-namespace" in deleted.stdout, deleted.stderr
+    missing = workshop("sessions", "delete", "mine", "--yes")
+    assert missing.returncode == 1 and "no session" in missing.stderr
+    assert "What is 25 + 17?" not in workshop("chat", "--session", "other", typed="bye\n").stdout
 
 
 @pytest.mark.parametrize(

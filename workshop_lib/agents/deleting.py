@@ -1,7 +1,8 @@
 """Deletes a session: what a person has told an agent, as far as the server can forget it.
 
 The server keeps a session's words in the histories of its runs, and removes these at once when it is asked
-to. What it cannot remove from here is said: other namespaces belong to other teams. Left out: who may ask.
+to; large results of tools are in the state folder of the machine that the worker runs on, which is this one.
+What cannot be removed from here is said: other namespaces belong to other teams. Left out: who may ask.
 Whoever may delete runs in the namespace can delete sessions.
 """
 
@@ -16,6 +17,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib.agents.conversation.results import delete_results
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 
@@ -27,10 +29,12 @@ class Deletion(BaseModel):
 
     Attributes:
         runs: how many of its runs the server has been told to remove.
+        results: how many large results of its tools were kept, and are not any more.
         remains: what is kept elsewhere and until when, a sentence each.
     """
 
     runs: int
+    results: int
     remains: list[str]
 
 
@@ -61,6 +65,7 @@ async def delete_session(client: Client, workflow_id: str) -> Deletion:
     teams = [(name, getattr(settings, f"{name}_namespace")) for name in ("it", "finance")]
     return Deletion(
         runs=len(found),
+        results=delete_results(workflow_id),
         remains=[
             *[await _kept_by(client, team, namespace) for team, namespace in teams],
             "A session that was forked from this one keeps what it goes on from, until it is deleted too.",

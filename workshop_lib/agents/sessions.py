@@ -30,6 +30,7 @@ from workshop_lib.agents.chat import (
     TranscriptLine,
     problem_with_message,
 )
+from workshop_lib.agents.conversation.results import copy_results
 from workshop_lib.agents.deleting import Deletion, delete_session
 from workshop_lib.agents.session_runs import REMOVED, runs_of
 from workshop_lib.agents.session_state import Effect
@@ -312,6 +313,7 @@ class ChatClient:
             self._client, self._loop, session, task_queue=self._task_queue, start=start
         )
         await fork.begin(new=True)
+        copy_results(self.workflow_id, fork.workflow_id)
         return fork, await fork.send(message, timeout=timeout)
 
     async def effects_from(self, turn: int) -> list[Effect]:

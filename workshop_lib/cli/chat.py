@@ -177,8 +177,8 @@ async def delete(
         raise typer.Exit(1)
     async with connected() as client:
         deletion = await ChatClient(client, loop, name).delete()
-    text = "\n".join([f"Deleted, with {deletion.runs} runs.", *deletion.remains])
-    return Answer(deletion, text)
+    gone = f"Deleted: {deletion.runs} runs, {deletion.results} large results."
+    return Answer(deletion, "\n".join([gone, *deletion.remains]))
 
 
 @command(sessions_app)

@@ -94,6 +94,21 @@ def kept(text: str) -> str:
     return _shown(reference, 1, _parts(row[-1]))
 
 
+def copy_results(session: str, fork: str) -> None:
+    """Keep what is kept of a session for another one too, which goes on from it.
+
+    Args:
+        session, fork: their workflow ids.
+    """
+    if (get_settings().state_dir / FILE).exists():
+        with _opened() as file:
+            file.execute(
+                "INSERT OR IGNORE INTO results"
+                " SELECT ?, reference, subject, text FROM results WHERE session = ?",
+                (fork, session),
+            )
+
+
 def delete_results(session: str) -> int:
     """Delete what is kept of a session. Returns how many results that were.
 
