@@ -45,6 +45,7 @@ from workshop_lib.settings import get_settings
 
 LEAVE = ("quit", "exit", "bye")
 INDENT = "       "  # so that a line of a message does not look like the beginning of another one
+SPEAKERS = {"user": "You", "agent": "Agent", "note": "Note"}
 WAITING = "No reply yet: {} or a tool takes its time. A model that fails is asked again for three minutes."
 
 app = typer.Typer()
@@ -111,8 +112,7 @@ async def chat(
         start = ChatStart(stream=loop != "manual", mcp_transport=mcp_transport)
         talking = ChatClient(client, loop, session, start=start)
         for line in await talking.transcript() if session else []:
-            speaker = "You" if line.speaker == "user" else "Agent"
-            show(f"{speaker}: {harmless.block(line.text, INDENT)}")
+            show(f"{SPEAKERS[line.speaker]}: {harmless.block(line.text, INDENT)}")
         say(f"Session {talking.session}. Leave with {', '.join(LEAVE)}.")
         while (message := await asyncio.to_thread(_read_message)) is not None:
             if message.strip().lower() in LEAVE:
