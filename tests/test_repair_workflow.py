@@ -43,7 +43,7 @@ from workshop_lib.repair.models import (
     RepairResult,
     RequestPaymentUpdate,
 )
-from workshop_lib.repair.states import Callback, Decision, RepairOutcome, RepairStatus, State
+from workshop_lib.repair.states import Callback, RepairOutcome, RepairStatus, State
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.repair.tools import RepairCall
 from workshop_lib.repair.worker import repair as repair_spec
@@ -392,18 +392,19 @@ async def test_a_name_is_used_once_at_a_time(
 async def test_with_no_worker_the_client_says_so(
     client: Client, queue: str, store: OrderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workshop_lib.temporal.asking.ATTEMPTS", (timedelta(seconds=0.5),))
     repair = await RepairClient.start(client, task_queue=queue)
-    decision = Decision(approve=True, plan_digest="x", decided_by="Minerva")
-    for asking in (
-        repair.status(),
-        repair.decide(decision, timeout=timedelta(seconds=0.5)),
-        repair.outcome(timedelta(seconds=0.5)),
-    ):
-        with pytest.raises(WorkshopError) as said:
-            await asking
-        assert "no worker" in str(said.value).lower() or "not that far" in str(said.value)
-    deciding = asyncio.create_task(repair.decide(decision))
+    with monkeypatch.context() as patch:
+        patch.setattr("workshop_lib.temporal.asking.ATTEMPTS", (timedelta(seconds=0.5),))
+        patch.setattr("workshop_lib.repair.client.DECIDE_LIMIT", timedelta(seconds=0.5))
+        for asking in (
+            repair.status(),
+            repair.approve("x"),
+            repair.outcome(timedelta(seconds=0.5)),
+        ):
+            with pytest.raises(WorkshopError) as said:
+                await asking
+            assert "no worker" in str(said.value).lower() or "not that far" in str(said.value)
+    deciding = asyncio.create_task(repair.approve("x"))
     await asyncio.sleep(0.5)
     deciding.cancel()  # which is no answer of anybody's
     with pytest.raises(asyncio.CancelledError):

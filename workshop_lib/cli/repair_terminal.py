@@ -66,11 +66,8 @@ async def waiting_repair(client: Client, given: str | None) -> RepairClient:
         return RepairClient(client, given)
     async with asyncio.timeout(20):
         found = [info async for info in list_repairs(client) if info.status == "running"]
-    waiting = []
-    for info in found[:MAX_RUNNING]:
-        repair = RepairClient(client, info.workflow_id)
-        if (await repair.status()).state == State.PENDING_APPROVAL:
-            waiting.append(repair)
+    running = [RepairClient(client, info.workflow_id) for info in found[:MAX_RUNNING]]
+    waiting = [r for r in running if (await r.status()).state == State.PENDING_APPROVAL]
     if len(waiting) == 1:
         return waiting[0]
     if not waiting:

@@ -45,6 +45,7 @@ from workshop_lib.temporal.search_attributes import REPAIR_STATUS, SESSION_OWNER
 from workshop_lib.temporal.steps import TASK_TIMEOUT
 
 RPC_LIMIT = timedelta(seconds=10)
+DECIDE_LIMIT = timedelta(seconds=30)  # for a worker to take a decision
 # Workflow types, by what people call them.
 KINDS = {"repair": "OrderRepair", "proactive": "ProactiveRepair"}
 
@@ -181,10 +182,8 @@ class RepairClient:
             approve=False, plan_digest=plan_digest, decided_by=decided_by, comment=comment
         )
 
-    async def decide(
-        self, decision: Decision, *, timeout: timedelta = timedelta(seconds=30)
-    ) -> RecordedDecision:
-        """Send a decision and wait until it is recorded.
+    async def _decide(self, decided_by: str | None, **typed: Any) -> RecordedDecision:
+        """Send what a person decides, and wait until it is recorded.
 
         Sent again after a lost connection, or after it was given up, it carries the same id and counts once.
 
@@ -192,6 +191,11 @@ class RepairClient:
             DecisionRefused: it does not count; the reason says why.
             WorkshopError: no worker took it in time. It may still be taken later.
         """
+        try:
+            decision = Decision(decided_by=decided_by or get_settings().user_name, **typed)
+        except ValidationError as error:
+            why = f"That is no decision: {faults(error)}."
+            raise DecisionRefused("Unreadable", why) from None
 
         async def send(update_id: str, limit: timedelta) -> RecordedDecision:
             try:
@@ -216,18 +220,11 @@ class RepairClient:
                 raise DecisionRefused("Closed", ended) from None
 
         try:
-            return await asking.update(self.workflow_id, decision.model_dump_json(), send, timeout)
+            return await asking.update(
+                self.workflow_id, decision.model_dump_json(), send, DECIDE_LIMIT
+            )
         except (TimeoutError, RPCError):
             raise self._no_answer("took the decision") from None
-
-    async def _decide(self, decided_by: str | None, **typed: Any) -> RecordedDecision:
-        """Send what a person has typed."""
-        try:
-            decision = Decision(decided_by=decided_by or get_settings().user_name, **typed)
-        except ValidationError as error:
-            why = f"That is no decision: {faults(error)}."
-            raise DecisionRefused("Unreadable", why) from None
-        return await self.decide(decision)
 
     async def follow(
         self, timeout: timedelta = timedelta(minutes=5)

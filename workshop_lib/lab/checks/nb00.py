@@ -61,14 +61,7 @@ async def kill_third(client: Client, spec: WorkerSpec, workflow: type, kill_at: 
     handle = await client.start_workflow(
         workflow.__name__, id=classroom.new_id("check-packing"), task_queue=spec.task_queue
     )
-    # Either the run completes, and nobody was killed, or the process ends.
-    ended = asyncio.create_task(doomed.exited(timeout=20))
-    done = asyncio.create_task(handle.result())
-    await asyncio.wait({ended, done}, return_when=asyncio.FIRST_COMPLETED)
-    survived = not ended.done()
-    done.cancel()
-    ended.cancel()
-    if survived:
+    if await doomed.exited(timeout=20, unless=handle) is None:
         await asyncio.to_thread(doomed.stop)
         raise NotYet(saw=f"the run completed and nobody died at {kill_at}")
     helper = await start_process(spec)
