@@ -36,9 +36,17 @@ class JournalEntry(BaseModel):
     messages: int
 
 
-def request_hash(messages: Sequence[Any], tools: Sequence[Any] | None) -> str:
-    """16 hex digits that stand for a request; equal requests have equal ones, in every process."""
-    text = json.dumps([list(messages), list(tools or ())], sort_keys=True, default=str)
+def request_text(messages: Sequence[Any], tools: Sequence[Any] | None) -> str:
+    """A request as JSON; equal requests have equal ones, in every process."""
+    return json.dumps([list(messages), list(tools or ())], sort_keys=True, default=str)
+
+
+def request_hash(text: str) -> str:
+    """16 hex digits that stand for a request.
+
+    Args:
+        text: of `request_text`.
+    """
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -58,7 +66,7 @@ def record_request(model: str, messages: Sequence[Any], tools: Sequence[Any] | N
         time=time.time(),
         pid=os.getpid(),
         model=model,
-        request=request_hash(messages, tools),
+        request=request_hash(request_text(messages, tools)),
         messages=len(messages),
     )
     try:

@@ -6,8 +6,8 @@ made anew in every round, and calls that were made count as done: results are ne
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from workshop_lib.llm.offline.match import LINE, OPTIONAL, Fit, fit, pair
@@ -86,13 +86,13 @@ Clause = tuple[str, Fit | str | None]
 class Planner:
     """Makes the plan of one message, in plain signs, from the tools and the calls made before."""
 
-    def __init__(self, text: str, tools: Sequence[Tool], talk: Talk) -> None:
+    def __init__(self, text: str, tools: tuple[Tool, ...], talk: Talk) -> None:
         self.text, self.talk, self.plan = text, talk, Plan()
         self.sums = next((tool for tool in tools if tool.expression), None)
         self.tools = [tool for tool in tools if not tool.expression]
-        self._known = {sense for tool in tools for sense in tool.weights}
+        self._all_tools = tools
         self._seen: dict[str, Worth] = {}
-        self._spans = find_spans(text, self._known)
+        self._spans = _spans(text, tools)
 
     def make(self) -> Plan:
         """The plan of the whole message."""
@@ -111,8 +111,8 @@ class Planner:
         return self.plan
 
     def _fits(self, text: str) -> list[Fit]:
-        spans = find_spans(text, self._known)
-        return [fit(text, tool, self.tools, spans) for tool in self.tools]
+        # What is found is filled up here, and the next request asks for the same text.
+        return [replace(one, pairs=dict(one.pairs)) for one in _fits(text, self._all_tools)]
 
     # --- clauses ----------------------------------------------------------------------------------
 
@@ -260,6 +260,24 @@ class Planner:
         for step in self.plan.steps:
             step.values = before | step.values
         return self.plan
+
+
+@lru_cache(200)  # each request of a turn is about the same texts
+def _fits(text: str, tools: tuple[Tool, ...]) -> tuple[Fit, ...]:
+    """A text as each tool that does not calculate would take it."""
+    others = [tool for tool in tools if not tool.expression]
+    return tuple(fit(text, tool, others, _spans(text, tools)) for tool in others)
+
+
+@lru_cache(200)
+def _spans(text: str, tools: tuple[Tool, ...]) -> tuple[Span, ...]:
+    return tuple(find_spans(text, _known(tools)))
+
+
+@lru_cache(100)
+def _known(tools: tuple[Tool, ...]) -> frozenset[str]:
+    """The words that the tools explain."""
+    return frozenset(sense for tool in tools for sense in tool.weights)
 
 
 def _factor(found: Fit, part: Span | None, text: str) -> str:

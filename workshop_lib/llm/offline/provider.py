@@ -18,7 +18,7 @@ import litellm
 from litellm.utils import custom_llm_setup
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm.journal import record_request, request_hash
+from workshop_lib.llm.journal import record_request, request_hash, request_text
 from workshop_lib.llm.offline import faults
 from workshop_lib.llm.offline.reply import Reply, reply
 from workshop_lib.settings import OFFLINE_MODEL, get_settings
@@ -109,7 +109,8 @@ class _Asked:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.messages, self.tools = request["messages"], _tools(request)
-        self.hash = request_hash(self.messages, self.tools)
+        text = request_text(self.messages, self.tools)
+        self.hash, self.tokens = request_hash(text), len(text) // CHARACTERS_A_TOKEN
         try:
             record_request(OFFLINE_MODEL, self.messages, self.tools)
             self.fault = faults.next_fault(self.hash) if get_settings().offline_faults else None
@@ -145,10 +146,9 @@ class _Asked:
             for place, (name, arguments) in enumerate(answer.calls)
         ]
         written = len(answer.text or "") + sum(map(len, chain.from_iterable(answer.calls)))
-        prompt = len(json.dumps([self.messages, self.tools], default=str)) // CHARACTERS_A_TOKEN
         completion = max(1, written // CHARACTERS_A_TOKEN)
-        usage = {"prompt_tokens": prompt, "completion_tokens": completion}
-        return _Answer(answer.text, calls, usage | {"total_tokens": prompt + completion})
+        usage = {"prompt_tokens": self.tokens, "completion_tokens": completion}
+        return _Answer(answer.text, calls, usage | {"total_tokens": self.tokens + completion})
 
 
 def _response(request: dict[str, Any], answer: _Answer) -> Any:

@@ -79,7 +79,7 @@ def reply(
     return Reply(said) if said else _serve(talk, usable)
 
 
-def _serve(talk: Talk, tools: Sequence[Tool]) -> Reply:
+def _serve(talk: Talk, tools: tuple[Tool, ...]) -> Reply:
     """The next tool calls, or the answer when all results are there."""
     plan = _planned(talk, tools)
     calls, done = _carried_out(plan, talk)
@@ -130,7 +130,7 @@ def _nothing(talk: Talk, tools: Sequence[Tool]) -> str:
     return "All right: I call no tool." if _DENIAL.match(text) else refusal
 
 
-def _planned(talk: Talk, tools: Sequence[Tool]) -> Plan:
+def _planned(talk: Talk, tools: tuple[Tool, ...]) -> Plan:
     """The plan of a message: by itself, together with the question it answers, or as a follow-up."""
     text, asked = plain(talk.text), _asked_before(talk)
     for what, value in facts(told_before(talk)):  # `my favourite city` is the city that was told

@@ -4,10 +4,11 @@ Nested objects are flattened into slots with a path. A schema that cannot be rea
 other. No tool and no argument is known by its name.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from workshop_lib.llm.offline.words import DEEDS, all_senses, content, spellings, split_name
@@ -116,10 +117,15 @@ class Tool:
         return said[0] if said and len(needed) == 1 else None
 
 
-def read_tools(tools: Sequence[dict[str, Any]]) -> list[Tool]:
+def read_tools(tools: Sequence[dict[str, Any]]) -> tuple[Tool, ...]:
     """Those of the offered tools whose schemas can be read."""
+    return _read_tools(json.dumps(tools, default=str))
+
+
+@lru_cache(100)  # a session offers the same ones with each request
+def _read_tools(written: str) -> tuple[Tool, ...]:
     found = []
-    for offered in tools:
+    for offered in json.loads(written):
         try:
             spec = offered.get("function") or offered
             schema = spec.get("parameters") or {}
@@ -129,7 +135,7 @@ def read_tools(tools: Sequence[dict[str, Any]]) -> list[Tool]:
                 found.append(tool)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, re.error):
             continue  # its schema is none
-    return found
+    return tuple(found)
 
 
 def is_choice(word: str, form: str) -> bool:

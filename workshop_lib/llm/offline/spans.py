@@ -5,7 +5,7 @@ in capitals, or is left when stop words and the tools' own words are gone. No li
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ class Span:
         return replace(self, before=before, after=after[1].lower() if after else "")
 
 
-def find_spans(text: str, known: Collection[str] = ()) -> list[Span]:
+def find_spans(text: str, known: frozenset[str] = frozenset()) -> list[Span]:
     """All spans of a text, from left to right, lists last.
 
     Args:
@@ -92,7 +92,7 @@ def find_spans(text: str, known: Collection[str] = ()) -> list[Span]:
     return spans + lists
 
 
-def _formed(text: str, known: Collection[str]) -> Iterator[Span]:
+def _formed(text: str, known: frozenset[str]) -> Iterator[Span]:
     """What is recognised by its form."""
     for match in _SCAN.finditer(text):
         kind = next(kind for kind, found in match.groupdict().items() if found is not None)
@@ -102,13 +102,13 @@ def _formed(text: str, known: Collection[str]) -> Iterator[Span]:
         upper = re.fullmatch(r"[A-Z]{2,6}", inner)
         if kind != "word":
             yield Span(inner, kind, *match.span())
-        elif upper and not is_stop(inner) and not senses(inner) & set(known):
+        elif upper and not is_stop(inner) and not senses(inner) & known:
             yield Span(inner, "code", *match.span())
     if (said := _SAID.search(text)) and "?" not in text:
         yield Span(said[1], "quoted", *said.span(1))
 
 
-def _free(text: str, known: Collection[str]) -> list[Span]:
+def _free(text: str, known: frozenset[str]) -> list[Span]:
     """Names (runs of capitalised words) and phrases (runs of words that are left)."""
     runs: list[Span] = []
     for match in _SCAN.finditer(text):
@@ -139,9 +139,9 @@ def _goes_on(word: str, rest: str) -> bool:
     return bool(particle and re.match(r"\s+[A-Z]", rest))
 
 
-def _kind_of_word(text: str, start: int, word: str, known: Collection[str]) -> str:
+def _kind_of_word(text: str, start: int, word: str, known: frozenset[str]) -> str:
     """Name, phrase, day, or nothing where a word cannot be a value."""
-    before, own = text[:start].rstrip(), bool(senses(word) & set(known))
+    before, own = text[:start].rstrip(), bool(senses(word) & known)
     opens = not before or before[-1] in ".?!:"
     if is_stop(word) or len(word) < 2:
         return ""

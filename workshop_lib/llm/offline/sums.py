@@ -7,6 +7,7 @@ problems in which no operation is named.
 
 import ast
 import re
+from functools import lru_cache
 
 BACK = "§"
 LONGEST = 400  # characters of a text that is read for a sum
@@ -69,6 +70,7 @@ def is_sum(expression: str) -> bool:
     )
 
 
+@lru_cache(200)  # each request of a turn asks again
 def find_sum(text: str) -> str | None:
     """The expression that a text asks for, or None."""
     text = re.sub(r"\s+", " ", text)

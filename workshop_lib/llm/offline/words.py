@@ -33,6 +33,7 @@ STOP = word_set(
 _QUIET = word_set(
     "total totals sum difference average double half left next number numbers status info information details"
 )
+_STOP_OR_QUIET = STOP | _QUIET
 # The first word of a group stands for all of it.
 GROUPS = (
     "weather wetter tiempo météo forecast rain raining rainy umbrella sunny snow snowing hot warm warmer"
@@ -104,9 +105,10 @@ def spellings(word: str) -> set[str]:
     return {stem(word)} | _SPELLINGS.get(stem(word), set())
 
 
-def senses(word: str) -> set[str]:
+@lru_cache(20_000)
+def senses(word: str) -> frozenset[str]:
     """A word's spellings, and the groups that it belongs to."""
-    return spellings(word) | _MEANINGS.get(stem(word), set())
+    return frozenset(spellings(word) | _MEANINGS.get(stem(word), set()))
 
 
 def all_senses(words: Iterable[str]) -> set[str]:
@@ -121,7 +123,7 @@ def split_name(name: str) -> list[str]:
 
 def is_stop(word: str) -> bool:
     """True for a word that says nothing by itself."""
-    return re.sub(r"['’]", "", word.lower()) in STOP | _QUIET
+    return re.sub(r"['’]", "", word.lower()) in _STOP_OR_QUIET
 
 
 def content_words(text: str) -> list[str]:
