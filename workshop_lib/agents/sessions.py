@@ -36,7 +36,7 @@ from workshop_lib.agents.session_runs import REMOVED, runs_of
 from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import asking, tracing
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, equals, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
@@ -117,6 +117,7 @@ class ChatClient:
         """The session's workflow."""
         return self._client.get_workflow_handle(self.workflow_id, result_type=int)
 
+    @tracing.turn
     async def send(self, message: str, *, timeout: timedelta = timedelta(minutes=5)) -> Reply:
         """Send a message and wait for its reply; starts the session where it does not run yet.
 

@@ -40,6 +40,7 @@ from workshop_lib.machine.ports import LOCALHOST, holder, is_free, next_free
 from workshop_lib.machine.records import remove_record
 from workshop_lib.mcp.addresses import REFUSED, url_of, users_port, write_record
 from workshop_lib.settings import DEFAULT_MCP_PORTS
+from workshop_lib.temporal import tracing
 from workshop_lib.temporal.connect import connect, server_address
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,7 @@ def run(make: Callable[[], FastMCP], arguments: Sequence[str] | None = None) -> 
     )
     asked = parser.parse_args(arguments)
     server = make()
+    tracing.begin()  # the first call has a span before it needs a connection
     log_to_stderr(logging.WARNING)  # over stdio, stdout is the protocol's
     logging.getLogger("fastmcp").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):

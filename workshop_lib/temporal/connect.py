@@ -35,6 +35,7 @@ from temporalio.runtime import (
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine.records import live_record
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import tracing
 from workshop_lib.temporal.failures import DATA_CONVERTER
 from workshop_lib.temporal.own_server import NoServer, OwnServer
 
@@ -74,7 +75,7 @@ async def connect(
         async with asyncio.timeout(timeout):
             return await Client.connect(
                 **options,
-                plugins=[*own, *plugins],
+                plugins=[*own, *tracing.plugins(), *plugins],
                 interceptors=list(interceptors),
                 data_converter=data_converter,
                 identity=identity,

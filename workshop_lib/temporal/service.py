@@ -31,6 +31,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.logs import Logged, log_to_stderr
 from workshop_lib.machine.records import record_service, remove_record
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal import tracing
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.own_server import NoServer, wait_for_server
 from workshop_lib.temporal.worker import WorkerSpec, identity
@@ -71,6 +72,7 @@ async def serve(spec: WorkerSpec) -> None:
 
     await serve_until(stop, spec, lambda: logger.info(spec.banner()), make=make, kind="service")
     logger.info("worker %s · stopped", spec.name)
+    await asyncio.to_thread(tracing.flush)
     # Threads of the SDK may still hold on to the interpreter; all is done.
     logging.shutdown()
     os._exit(0)
