@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sampled import sampled
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import ChatStart, SessionLimits
@@ -30,12 +31,10 @@ async def talk(chat: ChatClient, turns: int) -> None:
         await chat.send(f"What is {number} * 9973?", timeout=LIMIT)
 
 
-@loops
-@pytest.mark.parametrize(
-    ("turn", "updates"),
-    [(4, 1_000), (4, 2), (3, 2), (2, 2)],
-    ids=["one run", "2 runs ago", "at an end", "first"],
-)
+FORKS = [(loop, *at) for loop in ("manual", "sdk") for at in ((4, 1_000), (4, 2), (3, 2), (2, 2))]
+
+
+@pytest.mark.parametrize(("loop", "turn", "updates"), sampled(FORKS, 4))
 async def test_an_earlier_message_is_changed(
     client: Client,
     worker: WorkerSpec,

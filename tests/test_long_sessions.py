@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from full_chat import VerboseChat
 from lab_environment import lab
+from sampled import sampled
 from temporalio.api.common.v1 import WorkflowExecution as Execution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import (
@@ -114,7 +115,7 @@ async def test_a_history_that_is_long_or_large_is_left_too(
     assert len(await runs_in_the_list(client, chat)) > 1
 
 
-@pytest.mark.parametrize("loop", ["manual", "sdk"])
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
 async def test_messages_at_once_are_each_answered_once_over_runs(
     client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 import pytest
 from lab_environment import LIMIT, fresh
 from openai_server import calling, says, scripted_model
+from sampled import sampled
 from teams_environment import Teams
 from temporalio import activity
 from temporalio.client import Client, WorkflowUpdateFailedError
@@ -115,7 +116,7 @@ async def test_before_anything_has_begun(client: Client, spec: WorkerSpec, loop:
             await the_next_turn_is_right(chat)
 
 
-@pytest.mark.parametrize("loop", ["manual", "sdk", "mcp"])
+@pytest.mark.parametrize("loop", ["manual", "sdk", pytest.param("mcp", marks=pytest.mark.long)])
 async def test_in_the_model(
     client: Client, worker: WorkerSpec, loop: str, settings_env: SettingsEnv
 ) -> None:
@@ -206,7 +207,7 @@ async def test_a_call_to_another_team_is_not_waited_for(
         await the_next_turn_is_right(chat)
 
 
-@loops
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
 async def test_where_the_worker_dies_as_well(client: Client, spec: WorkerSpec, loop: str) -> None:
     spec = replace(spec, name=fresh("stop"), warm_ups=[load])
     slow = {"OFFLINE_LATENCY_MS": str(LONG * 1000)}
