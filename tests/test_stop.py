@@ -20,6 +20,7 @@ from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.agents.chat import MODEL_DOWN, ChatStart, Reply
+from workshop_lib.agents.conversation.summary import Summary, SummaryRequest, summarise
 from workshop_lib.agents.local_tools import ToolRequest, execute_tool
 from workshop_lib.agents.sessions import ChatClient, NothingToStop
 from workshop_lib.agents.streaming import stream_reply
@@ -150,6 +151,41 @@ async def test_while_it_streams(
     assert str(last).endswith(reply.text)
     settings_env(OFFLINE_LATENCY_MS=0)
     await the_next_turn_is_right(chat)
+
+
+@loops
+async def test_in_the_summary(client: Client, spec: WorkerSpec, loop: str) -> None:
+    """It is made by the next turn then."""
+    slow = asyncio.Event()
+
+    @activity.defn(name="summarise")
+    async def endless_summary(request: SummaryRequest) -> Summary:
+        while slow.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.2)
+        return await summarise(request)
+
+    others = [each for each in spec.activities if each is not summarise]
+    spec = replace(spec, activities=[*others, endless_summary])
+    async with asyncio.timeout(LIMIT), spec.build(client):
+        chat = new_chat(client, spec, loop)
+        await chat.send("My name is Ada.")
+        slow.set()
+        for turn in range(2, 20):
+            async with asked(chat, f"What is {turn} * 9973?") as sending:
+                waiting = asyncio.create_task(until_pending(chat, "summarise"))
+                await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if sending.done():
+                    continue
+                reply = await stopped(chat, sending)
+                assert (reply.model_calls, reply.tool_calls) == (0, [])
+                break
+        else:
+            pytest.fail("there was no summary to stop")
+        slow.clear()
+        await the_next_turn_is_right(chat, turn + 1)
+        assert "Ada" in (await chat.send("What is my name?")).text
 
 
 @loops
