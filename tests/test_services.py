@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from lab_environment import LIMIT, free_port, fresh, hold
 from sampled import sampled
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowUpdateFailedError
 from workshop_command import BIN
 
 from workshop_lib.agents.sessions import ChatClient
@@ -94,6 +95,17 @@ def requests() -> Counter[str]:
     return Counter(entry.request for entry in read_journal(path))
 
 
+def metrics_at(port: str) -> Counter[str]:
+    """A service's metrics by name, those of all labels added up."""
+    found: Counter[str] = Counter()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT) as answer:
+        for line in answer.read().decode().splitlines():
+            if not line.startswith("#"):
+                found[line.split("{")[0].split(" ")[0]] += float(line.rsplit(" ", 1)[1])
+    return found
+
+
 def rounds(count: int) -> Iterator[tuple[str, float]]:
     """A loop, and the seconds of its turn after which the service is told to stop."""
     dice = random.Random(14)
@@ -151,12 +163,14 @@ async def test_a_call_that_outlasts_the_grace_is_handed_back(
     assert again.application_failure_info.type == "WorkerShutdown"  # and no time-out
 
 
-async def test_its_log_says_of_which_run_each_line_is(
+async def test_its_log_says_of_which_run_each_line_is_and_metrics_how_often(
     client: Client, queue: str, service: Start
 ) -> None:
     secret = "sk-proj-of-nobody-0123456789"
+    port = str(free_port())
     worker = service(
         WORKSHOP_LOG="json",
+        WORKSHOP_METRICS_PORT=port,
         OPENAI_API_KEY=secret,
         LLM_MODEL="offline",
         OFFLINE_FAULTS="sequence=server_error",
@@ -165,6 +179,9 @@ async def test_its_log_says_of_which_run_each_line_is(
     async with asyncio.timeout(LIMIT):
         assert "345" in (await chat.send("What is 15 * 23?")).text
     run = (await chat.handle.describe()).run_id
+    with pytest.raises(WorkflowUpdateFailedError):
+        await chat.handle.execute_update("send_message", "")
+    metrics = await asyncio.to_thread(metrics_at, port)
     worker.send_signal(signal.SIGTERM)
     assert await ended(worker) == 0
     assert worker.stdout
@@ -175,6 +192,10 @@ async def test_its_log_says_of_which_run_each_line_is(
     ends = [line["message"] for line in steps if "seconds" in line]
     assert ends == ["plan_next_action failed", *["plan_next_action done"] * 2]
     assert [line["attempt"] for line in steps if line.get("error")] == [1]
+    assert (metrics["workshop_turns"], metrics["workshop_refused"]) == (1, 1)
+    assert metrics["workshop_model_tokens"] > 0
+    assert metrics["temporal_activity_execution_failed"] == 1  # tried again
+    assert metrics["temporal_activity_schedule_to_start_latency_count"] >= 3  # how long they lay
 
 
 async def test_its_health_is_an_exit_status(client: Client, queue: str, service: Start) -> None:

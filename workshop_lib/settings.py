@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     repair_mcp_port: Port | None = None
 
     # workers and MCP servers as services (`temporal.service`)
+    metrics_port: Port | None = Field(None, validation_alias="WORKSHOP_METRICS_PORT")
     log: Literal["text", "json"] = Field("text", validation_alias="WORKSHOP_LOG")
     # seconds from SIGTERM to the end
     grace: float = Field(8.0, gt=0, validation_alias="WORKSHOP_GRACE")

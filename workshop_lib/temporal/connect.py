@@ -27,6 +27,7 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import (
     LogForwardingConfig,
     LoggingConfig,
+    PrometheusConfig,
     Runtime,
     TelemetryConfig,
     TelemetryFilter,
@@ -157,14 +158,17 @@ def ui_url() -> str | None:
 
 
 @cache
-def quiet_runtime() -> None:
+def quiet_runtime(metrics: PrometheusConfig | None = None) -> None:
     """Keep the SDK's core from logging warnings that a cell or a terminal need not show.
 
     Its errors go where Python's logs go, and not, as they are by default, in colours onto standard output,
     where a program may read what it asked us for.
 
     Takes effect before the process's first connection only; later calls, and calls where a program
-    has set a runtime of its own (for metrics), change nothing.
+    has set a runtime of its own, change nothing.
+
+    Args:
+        metrics: where they can be read; nowhere when left out.
     """
     # A thread of the SDK's core tells the event loop that something is done and lets go of Python's lock just
     # after. A process that ends in between aborts (`PyGILState_Release`, some runs of a hundred).
@@ -172,7 +176,7 @@ def quiet_runtime() -> None:
     errors_only = TelemetryFilter(core_level="ERROR", other_level="ERROR")
     forwarded = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
     logs = LoggingConfig(filter=errors_only, forwarding=forwarded)
-    runtime = Runtime(telemetry=TelemetryConfig(logging=logs))
+    runtime = Runtime(telemetry=TelemetryConfig(logging=logs, metrics=metrics))
     with contextlib.suppress(RuntimeError):  # somebody was first, and meant it
         Runtime.set_default(runtime)
 

@@ -25,14 +25,17 @@ from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.runtime import PrometheusConfig
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.logs import Logged, log_to_stderr
+from workshop_lib.machine.ports import LOCALHOST, holder, is_free
 from workshop_lib.machine.records import record_service, remove_record
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import tracing
-from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.connect import connect, quiet_runtime
+from workshop_lib.temporal.metrics import Counted
 from workshop_lib.temporal.own_server import NoServer, wait_for_server
 from workshop_lib.temporal.worker import WorkerSpec, identity
 
@@ -63,6 +66,7 @@ async def serve(spec: WorkerSpec) -> None:
     log_to_stderr(logging.INFO)
     stop = asyncio.Event()
     _stop_in_time(stop)
+    _offer_metrics()
     # First: while a library loads, the process is too busy to notice in time that its server has ended.
     for warm_up in spec.warm_ups:
         await warm_up()
@@ -99,13 +103,25 @@ def _stop_in_time(stop: asyncio.Event) -> None:
         signal.signal(number, asked)
 
 
+def _offer_metrics() -> None:
+    """Let Prometheus read this process's metrics, where the settings say. A taken port stops no worker."""
+    port = get_settings().metrics_port
+    if port and is_free(port):
+        quiet_runtime(
+            PrometheusConfig(bind_address=f"{LOCALHOST}:{port}", durations_as_seconds=True)
+        )
+    elif port:
+        logger.warning("no metrics: port %s is taken by %s", port, holder(port))
+
+
 def _service_options() -> dict[str, Any]:
     """What a worker that is a service is built with, besides what its spec says."""
     settings = get_settings()
     finishing = max(settings.grace - REPORTS, settings.grace / 2)
     options: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=finishing)}
-    if settings.log == "json":
-        options["interceptors"] = [Logged()]
+    options["interceptors"] = [Logged()] if settings.log == "json" else []
+    if settings.metrics_port:
+        options["interceptors"] += [Counted()]
     if settings.deployment_name and settings.build_id:
         # A run stays with the version that it began on; who deploys says which one new runs get.
         options["deployment_config"] = WorkerDeploymentConfig(
