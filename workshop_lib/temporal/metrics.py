@@ -1,7 +1,7 @@
 """Metrics of a service, for Prometheus: Temporal's own and ours, on 127.0.0.1 at `WORKSHOP_METRICS_PORT`.
 
 Ours are what Temporal cannot know: turns (`workshop_turns`), messages refused before anything was recorded
-(`workshop_refused`), and tokens that a model has charged for (`workshop_model_tokens`). Temporal says the rest:
+(`workshop_refused`), tokens that a model has charged for (`workshop_model_tokens`). Temporal has the rest:
 how often a step failed and was tried again (`temporal_activity_execution_failed`), how long it took
 (`temporal_activity_execution_latency`), and how long it lay in its queue before a worker took it
 (`temporal_activity_schedule_to_start_latency`), which tells a stalled queue from a slow model.
