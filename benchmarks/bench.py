@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from statistics import median, quantiles
 
 from floor import Floor
@@ -18,6 +19,8 @@ WARM_UP = 8  # turns of each session that are not counted: imports, caches, a fu
 SESSION_TURNS = 100  # then the pair of sessions is replaced by a fresh one
 BATCH = 10  # empty activities in one update, for the round trip
 EARLY, LATE = 10, 100  # the turns whose bytes of history are compared
+# A thing where identity is checked, to the same where it is not.
+IDENTITY_TARGETS = {"turn with one tool": 1.10, "Nexus call": 1.25}
 SDK_TARGET = 1.6  # a turn of the Agents SDK's loop, to one of the manual loop
 
 
@@ -113,11 +116,14 @@ class Bench:
     Args:
         client: connected to that server.
         task_queue: where the worker polls.
+        person: the same for somebody who has signed in.
+        checked_queue: where the worker polls that checks who is asking.
     """
 
-    def __init__(self, client: Client, task_queue: str) -> None:
+    def __init__(self, client: Client, task_queue: str, person: Client, checked_queue: str) -> None:
         self._client = client
         self._queue = task_queue
+        self._person, self._checked_queue = person, checked_queue
 
     async def round_trip(self, runs: int, tick: Callable[[], None]) -> Times:
         """Time empty activities from inside a workflow."""
@@ -187,6 +193,34 @@ class Bench:
         await floor.terminate(rpc_timeout=STEP_LIMIT)
         return Beside.of(f"Nexus, {kind}", "an empty operation", storage, times)
 
+    async def identity(self, storage: str, pairs: int, tick: Callable[[], None]) -> list[Beside]:
+        """Time turns where everybody checks who is asking and where nobody does, in turn: with a local tool,
+        and with a call to another team, of which the call itself is looked at, by its history's times."""
+        found = []
+        for ask, what in (
+            (partial(_ask, tools=1), "turn with one tool"),
+            (_ask_price, "Nexus call"),
+        ):
+            times: list[tuple[float, float]] = []
+            while len(times) < pairs:
+                on = ChatClient(self._person, "manual", task_queue=self._checked_queue)
+                off = self._chat()
+                timed = []
+                for number in range(WARM_UP + min(SESSION_TURNS, pairs - len(times))):
+                    # Neither is always the one that comes after the other.
+                    order = (on, off) if number % 2 else (off, on)
+                    spent = {chat: await _timed(ask(chat, number)) for chat in order}
+                    timed.append((spent[on], spent[off]))
+                    tick()
+                if ask is _ask_price:
+                    timed = list(zip(await _calls_of(on), await _calls_of(off), strict=True))
+                times += timed[WARM_UP:]
+                await on.end()
+                await off.end()
+            most = IDENTITY_TARGETS[what]
+            found.append(Beside.of(f"{what}, identity on", "off", storage, times, most))
+        return found
+
     async def history(self, tick: Callable[[], None]) -> History:
         """The bytes of one turn with one tool, as the server counts them."""
         chat = self._chat()
@@ -232,6 +266,27 @@ async def _ask(chat: ChatClient, number: int, tools: int) -> None:
             expected=f"{1 + tools} and {tools}: else turn and floor do not do the same.",
             fix="see what the offline model made of the question, and what the tool returned.",
         )
+
+
+async def _ask_price(chat: ChatClient, number: int) -> None:
+    """One turn that needs the finance team."""
+    ticker = ("AAPL", "TSLA")[number % 2]
+    reply = await chat.send(f"What is the stock price of {ticker}?", timeout=STEP_LIMIT)
+    if reply.tool_calls != ["stock_price"] or reply.failed:
+        raise WorkshopError(f"A turn called {reply.tool_calls}: {reply.text}")
+
+
+async def _calls_of(chat: ChatClient) -> list[float]:
+    """Seconds that each call of a session to another team took, as its history has it."""
+    begun, spent = {}, []
+    for event in (await chat.handle.fetch_history()).events:
+        at = event.event_time.ToNanoseconds() / 1e9
+        if event.HasField("nexus_operation_scheduled_event_attributes"):
+            begun[event.event_id] = at
+        elif event.HasField("nexus_operation_completed_event_attributes"):
+            ended = event.nexus_operation_completed_event_attributes
+            spent.append(at - begun[ended.scheduled_event_id])
+    return spent
 
 
 async def _timed(work: Awaitable[object]) -> float:

@@ -15,6 +15,8 @@ from bench import Bench
 from floor import EmptyHandler, EmptyRun, Floor, nothing
 
 from workshop_lib.agents.worker import orchestrator
+from workshop_lib.auth.carry import Person
+from workshop_lib.auth.issuer import sign_in
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import PortLost, end, ensure_server, launch
@@ -27,6 +29,28 @@ from workshop_lib.temporal.connect import connect
 
 ServerKind = Literal["stock", "tuned"]
 Storage = Literal["memory", "file"]
+
+
+# Where workers poll that check who is asking.
+CHECKED = {
+    "WORKSHOP_IDENTITY": "on",
+    "ORCHESTRATOR_QUEUE": "checked-chat",
+    "FINANCE_QUEUE": "checked-finance",
+    "FINANCE_ENDPOINT": "checked-finance-endpoint",
+}
+
+
+@contextmanager
+def identity_on() -> Iterator[None]:
+    """What is made within checks who is asking, and polls elsewhere."""
+    os.environ |= CHECKED
+    reload_settings()
+    try:
+        yield
+    finally:
+        for name in CHECKED:
+            del os.environ[name]
+        reload_settings()
 
 
 @contextmanager
@@ -70,13 +94,25 @@ async def running(server: ServerKind, storage: Storage) -> AsyncIterator[Bench]:
                 activities=[*served.activities, nothing],
             )
             workers = [await start_process(spec, timeout=60)]
+            checked = None
             if (
                 server == "tuned"
             ):  # the stock one has no namespaces, and only its round trip is measured
                 found = await asyncio.to_thread(ensure_server, state_dir=folder)
                 workers.append(await _start_team(found))
+                with identity_on():
+                    checked = orchestrator()
+                    workers.append(
+                        await start_process(replace(checked, name="checked"), timeout=60)
+                    )
+                    workers.append(await _start_team(found))
             try:
-                yield Bench(await connect(spec.namespace), spec.task_queue)
+                yield Bench(
+                    await connect(spec.namespace),
+                    spec.task_queue,
+                    await connect(spec.namespace, interceptors=[Person(sign_in("learner"))]),
+                    checked.task_queue if checked else "",
+                )
             finally:
                 await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
     finally:
@@ -91,6 +127,7 @@ async def _start_team(server: Server) -> WorkerProcess:
     team = finance_the_simple_way()
     spec = replace(
         team,
+        name=team.task_queue,
         workflows=[*team.workflows, EmptyRun],
         activities=[*team.activities, nothing],
         nexus_handlers=[*team.nexus_handlers, EmptyHandler],

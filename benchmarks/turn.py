@@ -8,7 +8,8 @@ Empty activities carry a start-to-close timeout and nothing else; what heartbeat
 and payloads cost is the turn's. The model is the offline one, without latency: all else is overhead.
 
 A turn of the Agents SDK's loop is paired with one of the manual loop, and an operation of the finance team,
-synchronous or workflow-backed, with an empty one of its kind.
+synchronous or workflow-backed, with an empty one of its kind. What checking who is asking costs is seen in
+pairs of sessions, one where everybody does (`WORKSHOP_IDENTITY=on`) and one where nobody does.
 
 Left out: what durability buys, and many chats at once.
 """
@@ -96,6 +97,8 @@ async def measure(runs: int, progress: Progress) -> Result:
                 for kind in OPERATIONS:
                     tick = bar(f"{label}: {kind} operation", runs)
                     beside.append(await bench.operation(kind, storage, runs, tick))
+                tick = bar(f"{label}: identity on and off", 2 * runs)
+                beside += await bench.identity(storage, runs, tick)
                 if history is None:  # the same bytes, wherever they are kept
                     history = await bench.history(bar("bytes of history", LATE))
     assert history
