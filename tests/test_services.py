@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 from lab_environment import LIMIT, free_port, fresh, hold
 from sampled import sampled
+from temporalio.api.enums.v1 import VersioningBehavior
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.service import RPCError, RPCStatusCode
 from workshop_command import BIN
 
 from workshop_lib.agents.sessions import ChatClient
@@ -216,6 +219,33 @@ async def test_its_health_is_an_exit_status(client: Client, queue: str, service:
     assert not await healthy()
     worker.kill()
     assert not await healthy()
+
+
+async def test_as_a_version_it_gets_runs_once_that_is_current(
+    client: Client, queue: str, service: Start
+) -> None:
+    """As the controller for Kubernetes starts it: with the names of a deployment and of a build."""
+    deployment = fresh("default/orchestrator")
+    service(TEMPORAL_DEPLOYMENT_NAME=deployment, TEMPORAL_WORKER_BUILD_ID="b1")
+    chat = ChatClient(client, "manual", fresh("versioned"), task_queue=queue)
+    turn = asyncio.create_task(chat.send("What is 15 * 23?"))
+    now_current = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace, deployment_name=deployment, build_id="b1"
+    )
+    async with asyncio.timeout(LIMIT):
+        while True:  # the server hears of the version with the worker's first polls
+            try:
+                await client.workflow_service.set_worker_deployment_current_version(now_current)
+                break
+            except RPCError as error:
+                assert error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION)
+                await asyncio.sleep(0.2)
+        assert "345" in (await turn).text
+    described = await chat.handle.describe()
+    of_run = described.raw_description.workflow_execution_info.versioning_info
+    assert of_run.deployment_version.build_id == "b1"
+    assert of_run.behavior == VersioningBehavior.VERSIONING_BEHAVIOR_PINNED
+    await chat.end()
 
 
 async def test_what_hangs_does_not_keep_the_process(
