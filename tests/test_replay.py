@@ -89,6 +89,20 @@ async def test_a_recorded_run_replays(name: str) -> None:
         pytest.fail(f"{error}\n{ADVICE}")
 
 
+@pytest.mark.parametrize("name", ["manual", "sdk"])
+async def test_a_session_from_before_it_could_go_on_replays(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it holds more than after which a run of today is left."""
+    history = json.loads(recorded(name))
+    [payload] = history["events"][0]["workflowExecutionStartedEventAttributes"]["input"]["payloads"]
+    start = json.loads(base64.b64decode(payload["data"]))
+    start["limits"] = {"updates": 1}
+    payload["data"] = base64.b64encode(json.dumps(start).encode()).decode()
+    monkeypatch.setitem(globals(), "recorded", lambda _: json.dumps(history))
+    await replay(name)
+
+
 @pytest.mark.parametrize("name", sampled(RECORDINGS, 2))
 async def test_another_order_of_commands_is_noticed(name: str) -> None:
     with pytest.raises(NondeterminismError):
