@@ -315,7 +315,7 @@ plan = await run.plan()
 # for a list, and prove nothing: what Carol decides is checked at the door.
 
 # %%
-from workshop_lib.agents.sessions import list_sessions
+from workshop_lib.agents.session_list import list_sessions
 from workshop_lib.repair.approval import waiting_for
 from workshop_lib.repair.client import list_repairs
 

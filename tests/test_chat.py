@@ -24,7 +24,8 @@ from workshop_lib.agents.chat import (
     MODEL_DOWN,
     Reply,
 )
-from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
+from workshop_lib.agents.session_list import list_sessions
+from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.turn import MAX_CORRECTIONS
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of

@@ -12,7 +12,8 @@ from temporalio.service import RPCError
 
 from workshop_lib.agents.chat import ChatStart, SessionLimits
 from workshop_lib.agents.local_tools import LOCAL_TOOLS
-from workshop_lib.agents.sessions import ChatClient, list_sessions
+from workshop_lib.agents.session_list import list_sessions
+from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.worker import WorkerSpec

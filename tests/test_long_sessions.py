@@ -30,7 +30,8 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.chat import ChatStart, Reply, SessionLimits
-from workshop_lib.agents.sessions import ChatClient, MessageRefused, list_sessions
+from workshop_lib.agents.session_list import list_sessions
+from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.server import dev_server

@@ -10,7 +10,8 @@ from repair_ground import LIMIT, reached
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import ChatStart
-from workshop_lib.agents.sessions import ChatClient, list_sessions
+from workshop_lib.agents.session_list import list_sessions
+from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.repair.approval import waiting_for
 from workshop_lib.repair.client import RepairClient, list_repairs

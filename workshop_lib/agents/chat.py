@@ -21,6 +21,7 @@ from temporalio import workflow
 from temporalio.contrib.workflow_streams import WorkflowStream, WorkflowStreamState
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
+from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.session_state import (
     Carried,
@@ -81,6 +82,7 @@ class ChatStart(BaseModel):
         team_timeout: seconds that a call to another team may take, waiting for it included.
         stream: publish the reply piece by piece while it is written, in loops that can.
         mcp_transport: how the loop with MCP reaches the teams' servers.
+        budget: what the session may cost in all; None for as much as it takes.
         limits: lower ones for a test.
         carried: where the session goes on from; None for a new one.
     """
@@ -90,6 +92,7 @@ class ChatStart(BaseModel):
     team_timeout: float = Field(60, gt=0)
     stream: bool = False
     mcp_transport: Transport = "http"
+    budget: Budget | None = None
     limits: SessionLimits = SessionLimits()
     carried: Carried | None = None
 
@@ -131,6 +134,8 @@ class ChatSession:
         self._toolbox: Toolbox | None = None
         self._transcript: list[TranscriptLine] = []  # of this run
         self.conversation: Conversation[Any] = Conversation(self.part_type, carried.conversation)
+        if start.carried is None:
+            self.conversation.budget = start.budget
         self._updates = 0  # of this run, those that wait included
         self._replies = dict(carried.replies)
         self._effects: list[Effect] = []  # of this run
@@ -162,8 +167,9 @@ class ChatSession:
             self.conversation.answered(answer.text)
             self._say("agent", answer.text)
             # Every field is given: a converter that leaves out what was never set would lose the rest.
-            notice = self.conversation.notice
-            reply = Reply(turn=self.conversation.turn, notice=notice, **vars(answer))
+            spent, notice = self.conversation.spending(), self.conversation.notice()
+            turn = self.conversation.turn
+            reply = Reply(turn=turn, tokens=spent.turns[turn], notice=notice, **vars(answer))
             self._replies[update.id] = reply
             coming.set_result(reply)
             for done in self.turn.effects if self.turn else ():
@@ -205,6 +211,27 @@ class ChatSession:
             raise _refusal(
                 "NothingToStop", "No message is being answered, so there is nothing to stop."
             )
+
+    @workflow.update
+    async def set_budget(self, budget: Budget) -> Spending:
+        """Say what the session may cost in all. A turn that waits for it goes on; returns where it stands."""
+        self._updates += 1
+        self.conversation.budget = budget
+        return self.conversation.spending()
+
+    @set_budget.validator
+    def _check_budget(self, budget: Budget) -> None:
+        if self._ended:
+            raise _refusal("ChatEnded", "This chat has ended, and costs nothing any more.")
+        if self._rolling:
+            raise _refusal(ROLLOVER, "The session is just going on in a new run. Set it again.")
+        if problem := budget.problem():
+            raise _refusal("NoBudget", problem)
+
+    @workflow.query
+    def spending(self) -> Spending:
+        """What the session has cost so far, and what it may cost."""
+        return self.conversation.spending()
 
     @workflow.signal
     def end_chat(self) -> None:

@@ -22,10 +22,15 @@ PLAN_OPTIONS = step_options(attempt=90, total=180, longest_pause=20)
 
 
 class PlanRequest(BaseModel):
-    """Input of `plan_next_action`: what the model is sent."""
+    """Input of `plan_next_action`: what the model is sent.
+
+    Attributes:
+        max_tokens: that the answer may have; None leaves it to the provider.
+    """
 
     messages: list[Message]
     tools: list[ToolSpec] = []
+    max_tokens: int | None = None
 
 
 @activity.defn
@@ -39,4 +44,4 @@ async def plan_next_action(request: PlanRequest) -> Completion:
     Raises:
         ApplicationError: type `ModelUnavailable` (retried) or `ModelRefused` (not retried).
     """
-    return await ask_model(request.messages, request.tools)
+    return await ask_model(request.messages, request.tools, request.max_tokens)

@@ -11,9 +11,11 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.agents.chat import ChatSession
-from workshop_lib.agents.session_state import RunBefore, TranscriptLine
+from workshop_lib.agents.chat import ChatSession, ChatStart, ForkPoint
+from workshop_lib.agents.session_state import Effect, RunBefore, TranscriptLine
+from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal import asking
 
 REMOVED = TranscriptLine(
@@ -72,3 +74,38 @@ async def runs_of(client: Client, workflow_id: str) -> AsyncIterator[SessionRun]
         if before is None:
             return
         workflow_id, run_id, lines = before.workflow_id, before.run_id, before.lines
+
+
+async def fork_point(
+    client: Client, workflow_id: str, session: str, turn: int
+) -> tuple[ChatStart, list[Effect]]:
+    """The input of a session that goes on from before a turn, and the effects from there on.
+
+    Args:
+        session: what people call it.
+
+    Raises:
+        WorkshopError: there is no such turn, or the server does not keep it any more.
+        RPCError: nobody answered.
+    """
+    last, effects = 0, list[Effect]()
+    until: int | None = None  # of a session that this one goes on from, only what belongs to both
+    try:
+        async for run in runs_of(client, workflow_id):
+            found: ForkPoint = await run.ask(ChatSession.fork_point, turn - 1)
+            last = last or found.last_turn
+            if not 1 <= turn <= last:
+                break
+            effects = [e for e in found.effects if until is None or e.turn <= until] + effects
+            until = found.first_turn - 1
+            if found.start:
+                return found.start, effects
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+    if 1 <= turn <= last:
+        raise WorkshopError(f"The server does not keep turn {turn} any more.")
+    raise WorkshopError(
+        f"The session {session!r} has no turn {turn} that could be changed.",
+        expected=f"a number from 1 to {last}." if last else "a session that has begun.",
+    )

@@ -6,7 +6,7 @@ All of it is JSON. Left out: what makes it (`chat`), and what of it a model is s
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from temporalio.contrib.workflow_streams import WorkflowStreamState
 
 from workshop_lib.agents.conversation.state import ConversationState
@@ -25,6 +25,7 @@ class Reply(BaseModel):
         turn: 1 for the first message of the session.
         model_calls: calls to the model that this turn needed and whose answers are in the history.
         tool_calls: names of the tools called, in order.
+        tokens: that the turn has cost, those of a summary included.
         notice: what the user should know of the session; mostly empty.
         failed: no answer was found; the text says why.
         stopped: that is because the user has stopped the turn (`cancel_turn`).
@@ -34,6 +35,7 @@ class Reply(BaseModel):
     turn: int
     model_calls: int = 0
     tool_calls: list[str] = []
+    tokens: int = Field(0, repr=False)
     notice: str = ""
     failed: bool = False
     stopped: bool = False

@@ -1,17 +1,15 @@
-"""How a client talks to chat sessions: start or rejoin one by name, send, end, list.
+"""How a client talks to chat sessions: start or rejoin one by name, send, end.
 
 A session's workflow id is `chat-<loop>-<name>`, so a name that is used again finds its session. Left out:
-what stands at the other end (`chat`).
+what stands at the other end (`chat`), and lists (`session_list`).
 """
 
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -25,20 +23,20 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.agents.chat import (
     ChatSession,
     ChatStart,
-    ForkPoint,
     Reply,
     TranscriptLine,
     problem_with_message,
 )
 from workshop_lib.agents.conversation.results import copy_results
+from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.deleting import Deletion, delete_session
-from workshop_lib.agents.session_runs import REMOVED, runs_of
+from workshop_lib.agents.session_runs import REMOVED, fork_point, runs_of
 from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal import asking, tracing
 from workshop_lib.temporal.names import check_name
-from workshop_lib.temporal.search_attributes import SESSION_OWNER, equals, found_by
+from workshop_lib.temporal.search_attributes import SESSION_OWNER, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
 
 # The loop's name on the command line, and its workflow type.
@@ -65,16 +63,6 @@ class NothingToStop(WorkshopError):
 
 class EffectsRemain(WorkshopError):
     """What tools have changed since stays as it is."""
-
-
-class SessionInfo(BaseModel):
-    """A line of the list of sessions."""
-
-    session: str
-    loop: str
-    workflow_id: str
-    status: str
-    started: datetime | None
 
 
 class ChatClient:
@@ -106,6 +94,7 @@ class ChatClient:
         self._loop = loop
         self._task_queue = task_queue or get_settings().orchestrator_queue
         self._start = start or ChatStart()
+        _check_budget(self._start.budget)
         if not self._start.user:
             self._start = self._start.model_copy(update={"user": get_settings().user_name})
         self.session = uuid.uuid4().hex[:8] if session is None else check_name(session, "session")
@@ -256,23 +245,67 @@ class ChatClient:
         nothing = NothingToStop(
             f"No message of the session {self.session!r} is being answered, so there is nothing to stop."
         )
+        stop = ChatSession.cancel_turn
+        reply: Reply = await self._ask("(stop)", stop, timeout=timeout, absent=nothing)
+        return reply
 
-        async def attempt(update_id: str, limit: timedelta) -> Reply:
+    async def set_budget(
+        self, budget: Budget, *, timeout: timedelta = timedelta(seconds=20)
+    ) -> Spending:
+        """Say what the session may cost in all, what it has cost included. Returns where it stands.
+
+        A message that waits for its budget goes on where there is room now. Starts the session, if need be.
+
+        Raises:
+            MessageRefused: it is no budget, or the session has ended.
+            WorkshopError: nobody took it within `timeout`.
+        """
+        _check_budget(budget)
+        await self.begin()
+        said = f"({budget!r})"
+        gone = self._has_ended()
+        update = ChatSession.set_budget
+        found: Spending = await self._ask(said, update, budget, timeout=timeout, absent=gone)
+        return found
+
+    async def _ask(
+        self, what: str, update: Any, *arguments: Any, timeout: timedelta, absent: WorkshopError
+    ) -> Any:
+        """An update's answer, asked for again under one id where it got lost.
+
+        Args:
+            what: as for `asking.update`.
+            absent: what is raised where there is no such session, or nothing that the update is for.
+        """
+
+        async def attempt(update_id: str, limit: timedelta) -> Any:
             how: dict[str, Any] = {"id": update_id, "rpc_timeout": limit}
-            return await self.handle.execute_update(ChatSession.cancel_turn, **how)
+            return await self.handle.execute_update(update, args=arguments, **how)
 
         try:
-            return await asking.update(self.workflow_id, "(stop)", attempt, timeout)
+            return await asking.update(self.workflow_id, what, attempt, timeout)
         except WorkflowUpdateFailedError as error:
             if getattr(error.cause, "type", "") == "NothingToStop":
-                raise nothing from None
+                raise absent from None
             raise MessageRefused(reason_of(error)) from None
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
-                raise nothing from None
+                raise absent from None
             raise
+
+    async def spending(self) -> Spending:
+        """What the session has cost so far, and what it may cost.
+
+        Raises:
+            WorkshopError: nobody answered.
+        """
+        try:
+            found: Spending = await asking.query(self.handle, ChatSession.spending)
+            return found
+        except RPCError as error:
+            raise self._no_answer(error) from None
 
     async def fork(
         self,
@@ -322,30 +355,10 @@ class ChatClient:
         return (await self._fork_point(turn))[1]
 
     async def _fork_point(self, turn: int) -> tuple[ChatStart, list[Effect]]:
-        """The input of a session that goes on from before a turn, and the effects from there on."""
-        last, effects = 0, list[Effect]()
-        until: int | None = (
-            None  # of a session that this one goes on from, only what belongs to both
-        )
         try:
-            async for run in runs_of(self._client, self.workflow_id):
-                found: ForkPoint = await run.ask(ChatSession.fork_point, turn - 1)
-                last = last or found.last_turn
-                if not 1 <= turn <= last:
-                    break
-                effects = [e for e in found.effects if until is None or e.turn <= until] + effects
-                until = found.first_turn - 1
-                if found.start:
-                    return found.start, effects
+            return await fork_point(self._client, self.workflow_id, self.session, turn)
         except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise self._no_answer(error) from None
-        if 1 <= turn <= last:
-            raise WorkshopError(f"The server does not keep turn {turn} any more.")
-        raise WorkshopError(
-            f"The session {self.session!r} has no turn {turn} that could be changed.",
-            expected=f"a number from 1 to {last}." if last else "a session that has begun.",
-        )
+            raise self._no_answer(error) from None
 
     async def end(self) -> None:
         """End the session; harmless where it has ended or never began."""
@@ -369,17 +382,9 @@ class ChatClient:
         return deletion
 
 
-async def list_sessions(client: Client, owner: str | None = None) -> AsyncIterator[SessionInfo]:
-    """The sessions that the server knows, or those that somebody has started, latest first."""
-    where = "" if owner is None else equals(SESSION_OWNER, owner)
-    async for run in asking.list_runs(client, LOOPS, where):
-        yield SessionInfo(
-            session=run.workflow_id.removeprefix(f"chat-{run.kind}-"),
-            loop=run.kind,
-            workflow_id=run.workflow_id,
-            status=run.status,
-            started=run.started,
-        )
+def _check_budget(budget: Budget | None) -> None:
+    if problem := budget.problem() if budget else None:
+        raise MessageRefused(problem)
 
 
 def _no_reply(workflow_id: str, timeout: timedelta) -> WorkshopError:

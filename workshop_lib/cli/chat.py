@@ -19,12 +19,12 @@ from typer.core import TyperGroup
 
 from workshop_lib import harmless
 from workshop_lib.agents.chat import ChatStart
+from workshop_lib.agents.session_list import list_sessions
 from workshop_lib.agents.sessions import (
     LOOPS,
     ChatClient,
     MessageRefused,
     check_message,
-    list_sessions,
 )
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.cli.support import (

@@ -8,6 +8,7 @@ Left out: what is asked, and what is done with the answer.
 from collections.abc import Sequence
 from datetime import timedelta
 
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.errors import WorkshopError
@@ -16,15 +17,22 @@ from workshop_lib.llm.messages import Completion, Message, ToolSpec
 from workshop_lib.temporal.steps import heartbeating
 
 
-async def ask_model(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Completion:
+async def ask_model(
+    messages: Sequence[Message], tools: Sequence[ToolSpec] = (), max_tokens: int | None = None
+) -> Completion:
     """Ask the model once, from within an activity.
+
+    What an attempt before this one has cost, whose worker died or whose provider failed, nobody knows: each
+    counts as much as the one that answers.
 
     Raises:
         ApplicationError: type `ModelUnavailable` (retried) or `ModelRefused` (not retried).
     """
     async with heartbeating():
         try:
-            return await gateway.complete(messages, tools)
+            answer = await gateway.complete(messages, tools, max_tokens=max_tokens)
+            usage = answer.usage.times(activity.info().attempt)
+            return answer.model_copy(update={"usage": usage})
         except WorkshopError as error:
             raise as_application_error(error) from None
 

@@ -25,6 +25,7 @@ from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.large_imports import large_import
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
 from workshop_lib.llm.openai_client import client_of
+from workshop_lib.llm.tokens import counted
 from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of
 
 __all__ = [
@@ -55,6 +56,7 @@ async def complete(
     *,
     model: str | None = None,
     timeout: float | None = None,
+    max_tokens: int | None = None,
 ) -> Completion:
     """Ask a model once and wait for its whole answer.
 
@@ -63,6 +65,7 @@ async def complete(
         tools: what the model may ask to be called.
         model: in LiteLLM's spelling (provider/name); by default the one of the settings.
         timeout: seconds the call may take; by default LLM_TIMEOUT.
+        max_tokens: that the answer may have; None leaves it to the provider.
 
     Raises:
         ModelUnavailable: it did not answer; another try may help.
@@ -72,10 +75,12 @@ async def complete(
         return await answers(messages, tools)
     litellm, request = await _prepared(messages, tools, model, timeout)
     model = request["model"]
+    if max_tokens is not None:
+        request["max_tokens"] = max_tokens
     try:
         async with asyncio.timeout(request["timeout"]):
             response = await litellm.acompletion(**request)
-        return _completion(read_answer(response.model_dump(), model), model, messages)
+        return _completion(read_answer(response.model_dump(), model), messages, litellm, request)
     except Exception as error:
         failure = explain_failure(error, model)
     # Raised outside the except block: the provider's exception, which may quote a key, must not hang on
@@ -184,8 +189,11 @@ def unreadable(text: str, model: str) -> ModelRefused:
     )
 
 
-def _completion(answer: dict[str, Any], model: str, asked: Sequence[Message]) -> Completion:
+def _completion(
+    answer: dict[str, Any], asked: Sequence[Message], litellm: Any, request: dict[str, Any]
+) -> Completion:
     """A mended answer as ours; each of its calls gets an id that none before it has."""
+    model: str = request["model"]
     written = answer["choices"][0]["message"]
     used = {call.id for message in asked for call in message.tool_calls}
     calls = []
@@ -195,11 +203,12 @@ def _completion(answer: dict[str, Any], model: str, asked: Sequence[Message]) ->
         used.add(calls[-1].id)
     # Thoughts and signatures belong to the calls that they led to; without calls nobody asks for them.
     thoughts = extras_of(written) if calls else None
+    usage = Usage.model_validate(answer["usage"])
     named = answer.get("model")  # which leaves the offline model's provider out
     return Completion(
         message=Message(
             role="assistant", content=written["content"], tool_calls=calls, extras=thoughts
         ),
-        usage=Usage.model_validate(answer["usage"]),
+        usage=usage if usage.tokens else counted(litellm, request, written),
         model=named if named and provider_of(model) != OFFLINE_PROVIDER else model,
     )

@@ -129,18 +129,37 @@ class Message(_Compact):
 
 
 class Usage(BaseModel):
-    """What a call was charged for, in tokens. The offline model estimates four characters a token."""
+    """What a call was charged for, in tokens. The offline model estimates four characters a token.
+
+    Attributes:
+        estimated: the provider did not say, and some of it was counted here.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
         """Both together."""
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+    def times(self, attempts: int) -> "Usage":
+        """What so many attempts have cost at most, of which this was the last."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens * attempts,
+            completion_tokens=self.completion_tokens * attempts,
+            estimated=self.estimated or attempts > 1,
         )
 
 

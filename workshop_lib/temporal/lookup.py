@@ -16,6 +16,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
+WAITS = "waits"  # in the memo of a run: what it waits for, where the server cannot know, in words
 CALL = timedelta(seconds=5)  # that the server may take for an answer
 Kind: TypeAlias = TaskQueueType.ValueType
 WORKFLOW = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW

@@ -15,14 +15,29 @@ from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.conversation.policy import ContextPolicy, Part, field_of, plain_text
 from workshop_lib.agents.conversation.results import REFERENCE
+from workshop_lib.agents.conversation.spending import (
+    MAX_OUTPUT,
+    WARN_AT,
+    Budget,
+    Spending,
+    worst_case,
+)
 from workshop_lib.agents.conversation.summary import (
     SUMMARY_OPTIONS,
+    TRIES,
     SummaryRequest,
     lines_of,
     summarise,
 )
+from workshop_lib.llm.messages import Usage
+from workshop_lib.temporal.lookup import WAITS
 from workshop_lib.temporal.steps import reason_of
 
+OVERDRAWN = (
+    "the session's budget of {} does not hold one model call more; it goes on when the budget is raised"
+    " (set_budget), and can be stopped"
+)
+NEARLY_SPENT = "This session has used {:.0%} of its budget of {}."
 NO_SUMMARY = (
     "The model could not write a summary of the older part of this conversation ({}). An extract by rules"
     " is remembered instead."
@@ -36,6 +51,8 @@ class ConversationState(BaseModel):
         turn: how many turns it has had.
         opening: how it began, once its first message has left `turns`.
         summary: of what has left them.
+        used: what all of it has cost.
+        budget: what it may cost; None for as much as it takes.
         turns: the latest turns, oldest first; the last one is number `turn`. A turn is its parts as JSON, in
             the form of the loop that they come from.
     """
@@ -44,6 +61,8 @@ class ConversationState(BaseModel):
     opening: str | None = None
     summary: str = ""
     turns: list[list[dict[str, Any]]] = []
+    used: Usage = Usage()
+    budget: Budget | None = None
 
 
 class Conversation(Generic[Part]):
@@ -55,10 +74,9 @@ class Conversation(Generic[Part]):
         policy: how much of it a model is sent.
 
     Attributes:
-        notice: what the user should know of how the turn under way is remembered; mostly empty.
+        budget: what it may cost in all. May be changed at any time.
+        waits: what the turn under way waits for, in words; mostly empty.
     """
-
-    notice = ""
 
     def __init__(
         self,
@@ -73,6 +91,9 @@ class Conversation(Generic[Part]):
         self._begun_at = state.turn
         self._first = state.turn - len(state.turns) + 1  # the number of the first turn that is here
         self._opening = state.opening
+        self.budget, self.waits = state.budget, ""
+        self._used = {state.turn: state.used}  # at the end of a turn, of all turns so far
+        self._notice = ""
         self._views = [_View(state.turn, 0, state.summary)]
 
     @property
@@ -82,7 +103,8 @@ class Conversation(Generic[Part]):
 
     def ask(self, message: str) -> None:
         """A turn begins, with the user's message."""
-        self.notice = ""
+        self._used[self.turn + 1] = self._used[self.turn]
+        self._notice = ""
         self._turns.append(self._form.validate_python([{"role": "user", "content": message}]))
 
     def add(self, *parts: Part) -> None:
@@ -118,7 +140,9 @@ class Conversation(Generic[Part]):
             before=view.summary,
             lines=lines_of([part for turn in self._in_view()[:gone] for part in turn]),
             most=self._policy.max_summary_chars,
+            max_tokens=self.most_output(),
         )
+        await self.afford(request.model_dump(), calls=TRIES)
         try:
             summary = await workflow.execute_activity(
                 summarise,
@@ -130,8 +154,57 @@ class Conversation(Generic[Part]):
                 raise
             summary = request.extract(reason_of(error))
         if summary.problem:
-            self.notice = NO_SUMMARY.format(summary.problem)
+            self._notice = NO_SUMMARY.format(summary.problem)
+        self.paid(summary.usage)
         self._left_out(gone, summary.text)
+
+    async def afford(self, *sent: Any, calls: int = 1) -> Usage:
+        """Wait, before a model call, until the worst that it may cost fits into the budget.
+
+        Args:
+            sent: what the model is sent, as JSON.
+            calls: how often that may be.
+
+        Returns:
+            That worst case.
+        """
+        worst = worst_case(*sent).times(calls) if self.budget else Usage()
+        if not self._affords(worst):
+            self.waits = OVERDRAWN.format(self.budget)
+            workflow.upsert_memo({WAITS: self.waits})  # so that whoever looks at the run is told
+            try:
+                await workflow.wait_condition(lambda: self._affords(worst))
+            finally:
+                self.waits = ""
+                workflow.upsert_memo({WAITS: ""})
+        return worst
+
+    def paid(self, usage: Usage) -> None:
+        """A model call has cost this much, in the turn under way."""
+        self._used[self.turn] += usage
+
+    def most_output(self) -> int | None:
+        """How many tokens an answer may have; None where there is no budget."""
+        return MAX_OUTPUT if self.budget else None
+
+    def spending(self) -> Spending:
+        """What it has cost so far."""
+        turns = range(self._begun_at + 1, self.turn + 1)
+        return Spending(
+            used=self._used[self.turn],
+            turns={turn: self._used[turn].tokens - self._used[turn - 1].tokens for turn in turns},
+            budget=self.budget,
+            waits=self.waits,
+        )
+
+    def notice(self) -> str:
+        """What the user should know at the end of the turn; mostly empty."""
+        share = self.budget.share(self._used[self.turn]) if self.budget else 0
+        warned = NEARLY_SPENT.format(share, self.budget) if share >= WARN_AT else ""
+        return " ".join(filter(None, (self._notice, warned)))
+
+    def _affords(self, more: Usage) -> bool:
+        return self.budget is None or self.budget.share(self._used[self.turn] + more) <= 1
 
     def latest(self) -> list[Part]:
         """The parts that a model may be sent, none of them cut, the turn under way at their end."""
@@ -172,6 +245,8 @@ class Conversation(Generic[Part]):
                 self._form.dump_python(self._policy.fitting(kept), mode="json")
                 for kept in self._turns[view.first : turn - self._first + 1]
             ],
+            used=self._used[turn],
+            budget=self.budget,
         )
 
     def _in_view(self) -> list[list[Part]]:

@@ -44,11 +44,13 @@ class SummaryRequest(BaseModel):
         before: the summary so far.
         lines: what falls out, as "User: …", "Agent: …" and "Tool: …", oldest first.
         most: characters that the new summary may have.
+        max_tokens: that an answer of the model may have; None leaves it to the provider.
     """
 
     before: str = ""
     lines: list[str]
     most: int
+    max_tokens: int | None = None
 
     @property
     def replaced(self) -> list[str]:
@@ -90,7 +92,7 @@ async def summarise(request: SummaryRequest) -> Summary:
     used, problem = Usage(), ""
     for _ in range(TRIES):
         try:
-            answer = await ask_model(asked)
+            answer = await ask_model(asked, max_tokens=request.max_tokens)
         except ApplicationError as error:
             if not error.non_retryable and activity.info().attempt < TRIES:
                 raise

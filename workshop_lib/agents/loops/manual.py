@@ -66,4 +66,8 @@ class ManualChat(ChatSession):
     async def _plan(self, toolbox: Toolbox) -> Completion:
         system, messages = self.conversation.sent(self.instructions)
         request = PlanRequest(messages=[Message.system(system), *messages], tools=toolbox.specs)
-        return await workflow.execute_activity(plan_next_action, request, **PLAN_OPTIONS)
+        request.max_tokens = self.conversation.most_output()
+        await self.conversation.afford(request.model_dump())
+        plan = await workflow.execute_activity(plan_next_action, request, **PLAN_OPTIONS)
+        self.conversation.paid(plan.usage)
+        return plan

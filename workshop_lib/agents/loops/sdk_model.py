@@ -22,6 +22,7 @@ from agents.tracing import (
     set_trace_processors,
     set_trace_provider,
 )
+from temporalio import activity
 from temporalio.client import ClientConfig
 from temporalio.converter import DataConverter, DefaultPayloadConverter
 from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
@@ -131,6 +132,7 @@ class _Model(Model):
         async with self._opened(request) as model:
             response = await model.get_response(**request)
         _mend(response.output, request["input"])
+        _count_attempts(response.usage)
         return response
 
     async def stream_response(self, **request: Any) -> AsyncIterator[TResponseStreamEvent]:  # type: ignore[override]
@@ -139,6 +141,7 @@ class _Model(Model):
             async for event in model.stream_response(**request):
                 if event.type == "response.completed":  # of all events the SDK goes by this one
                     _mend(event.response.output, request["input"])
+                    _count_attempts(event.response.usage)
                 yield event
 
     @asynccontextmanager
@@ -225,6 +228,12 @@ def _reasons(name: str) -> bool:
     import litellm
 
     return "reasoning_effort" in (litellm.get_supported_openai_params(name) or ())
+
+
+def _count_attempts(usage: Any) -> None:
+    """What an attempt before this one has cost, nobody knows: each counts as much, as in the gateway."""
+    for name in ("input_tokens", "output_tokens", "total_tokens") if usage else ():
+        setattr(usage, name, getattr(usage, name) * activity.info().attempt)
 
 
 def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputItem]) -> None:

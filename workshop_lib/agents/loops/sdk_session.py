@@ -9,7 +9,7 @@ how its model is called (`sdk_model`).
 import asyncio
 from typing import Any, cast
 
-from agents import Agent, FunctionTool, RunConfig, RunHooks, Runner, Tool
+from agents import Agent, FunctionTool, ModelSettings, RunConfig, RunHooks, Runner, Tool
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.items import ModelResponse, TResponseInputItem
 from agents.result import RunResultBase
@@ -30,10 +30,12 @@ from workshop_lib.agents.chat import (
     ChatSession,
     ChatStart,
 )
+from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.local_tools import READ_RESULT
 from workshop_lib.agents.toolbox import Toolbox
 from workshop_lib.agents.turn import Answer, Turn
-from workshop_lib.llm.messages import ToolCall, ToolSpec, sendable_arguments
+from workshop_lib.llm.messages import ToolCall, ToolSpec, Usage, sendable_arguments
+from workshop_lib.llm.tokens import at_most
 from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.temporal.steps import causes, reason_of
 
@@ -81,10 +83,11 @@ class AgentSession(ChatSession):
         options: dict[str, Any] = {
             "context": turn,
             "max_turns": MAX_TOOL_ROUNDS,
-            "hooks": _Hooks(),
+            "hooks": _Hooks(self.conversation),
             "run_config": RunConfig(
                 tracing_disabled=True,
                 call_model_input_filter=self._select,
+                model_settings=ModelSettings(max_tokens=self.conversation.most_output()),
                 tool_not_found_behavior="return_error_to_model",
                 tool_error_formatter=_unknown_tool,
             ),
@@ -135,7 +138,11 @@ def as_sdk_tool(spec: ToolSpec) -> FunctionTool:
 
 
 class _Hooks(RunHooks[Turn]):
-    """Counts model calls, also those of a run that fails later, and sets it an end."""
+    """Counts model calls, also those of a run that fails later, lets them wait for the budget, and sets the
+    run an end."""
+
+    def __init__(self, conversation: Conversation[Any]) -> None:
+        self._conversation, self._sent = conversation, Usage()
 
     async def on_llm_start(
         self,
@@ -146,11 +153,21 @@ class _Hooks(RunHooks[Turn]):
     ) -> None:
         if problem := context.context.problem:
             raise _GivenUp(problem)
+        tools = [spec.model_dump() for spec in context.context.toolbox.specs]
+        self._sent = await self._conversation.afford(system_prompt, input_items, tools)
 
     async def on_llm_end(
         self, context: RunContextWrapper[Turn], agent: Agent[Turn], response: ModelResponse
     ) -> None:
         context.context.model_calls += 1
+        usage = Usage(
+            prompt_tokens=response.usage.input_tokens,
+            completion_tokens=response.usage.output_tokens,
+        )
+        if not usage.tokens:  # its provider does not say
+            received = at_most([item.model_dump() for item in response.output])
+            usage = self._sent.model_copy(update={"completion_tokens": received})
+        self._conversation.paid(usage)
 
 
 def _sendable(item: TResponseInputItem) -> TResponseInputItem:

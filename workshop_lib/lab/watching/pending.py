@@ -26,12 +26,14 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from workshop_lib import harmless
+from workshop_lib.lab.history import decode
 from workshop_lib.lab.registry import identity_alive
 from workshop_lib.lab.server.namespaces import known_endpoint
 from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.listening import TaskFailure, last_task_failure
 from workshop_lib.lab.watching.queues import look_at_queue
-from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WORKFLOW, Kind, find_endpoint
+from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WAITS, WORKFLOW, Kind, find_endpoint
 
 UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it
 SETTLED = 0.5  # seconds after which an attempt that began has failed rather than not yet succeeded
@@ -115,6 +117,10 @@ async def look(
     parts = [await _workflow_task(client, described, now)]
     if asks and not ended:
         parts.append(Situation(unserved=await _unserved(client, info.task_queue, WORKFLOW)))
+    if told := decode(info.memo.fields[WAITS]) if WAITS in info.memo.fields else "":
+        parts.append(
+            Situation(waits_for=[told], troubles={WAITS: harmless.line(f"It waits: {told}")})
+        )
     parts += [await _activity(client, activity, now) for activity in described.pending_activities]
     for operation in described.pending_nexus_operations:
         parts.append(_operation(operation))
