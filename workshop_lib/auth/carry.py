@@ -27,7 +27,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.converter import PayloadConverter
 
 from workshop_lib.auth.issuer import Grant, signed_in
-from workshop_lib.auth.keys import ring
+from workshop_lib.auth.keys import fresh
 from workshop_lib.auth.sealed import Binding, Who, digest, seal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
@@ -191,6 +191,5 @@ class Sealing(OutboundInterceptor):
 
 def seal_for_who_asks(audience: str, bound: Binding, lifetime: float) -> str | None:
     """A sealed value in the name of whoever this task works for; None where that is nobody."""
-    who, keys = who_asks(), ring(audience)
-    keys.refresh()
-    return seal(keys, audience, who, bound, lifetime=lifetime) if who else None
+    who = who_asks()
+    return seal(fresh(audience), audience, who, bound, lifetime=lifetime) if who else None

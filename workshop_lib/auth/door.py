@@ -54,7 +54,7 @@ from workshop_lib.auth.carry import (
 from workshop_lib.auth.issuer import live_scopes, scopes_for
 from workshop_lib.auth.keys import ring
 from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, seal, unseal
-from workshop_lib.auth.tokens import Refused
+from workshop_lib.auth.tokens import Refused, require
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.caller import FORBIDDEN
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
@@ -144,7 +144,7 @@ class _NexusDoor(NexusOperationInboundInterceptor):
         try:
             value = ctx.headers.get(HEADER)
             inside = door.opened(value, bound, time.time())
-            _require(inside.who, f"{door.party}:read")
+            require(inside.who.asker, f"{door.party}:read")
             _look_at_links(ctx, inside)
         except Refused as error:
             kind = "UNAUTHORIZED" if error.kind == FORBIDDEN else "UNAUTHENTICATED"
@@ -211,7 +211,7 @@ class _WorkflowDoor(WorkflowInboundInterceptor):
                 # When the server took it: a worker may come to it much later.
                 who = self.door.opened(value, bound, info.workflow_start_time.timestamp()).who
                 if self.door.party == "repair":
-                    _require(who, "orders:start")
+                    require(who.asker, "orders:start")
                     _look_at_owner(who)
             except Refused as error:
                 raise as_failure(error) from None
@@ -228,7 +228,7 @@ class _WorkflowDoor(WorkflowInboundInterceptor):
         try:
             who = self.door.opened(from_header(input.headers), bound, workflow.time()).who
             if self.door.party == "chat":
-                _require(who, "chat:use")
+                require(who.asker, "chat:use")
         except Refused as error:
             raise as_failure(error) from None
         with acting_for(who):
@@ -312,11 +312,6 @@ class _WorkflowOutbound(WorkflowOutboundInterceptor):
 def as_failure(error: Refused) -> ApplicationError:
     """A refusal as a failure that is not retried."""
     return ApplicationError(error.what, type=error.kind, non_retryable=True)
-
-
-def _require(who: Who, scope: str) -> None:
-    if scope not in who.asker.scopes:
-        raise Refused(f"{who.sub} lacks the scope {scope}.", FORBIDDEN)
 
 
 def _look_at_owner(who: Who) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.auth import sealed
-from workshop_lib.auth.keys import AUDIENCES, FOLDER, ISSUER_KEYS, ring
+from workshop_lib.auth.keys import AUDIENCES, FOLDER, ISSUER_KEYS, fresh, ring
 from workshop_lib.auth.tokens import LIFETIME, Refused, new_claims, sign
 from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import state_folder
@@ -67,9 +67,7 @@ class Grant:
         """
         scope = scopes_for(audience, self.scopes())
         claims = new_claims(self.name, self.program, audience, scope, lifetime)
-        keys = ring(ISSUER_KEYS)
-        keys.refresh()
-        return sign(claims, keys.newest)
+        return sign(claims)
 
     def seal(self, audience: str, what: sealed.Binding, lifetime: float) -> str:
         """A sealed value for one audience, which counts for this call and no other.
@@ -81,9 +79,7 @@ class Grant:
         # The chat asks others in the person's name, so it is told of all scopes; the others of their own.
         scope = " ".join(scopes) if audience == "chat" else scopes_for(audience, scopes)
         who = sealed.Who(sub=self.name, act=self.program, scope=scope, grant=self.id)
-        keys = ring(audience)
-        keys.refresh()
-        return sealed.seal(keys, audience, who, what, lifetime=lifetime)
+        return sealed.seal(fresh(audience), audience, who, what, lifetime=lifetime)
 
     @property
     def asker(self) -> Asker:
@@ -143,9 +139,7 @@ def agent_token(who: sealed.Who | None, audience: str) -> str:
     else:
         live_scopes(who.grant, who.sub)
         claims = new_claims(who.sub, AGENT, audience, scopes_for(audience, who.scope.split()))
-    keys = ring(ISSUER_KEYS)
-    keys.refresh()
-    return sign(claims, keys.newest)
+    return sign(claims)
 
 
 def live_scopes(grant: str, name: str) -> list[str]:

@@ -90,6 +90,13 @@ def ring(name: str) -> Keyring:
     return _ring(get_settings().state_dir, name)
 
 
+def fresh(name: str) -> Keyring:
+    """The same, as they are now in the file. Input and output: not in a workflow."""
+    keys = ring(name)
+    keys.refresh()
+    return keys
+
+
 @lru_cache(maxsize=64)
 def _ring(state: Path, name: str) -> Keyring:
     folder = state_folder.made(state, FOLDER)
@@ -108,13 +115,10 @@ def rotate() -> None:
     """Make a new key of each kind. The ones before open what was made with them, and make nothing more."""
     now = time.time()
     for name in (ISSUER_KEYS, *AUDIENCES):
-        old = ring(name)
-        old.refresh()
+        old = fresh(name)
         new = _new_pair() if name == ISSUER_KEYS else _new_secret()
         _write(old.path, [*({"retired": now} | key for key in old.keys), new])
-    issuers = ring(ISSUER_KEYS)
-    issuers.refresh()
-    _write(ring(PUBLIC_KEYS).path, [_public(pair) for pair in issuers.keys])
+    _write(ring(PUBLIC_KEYS).path, [_public(pair) for pair in fresh(ISSUER_KEYS).keys])
 
 
 def _write(path: Path, keys: list[Key], *, anew: bool = False) -> None:

@@ -85,7 +85,7 @@ class _CheckedCalls(Middleware):
         try:
             claims = self._claims(context)
             if self._party not in PREFIX:  # there each tool asks for its own
-                require(claims, f"{self._party}:read")
+                require(claims.asker, f"{self._party}:read")
         except Refused as error:
             return refusal(error.what, error.kind)
         who = Who(sub=claims.sub, act=claims.act.sub, scope=claims.scope)

@@ -17,7 +17,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workshop_lib.auth.keys import PUBLIC_KEYS, Key, as_jwk, ring, was_good
+from workshop_lib.auth.keys import ISSUER_KEYS, PUBLIC_KEYS, as_jwk, fresh, ring, was_good
 from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal.caller import FORBIDDEN, UNIDENTIFIED, Asker
 
@@ -105,14 +105,14 @@ def verify(token: str | None, audience: str, now: float | None = None) -> Claims
     return Claims.model_validate(claims)
 
 
-def require(claims: Claims, scope: str) -> None:
+def require(who: Asker, scope: str) -> None:
     """Refuse who lacks a scope.
 
     Raises:
         Refused: of the kind `FORBIDDEN`; names the person and the scope.
     """
-    if scope not in claims.asker.scopes:
-        raise Refused(f"{claims.sub} lacks the scope {scope}.", FORBIDDEN)
+    if scope not in who.scopes:
+        raise Refused(f"{who.name} lacks the scope {scope}.", FORBIDDEN)
 
 
 def new_claims(
@@ -133,8 +133,9 @@ def new_claims(
     }
 
 
-def sign(claims: dict[str, Any], key: Key) -> str:
-    """A token with these claims, signed by a key of the issuer's."""
+def sign(claims: dict[str, Any]) -> str:
+    """A token with these claims, signed by the issuer's newest key."""
+    key = fresh(ISSUER_KEYS).newest
     header = {"alg": "ES256", "typ": TYPE, "kid": key["kid"]}
     return jwt.encode(header, claims, as_jwk(key), algorithms=["ES256"])
 
