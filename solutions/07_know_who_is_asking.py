@@ -394,7 +394,7 @@ await check.approved(client, run)
 # </details>
 
 # %% [markdown]
-# Stop this notebook's workers and servers.
+# Stop this notebook's workers and servers. Next: **08 · Keep a long conversation**.
 
 # %%
 for chat in (anybody, hers, his):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.comparison import code_lines as code_lines
     from workshop_lib.lab.lessons.comparison import compare_loops as compare_loops
     from workshop_lib.lab.lessons.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.lessons.growth import measure_turns as measure_turns
+    from workshop_lib.lab.lessons.growth import runs_of_session as runs_of_session
+    from workshop_lib.lab.lessons.growth import show_meter as show_meter
     from workshop_lib.lab.lessons.identity import open_to_all as open_to_all
     from workshop_lib.lab.lessons.identity import read_token as read_token
     from workshop_lib.lab.lessons.identity import require_identity as require_identity
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.identity import stock_verdicts as stock_verdicts
     from workshop_lib.lab.lessons.identity import try_attacks as try_attacks
     from workshop_lib.lab.lessons.json_rpc import json_rpc as json_rpc
+    from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
     from workshop_lib.lab.registry import stop_all as stop_all
