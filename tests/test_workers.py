@@ -7,12 +7,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import psutil
 import pytest
@@ -20,8 +20,17 @@ from fastmcp import Client as McpClient
 from lab_cells import GREETING, Notebook, spec_of
 from lab_environment import fresh
 from sampled import sampled
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
+from temporalio.converter import (
+    ActivitySerializationContext,
+    PayloadCodec,
+    SerializationContext,
+    WithSerializationContext,
+    WorkflowSerializationContext,
+)
+from temporalio.worker.workflow_sandbox import _runner
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import registered, stop_all, stop_worker
@@ -30,6 +39,7 @@ from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker, start_worker_now
 from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.failures import DATA_CONVERTER
 from workshop_lib.temporal.worker import WorkerSpec
 
 pytestmark = pytest.mark.usefixtures("lab_server")
@@ -391,3 +401,55 @@ async def test_a_thread_that_is_to_be_killed_is_refused_in_words(
     nb.workflow("greeting", GREETING)
     with pytest.raises(WorkshopError, match="start_process"):
         await start_worker(spec_of(nb["Greeting"]), kill_at="activity-inside@say_hello")
+
+
+class _Curious(PayloadCodec, WithSerializationContext):
+    """A codec that changes nothing and notes what it is told."""
+
+    told: ClassVar[list[SerializationContext]] = []
+
+    def with_context(self, context: SerializationContext) -> Self:
+        self.told.append(context)
+        return self
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
+
+    decode = encode
+
+
+class _Plain(PayloadCodec):
+    """One that does not want to know."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [Payload(metadata=one.metadata, data=one.data[::-1]) for one in payloads]
+
+    decode = encode
+
+
+@pytest.mark.parametrize("codec", [_Curious(), _Plain(), None])
+async def test_the_sandbox_is_entered_for_a_codec_that_asks_and_for_no_other(
+    codec: PayloadCodec | None, spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[object] = []
+    enter = _runner._Instance.get_serialization_context
+
+    def entering(run: _runner._Instance, command: Any) -> Any:
+        entered.append(command)
+        return enter(run, command)
+
+    monkeypatch.setattr(_runner._Instance, "get_serialization_context", entering)
+    client = await connect(
+        spec.namespace, data_converter=replace(DATA_CONVERTER, payload_codec=codec)
+    )
+    async with asyncio.timeout(30), spec.build(client):
+        said = await client.execute_workflow(
+            "Greeting", "Ada", id=fresh("codec"), task_queue=spec.task_queue, result_type=str
+        )
+    assert said == "Hello, Ada!"
+    asks = isinstance(codec, WithSerializationContext)
+    assert bool(entered) == asks
+    types = {type(context) for context in _Curious.told} if asks else set()
+    assert types == (
+        {ActivitySerializationContext, WorkflowSerializationContext} if asks else set()
+    )
