@@ -71,7 +71,8 @@ async def test_a_budget_is_warned_of_waited_for_and_raised(
     seen = await look(client, chat.workflow_id)
     assert any("budget of" in line for line in seen.troubles.values())
     assert time.monotonic() - begun < 30 and not sending.done()
-    await chat.set_budget(Budget(tokens=held.used.tokens + first + 2 * MAX_OUTPUT + 4_000))
+    more = Budget(tokens=held.used.tokens + first + 2 * MAX_OUTPUT + 4_000)
+    assert (await chat.set_budget(more)).waits == ""
     reply = await sending
     assert "345" in reply.text and not reply.failed
     assert (await chat.spending()).waits == ""

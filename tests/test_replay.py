@@ -125,6 +125,17 @@ def test_a_recorded_chat_holds_tools_of_every_kind_and_errors(name: str) -> None
     assert '"name":"execute_tool"' in recorded(name)
 
 
+@pytest.mark.parametrize("loop", ["manual", "sdk"])
+def test_the_recorded_chats_hold_a_summary_and_a_wait_for_a_budget(loop: str) -> None:
+    """And those from before there was either replay without."""
+    summarised, waited = recorded(f"summarised_{loop}"), events_of(f"waited_{loop}")
+    assert '"name":"summarise"' in summarised and '"activityId":"summary-in-turn-' in summarised
+    assert '"name":"summarise"' not in recorded(loop)
+    noted = [e for e in waited if e["eventType"] == f"{EVENT}WORKFLOW_PROPERTIES_MODIFIED"]
+    assert len(noted) == 4  # twice that it waits, and that it does not any more
+    assert recorded(f"waited_{loop}").count('"name":"set_budget"') >= 3
+
+
 def test_the_recorded_repairs_hold_every_step_and_every_kind_of_decision() -> None:
     """Approved in part, with a decision that did not count before; rejected; approved; left."""
     repair, proactive = recorded("repair"), recorded("proactive")

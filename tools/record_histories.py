@@ -30,6 +30,7 @@ from pydantic import BaseModel  # noqa: E402
 from temporalio.client import Client, WorkflowHandle  # noqa: E402
 
 from workshop_lib.agents.chat import ChatStart, SessionLimits  # noqa: E402
+from workshop_lib.agents.conversation.spending import Budget  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
 from workshop_lib.lab.server import lifecycle as server  # noqa: E402
@@ -125,6 +126,38 @@ async def forked(client: Client, loop: str) -> Run:
     return fork.handle
 
 
+async def summarised(client: Client, loop: str) -> Run:
+    """A conversation whose beginning is summed up, and known afterwards."""
+    chat = ChatClient(client, loop, f"summarised-{loop}", start=ChatStart(user="ada"))
+    await chat.send("My door code is 4471.")
+    for message in CONVERSATION[:5]:
+        print(f"{loop}: {(await chat.send(message)).text}")
+    print(f"{loop}: {(await chat.send('What is my door code?')).text}")
+    await chat.end()
+    await chat.handle.result()
+    return chat.handle
+
+
+async def waited(client: Client, loop: str) -> Run:
+    """A session whose budget holds no model call; one message waits until it is raised, one is stopped."""
+    poor, rich = Budget(tokens=1_000), Budget(tokens=100_000)
+    chat = ChatClient(client, loop, f"waited-{loop}", start=ChatStart(user="ada", budget=poor))
+    sending = asyncio.create_task(chat.send(CONVERSATION[0]))
+    await asyncio.sleep(2)
+    print(f"{loop}: {(await chat.set_budget(rich)).waits}")
+    print(f"{loop}: {(await sending).text}")
+    await chat.set_budget(poor)
+    sending = asyncio.create_task(chat.send(CONVERSATION[1]))
+    await asyncio.sleep(2)
+    print(f"{loop}: {(await chat.stop()).text}")
+    await sending
+    await chat.set_budget(rich)
+    print(f"{loop}: {(await chat.send(CONVERSATION[5])).text}")
+    await chat.end()
+    await chat.handle.result()
+    return chat.handle
+
+
 def _set_latency(milliseconds: str) -> None:
     """How long a call of the model lasts from now on."""
     os.environ["OFFLINE_LATENCY_MS"] = milliseconds
@@ -204,6 +237,10 @@ LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "stopped_sdk": partial(stopped, loop="sdk"),
     "forked_manual": partial(forked, loop="manual"),
     "forked_sdk": partial(forked, loop="sdk"),
+    "summarised_manual": partial(summarised, loop="manual"),
+    "summarised_sdk": partial(summarised, loop="sdk"),
+    "waited_manual": partial(waited, loop="manual"),
+    "waited_sdk": partial(waited, loop="sdk"),
     "continued_manual": partial(continued, loop="manual"),
     "continued_sdk": partial(continued, loop="sdk", stream=True),
 }

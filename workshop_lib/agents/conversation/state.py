@@ -75,7 +75,6 @@ class Conversation(Generic[Part]):
 
     Attributes:
         budget: what it may cost in all. May be changed at any time.
-        waits: what the turn under way waits for, in words; mostly empty.
     """
 
     def __init__(
@@ -91,7 +90,8 @@ class Conversation(Generic[Part]):
         self._begun_at = state.turn
         self._first = state.turn - len(state.turns) + 1  # the number of the first turn that is here
         self._opening = state.opening
-        self.budget, self.waits = state.budget, ""
+        self.budget = state.budget
+        self._wanted = Usage()  # the worst case of a call that waits for the budget
         self._used = {state.turn: state.used}  # at the end of a turn, of all turns so far
         self._notice = ""
         self._views = [_View(state.turn, 0, state.summary)]
@@ -100,6 +100,11 @@ class Conversation(Generic[Part]):
     def turn(self) -> int:
         """The number of the turn under way, or else of the last one; 1 is the first of the session."""
         return self._first - 1 + len(self._turns)
+
+    @property
+    def waits(self) -> str:
+        """What the turn under way waits for, in words; mostly empty."""
+        return "" if self._affords(self._wanted) else OVERDRAWN.format(self.budget)
 
     def ask(self, message: str) -> None:
         """A turn begins, with the user's message."""
@@ -170,12 +175,12 @@ class Conversation(Generic[Part]):
         """
         worst = worst_case(*sent).times(calls) if self.budget else Usage()
         if not self._affords(worst):
-            self.waits = OVERDRAWN.format(self.budget)
+            self._wanted = worst
             workflow.upsert_memo({WAITS: self.waits})  # so that whoever looks at the run is told
             try:
                 await workflow.wait_condition(lambda: self._affords(worst))
             finally:
-                self.waits = ""
+                self._wanted = Usage()
                 workflow.upsert_memo({WAITS: ""})
         return worst
 
@@ -204,7 +209,8 @@ class Conversation(Generic[Part]):
         return " ".join(filter(None, (self._notice, warned)))
 
     def _affords(self, more: Usage) -> bool:
-        return self.budget is None or self.budget.share(self._used[self.turn] + more) <= 1
+        used = self._used[self.turn]
+        return not (self.budget and more.tokens) or self.budget.share(used + more) <= 1
 
     def latest(self) -> list[Part]:
         """The parts that a model may be sent, none of them cut, the turn under way at their end."""
