@@ -22,6 +22,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from workshop_lib.agents.conversation.spending import Budget
 from workshop_lib.agents.loops.manual import ManualChat
 from workshop_lib.agents.sessions import LOOPS as LOOP_TYPES
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
@@ -83,6 +84,12 @@ async def test_who_sends_into_anothers_session_is_asked_for_by_the_own_name(
     assert "bob lacks the scope" in (await say(bob, HR)).text
 
 
+async def test_who_has_signed_in_sets_a_budget(ground: House) -> None:
+    alice = await ground.chat("alice")
+    await say(alice, DEMO)
+    assert (await alice.set_budget(Budget(tokens=1_000_000))).budget.tokens == 1_000_000
+
+
 async def test_without_signing_in_nothing_is_answered(ground: House) -> None:
     nobody = await ground.chat(None)
     with pytest.raises(MessageRefused, match="no proof of who is asking"):
@@ -113,7 +120,7 @@ async def test_every_attack_is_refused_before_a_tool_runs(
             failed[f"{name}: a tool ran"] = ""
             ground.runs.clear()
     assert not failed, json.dumps(failed, indent=1)
-    assert len(attacks) >= 67
+    assert len(attacks) >= 68
     with capsys.disabled():
         print(f" [{len(attacks)} attacks refused]", end="")
 

@@ -36,7 +36,10 @@ from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
 
 HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
 # Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.
-CHECKED_UPDATES = {"send_message": "chat", "cancel_turn": "chat", "decide": "repair"}
+CHECKED_UPDATES = {
+    **dict.fromkeys(("send_message", "cancel_turn", "set_budget"), "chat"),
+    "decide": "repair",
+}
 CHECKED_STARTS = {"OrderRepair": "repair", "ProactiveRepair": "repair"}
 LIFETIME = 3600.0  # seconds that a message may take
 STARTS_WITHIN = (

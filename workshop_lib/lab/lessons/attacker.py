@@ -208,12 +208,11 @@ class Attacker:
                 return _refusal_in(error)
         raise LetIn(f"the chat answered {answer!r}")
 
-    async def stop(self, session: str) -> str:
-        """Stop the turn of somebody else, whose reply one would get."""
+    async def meddle(self, session: str, update: str, *arguments: Any) -> str:
+        """Stop somebody else's turn, whose reply one would get, or say what it may cost."""
+        handle = (await connect()).get_workflow_handle(session)
         try:
-            answer = (
-                await (await connect()).get_workflow_handle(session).execute_update("cancel_turn")
-            )
+            answer = await handle.execute_update(update, args=arguments)
         except WorkflowUpdateFailedError as error:
             return _refusal_in(error)
         raise LetIn(f"the chat answered {answer!r}")

@@ -79,7 +79,8 @@ def table() -> dict[str, Attempt]:
             a.message[2], a.message[0], "Get JIRA metrics for project HR-1!"
         ),
         "send Alice's value again": lambda a: a.update(a.message[2], a.message[0], a.message[1]),
-        "stop a turn without proof": lambda a: a.stop(a.message[0]),
+        "stop a turn without proof": lambda a: a.meddle(a.message[0], "cancel_turn"),
+        "set a budget without proof": lambda a: a.meddle(a.message[0], "set_budget", {"tokens": 1}),
         "send a token as proof": lambda a: a.update(sign_in("alice").token("chat"), a.message[0]),
     }
     return {
