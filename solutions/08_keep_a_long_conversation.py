@@ -88,8 +88,8 @@ talk[0] = "My door code is 4471."
 talk[9] = "My door code is now 5582, not 4471."
 
 # %% [markdown]
-# It is held twice: with `Everything`, and with the library's chat. (Some ten seconds for the second cell, most of them
-# until the model library is loaded.)
+# It is held twice: with `Everything`, and with the library's chat. (Some fifteen seconds for the two cells: the model library
+# is loaded meanwhile.)
 
 # %%
 from workshop_lib.agents.chat import ChatStart
@@ -190,6 +190,45 @@ print(summaries[-1].result["text"])
 # </details>
 
 # %% [markdown]
+# ## A result that is too large
+#
+# One tool call can be longer than all that was said. This one returns a hundred thousand characters, and each later turn
+# would carry them.
+
+# %%
+from pydantic import BaseModel
+
+from workshop_lib.agents.local_tools import LOCAL_TOOLS, LocalTool
+
+
+class ReportInput(BaseModel):
+    """It takes nothing."""
+
+
+def stock_report(args: ReportInput) -> str:
+    """Write the stock report: every shelf, and what lies on it."""
+    return "\n".join(f"shelf {n}: {n * 7} badges" for n in range(1, 5001))
+
+
+LOCAL_TOOLS["stock_report"] = LocalTool(stock_report, ReportInput)
+audit = ChatClient(client)
+reply = await lab.watch(audit.send("Write the stock report"), audit.handle)
+print(reply.text[:120])
+
+# %% [markdown]
+# The whole is kept in the state folder, by the activity that got it. The model is sent the first part, with a **reference**,
+# and a tool that reads on:
+
+# %%
+reference = reply.text.partition("of result ")[2].partition(",")[0]
+reply = await lab.watch(audit.send(f"Read part 60 of the result {reference}"), audit.handle)
+print(reply.tool_calls, reply.text[-120:])
+held = sum(cost.bytes for cost in await lab.measure_turns(audit.handle))
+print(f"{len(stock_report(ReportInput())):,} characters of report, {held:,} bytes of history")
+
+# %% [markdown]
+# A reference counts in its own session, and for whoever asked there. Anybody else hears that there is no such result.
+#
 # ## A run that goes on as another
 #
 # A small window keeps a *turn* small. The history grows all the same, and a server ends a run that holds too much. So the
@@ -212,7 +251,7 @@ await lab.runs_of_session(short.handle)
 my_guess = ""
 
 # %%
-from workshop_lib.agents.sessions import list_sessions
+from workshop_lib.agents.session_list import list_sessions
 
 print([one.session async for one in list_sessions(client)].count(short.session), "line in the list")
 (await short.transcript())[:2]
@@ -434,10 +473,42 @@ await lab.show_timeline(fork.handle)
 # A fork takes nothing back. Had a tool changed something since, `fork` would list it first, and ask you to confirm.
 # </details>
 #
+# ## A budget
+#
+# What is small can still be endless. A session may have a budget, here one of tokens. Before each call of the model the
+# *worst* it may cost has to fit in: all that is sent, and the longest answer.
+#
+# > **Predict.** The first message fits into 5,200 tokens, the second does not. What comes of the second: an error, half an
+# > answer, or nothing yet?
+
+# %%
+my_guess = ""
+
+# %%
+from workshop_lib.agents.conversation.spending import Budget
+
+frugal = ChatClient(client, start=ChatStart(budget=Budget(tokens=5_200)))
+await lab.watch(frugal.send(talk[1]), frugal.handle)
+sending = asyncio.create_task(frugal.send(talk[2], timeout=lab.seconds(3600)))
+(await lab.waits_for(frugal.handle, until="budget"))[0]
+
+# %%
+await frugal.set_budget(Budget(tokens=20_000))
+await lab.watch(sending, frugal.handle)
+
+# %% [markdown]
+# <details><summary>What comes of it?</summary>
+#
+# Nothing yet. It waits *before* the call, for as long as it takes, and goes on where it was. *"An error"* would throw away
+# what the turn has paid for. *"Half an answer"* is what one gets who counts afterwards.
+#
+# What was used is in the history, summaries and all. So a crash does not forget it, and a new run is told.
+# </details>
+#
 # ## Try it yourself
 #
 # No checks here. In a terminal, `uv run workshop chat`, and Ctrl-C while it answers: the turn is stopped, and the chat goes
-# on. A second one leaves. Or let the Agents SDK hold the same conversation, in its own loop and with the same policy:
+# on. A second one leaves. `await ours.spending()` says what a session has used. Or let the Agents SDK hold the same conversation, in its own loop and with the same policy:
 #
 # ```python
 # sdk = ChatClient(client, "sdk")
@@ -449,7 +520,7 @@ await lab.show_timeline(fork.handle)
 # %% [markdown]
 # ## Recap
 #
-# You have kept a conversation small, whole and yours to stop.
+# You have kept a conversation small and whole, and it is yours to stop.
 #
 # 1. Why does a conversation without a policy cost the square of its length, in history too?
 # 2. Who answers a message that was accepted when the run has enough?
@@ -466,7 +537,7 @@ await lab.show_timeline(fork.handle)
 # Stop this notebook's workers.
 
 # %%
-for chat in (ours, short, astray, fork):
+for chat in (ours, short, audit, astray, fork, frugal):
     await chat.end()
 await everything.signal(Everything.end_chat)
 lab.stop_all()
