@@ -34,7 +34,7 @@ async def talk(chat: ChatClient, turns: int) -> None:
 FORKS = [(loop, *at) for loop in ("manual", "sdk") for at in ((4, 1_000), (4, 2), (3, 2), (2, 2))]
 
 
-@pytest.mark.parametrize(("loop", "turn", "updates"), sampled(FORKS, 4))
+@pytest.mark.parametrize(("loop", "turn", "updates"), sampled(FORKS, 3))
 async def test_an_earlier_message_is_changed(
     client: Client,
     worker: WorkerSpec,

@@ -90,6 +90,17 @@ async def test_who_has_signed_in_sets_a_budget(ground: House) -> None:
     assert (await alice.set_budget(Budget(tokens=1_000_000))).budget.tokens == 1_000_000
 
 
+async def test_a_run_that_goes_on_from_another_still_knows_who_asks(ground: House) -> None:
+    alice = await ground.chat("alice", limits={"updates": 1})
+    bob = await ground.chat("bob", session=alice.session)
+    for _ in range(2):
+        assert HR_FIGURES in (await say(alice, HR)).text
+        assert "bob lacks the scope" in (await say(bob, HR)).text
+    fork, reply = await bob.fork(1, HR)
+    assert "bob lacks the scope" in reply.text
+    assert len(await fork.transcript()) == 2
+
+
 async def test_without_signing_in_nothing_is_answered(ground: House) -> None:
     nobody = await ground.chat(None)
     with pytest.raises(MessageRefused, match="no proof of who is asking"):

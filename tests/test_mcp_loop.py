@@ -104,6 +104,17 @@ async def test_sample_questions_and_what_follows_them(chat: Chat, transport: str
         assert steps.count(f"temporalio.mcp.{team}-{transport}.call-tool") == calls
 
 
+async def test_a_session_goes_on_in_new_runs(chat: Chat) -> None:
+    session = chat(limits={"updates": 2})
+    first = (await say(session, "What's the stock price of TSLA?")).text
+    for turn in range(2, 5):
+        reply = await say(session, "And AAPL?" if turn % 2 else "What is my IP address?")
+        assert reply.turn == turn
+    assert "TSLA" in (await say(session, "What did I ask first?")).text
+    lines = await session.transcript()
+    assert len(lines) == 10 and lines[1].text == first
+
+
 async def test_a_reply_streams(client: Client, chat: Chat) -> None:
     from workshop_lib.agents.streaming import stream_reply
 

@@ -2,5 +2,6 @@
 
 `loops.manual` is the loop spelled out. `planner` and `local_tools` are its activities, `conversation` is
 what is remembered and what of it a model is sent, `toolbox` has the tools of a session and `turn` calls
-them, `sessions` is how clients talk to a chat, `worker` what a worker serves.
+them, `sessions` is how clients talk to a chat (`session_runs` reads it back, `deleting` removes it), and
+`worker` what a worker serves.
 """
