@@ -101,6 +101,22 @@ async def test_a_budget_outlives_its_worker_and_is_kept_in_the_next_run(
         assert "345" in (await sending).text
 
 
+async def test_an_ended_session_answers_what_waits_once_it_may(
+    client: Client, worker: WorkerSpec
+) -> None:
+    chat = a_chat(client, worker, budget=Budget(tokens=10))
+    await chat.begin()
+    sending = asyncio.ensure_future(say(chat))
+    await waiting(chat)
+    await chat.end()
+    with pytest.raises(MessageRefused, match="ended"):
+        await say(chat)
+    await chat.set_budget(Budget(tokens=1_000_000))
+    assert "345" in (await sending).text
+    async with asyncio.timeout(30):
+        assert await chat.handle.result() == 1
+
+
 async def test_a_budget_of_money_counts_at_its_prices(client: Client, worker: WorkerSpec) -> None:
     prices = (1_000.0, 2_000.0)
     chat = a_chat(client, worker, budget=Budget(dollars=90, dollars_per_million=prices))

@@ -221,7 +221,8 @@ class ChatSession:
 
     @set_budget.validator
     def _check_budget(self, budget: Budget) -> None:
-        if self._ended:
+        # A message that waits for it is still answered, and could not be otherwise.
+        if self._ended and self._answering is None:
             raise _refusal("ChatEnded", "This chat has ended, and costs nothing any more.")
         if self._rolling:
             raise _refusal(ROLLOVER, "The session is just going on in a new run. Set it again.")
