@@ -415,7 +415,8 @@ async def test_an_impossible_tool_call_is_handed_back_with_the_reason(
     }[fault]
     with scripted_model(settings_env, calling(wrong), calling(call), says("It is 345.")) as model:
         reply = await say(chat, "What is 15 * 23?")
-        assert reply == Reply(text="It is 345.", turn=1, model_calls=3, tool_calls=["calculator"])
+        expected = Reply(text="It is 345.", turn=1, model_calls=3, tool_calls=["calculator"])
+        assert reply == expected.model_copy(update={"tokens": reply.tokens}) and reply.tokens > 0
     # What the model was sent the second time ends with the reason.
     told = model.questions[1]["messages"][-1]
     assert told["role"] == "tool" and handed_back in told["content"]

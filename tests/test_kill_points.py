@@ -168,8 +168,9 @@ async def test_a_turn_survives_a_kill_anywhere(
     before = await answered_requests(chat, loop, kills.known)
     await kills.start()
 
-    assert await reply_of(sending) == Reply(
-        text=ANSWER, turn=1, model_calls=2, tool_calls=["calculator"]
+    reply = await reply_of(sending)
+    assert reply == Reply(
+        text=ANSWER, turn=1, model_calls=2, tool_calls=["calculator"], tokens=reply.tokens
     )
     # One call of the model for each answer in the history, and none twice but the one that was lost.
     answered, paid = await answered_requests(chat, loop, kills.known), kills.calls()

@@ -400,6 +400,7 @@ async def test_a_kill_of_the_agents_worker_costs_no_second_run(
             turn=1,
             model_calls=2,
             tool_calls=["stock_price"],
+            tokens=reply.tokens,
         )
     finally:
         second.kill()

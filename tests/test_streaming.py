@@ -53,7 +53,9 @@ async def test_the_pieces_together_are_the_reply(
     pieces, reply = await items_of(stream_reply(client, chat, QUESTION))
     assert "".join(pieces) == reply.text == ANSWER
     assert len(pieces) > 1
-    assert reply == Reply(text=ANSWER, turn=1, model_calls=2, tool_calls=["weather"])
+    assert isinstance(reply, Reply) and reply == Reply(
+        text=ANSWER, turn=1, model_calls=2, tool_calls=["weather"], tokens=reply.tokens
+    )
     # What was streamed before is not streamed again.
     pieces, reply = await items_of(stream_reply(client, chat, "And in Portland?"))
     assert "".join(pieces) == reply.text
@@ -108,7 +110,9 @@ async def test_a_worker_killed_in_mid_stream_leaves_the_right_reply(
             if worker and worker.alive:
                 worker.kill()
     assert heir  # it did come to a kill
-    assert reply == Reply(text=ANSWER, turn=1, model_calls=2, tool_calls=["weather"])
+    assert isinstance(reply, Reply) and reply == Reply(
+        text=ANSWER, turn=1, model_calls=2, tool_calls=["weather"], tokens=reply.tokens
+    )
     # What was streamed twice is followed by what counts, on a line of its own. Where the stream broke with
     # the worker, the rest of the reply follows.
     assert streamed == ANSWER or streamed.endswith(f"\n{ANSWER}")

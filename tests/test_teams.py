@@ -400,7 +400,9 @@ async def test_a_call_survives_a_kill_of_the_teams_worker_anywhere(
         await teams.start_finance()
         async with asyncio.timeout(LIMIT):
             reply = await sending
-        assert reply == Reply(text=TSLA_REPLY, turn=2, model_calls=2, tool_calls=["stock_price"])
+        assert reply == Reply(
+            text=TSLA_REPLY, turn=2, model_calls=2, tool_calls=["stock_price"], tokens=reply.tokens
+        )
         # One run, which is the one that the caller's history leads to.
         assert await teams.runs_of(teams.finance) == [
             call.run for call in await calls_of(chat.handle)
