@@ -22,21 +22,25 @@ from workshop_lib.settings import PROJECT_ROOT
 # What a lesson leaves in the state folder, without the seconds that a server takes.
 LESSON = """
 from workshop_lib import edge
+from workshop_lib.agents.conversation import results
 from workshop_lib.lab.jupyter import progress
 from workshop_lib.lab.lessons import shelf
 from workshop_lib.lab.workers import cells
 from workshop_lib.llm.offline import faults
-from workshop_lib.repair import notify, reports, states, store
+from workshop_lib.repair import notify, report_files, states, store
 
 progress.record("00", "greeting", True)
 shelf.reset_shelf()
 cells.load_cell("greeting", "x = 1")
 faults._file_index("seven")
 edge.log_error(ValueError("x"))
-reports._save(reports.SaveReport(scope="a/b", kind="planning", markdown="# Report"))
+report_files._save(report_files.SaveReport(scope="a/b", kind="planning", markdown="# Report"))
 notice = states.Notice(source="me", state="FAILED", summary="done")
 notify._write(notify.Notification(scope="a/b", notice=notice))
 store.open_store().ledger()
+results.copy_results("none", "none")
+with results._opened():
+    pass
 """
 
 
@@ -61,7 +65,7 @@ def tree(folder: Path) -> dict[str, object]:
 
 def test_what_the_workshop_made_is_gone(workshop: Workshop) -> None:
     workshop.python(LESSON)
-    assert {"logs", "cells", "orders.db", "reports", "outbox"} <= {
+    assert {"logs", "cells", "orders.db", "results.db", "reports", "outbox"} <= {
         p.name for p in workshop.state.iterdir()
     }
     done = workshop("clean", "--yes")
