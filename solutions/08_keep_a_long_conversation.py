@@ -128,7 +128,7 @@ lab.show_meter(
 # Each turn costs more than the one before, in both. All turns together grow with the *square* of their number. *"History
 # holds only what is new."* It holds the input of each activity, and here that is the whole conversation, twice a turn.
 #
-# The other line has teeth: every second turn or so pays for a summary. It does not climb.
+# The other line has teeth: every third turn or so pays for a summary. It does not climb.
 # </details>
 #
 # ### Exercise · Cut it where it may be cut (6 min)
@@ -221,7 +221,7 @@ print(reply.text[:120])
 
 # %%
 reference = reply.text.partition("of result ")[2].partition(",")[0]
-reply = await lab.watch(audit.send(f"Read part 60 of the result {reference}"), audit.handle)
+reply = await lab.watch(audit.send(f'Read the result "{reference}", part 60'), audit.handle)
 print(reply.tool_calls, reply.text[-120:])
 held = sum(cost.bytes for cost in await lab.measure_turns(audit.handle))
 print(f"{len(stock_report(ReportInput())):,} characters of report, {held:,} bytes of history")
@@ -374,9 +374,8 @@ await lab.watch(astray.stop(), astray.handle)
 # %%
 await lab.watch(astray.send("And what did I ask first?"), astray.handle)
 for sent in (await history_of(astray.handle)).named("plan_next_action")[-1].input["messages"][1:]:
-    print(
-        f"{sent['role']:<10}", sent.get("content") or [call["name"] for call in sent["tool_calls"]]
-    )
+    said = sent.get("content") or [call["name"] for call in sent["tool_calls"]]
+    print(f"{sent['role']:<10}", said)
 
 # %% [markdown]
 # <details><summary>Is it lost?</summary>
@@ -508,7 +507,8 @@ await lab.watch(sending, frugal.handle)
 # ## Try it yourself
 #
 # No checks here. In a terminal, `uv run workshop chat`, and Ctrl-C while it answers: the turn is stopped, and the chat goes
-# on. A second one leaves. `await ours.spending()` says what a session has used. Or let the Agents SDK hold the same conversation, in its own loop and with the same policy:
+# on. A second one leaves. `uv run workshop sessions delete NAME` removes all that a session holds, and says what remains.
+# Or let the Agents SDK hold the same conversation, with the same policy:
 #
 # ```python
 # sdk = ChatClient(client, "sdk")

@@ -21,9 +21,9 @@ from workshop_lib.lab.history import History, decode, read_history
 _TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")  # manual, SDK
 # Each stands out on a light and a dark page, and is told by its dashes, too.
 _LINES = (("#bf6a24", "6 4"), ("#3b7fca", ""))
-_WIDTH, _HEIGHT, _ROOM = 420, 170, 120  # of a picture, and right of it for the names of the lines
+_WIDTH, _HEIGHT, _ROOM = 350, 160, 90  # of a picture, and right of it for the names of the lines
 _STYLE = (
-    ".wg{font:12px/18px var(--jp-ui-font-family,system-ui,sans-serif);"
+    ".wg{padding:4px 0 0 5px;font:12px/18px var(--jp-ui-font-family,system-ui,sans-serif);"
     "color:var(--jp-content-font-color1,var(--vscode-foreground,CanvasText))}"
     ".wg-row{display:flex;flex-wrap:wrap;gap:8px 28px}.wg b{font-size:13px;display:block}"
     ".wg svg{max-width:100%;height:auto;overflow:visible}.wg text{fill:currentColor;font-size:11px}"
@@ -188,7 +188,8 @@ def _picture(title: str, lines: Mapping[str, Sequence[int]]) -> str:
         f' viewBox="0 -12 {_WIDTH + _ROOM} {_HEIGHT + 34}" aria-label="{escape(f"{title}. {words}")}">'
         f'<line x1="0" y1="0" x2="{_WIDTH}" y2="0"/>'
         f'<line x1="0" y1="{_HEIGHT}" x2="{_WIDTH}" y2="{_HEIGHT}"/>'
-        f'<text x="0" y="-3">{most:,}</text><text x="0" y="{_HEIGHT + 16}">turn 1</text>'
+        f'<text x="0" y="-3">{most:,}</text><text x="0" y="{_HEIGHT - 3}">0</text>'
+        f'<text x="0" y="{_HEIGHT + 16}">turn 1</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT + 16}" text-anchor="end">turn {turns}</text>{drawn}</svg></div>'
     )
 
