@@ -50,8 +50,9 @@ async def test_every_byte_and_token_belongs_to_one_turn(
     # Of two calls of a model each, with a question that gets longer.
     assert all(later.tokens > sooner.tokens > 0 for sooner, later in pairwise(costs[:3]))
     if loop == "manual":
-        last = (await history_of(chat.handle)).named("plan_next_action")
-        used = [plan.result["usage"] for plan in last]
+        last = await history_of(chat.handle)  # the last question, and the summary before it
+        calls = [*last.named("plan_next_action"), *last.named("summarise")]
+        used = [call.result["usage"] for call in calls]
         assert costs[-1].tokens == sum(sum(one.values()) for one in used)
 
 

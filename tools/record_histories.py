@@ -130,7 +130,7 @@ async def summarised(client: Client, loop: str) -> Run:
     """A conversation whose beginning is summed up, and known afterwards."""
     chat = ChatClient(client, loop, f"summarised-{loop}", start=ChatStart(user="ada"))
     await chat.send("My door code is 4471.")
-    for message in CONVERSATION[:5]:
+    for message in 2 * CONVERSATION[:5]:
         print(f"{loop}: {(await chat.send(message)).text}")
     print(f"{loop}: {(await chat.send('What is my door code?')).text}")
     await chat.end()

@@ -38,7 +38,7 @@ class ContextPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    max_parts: int = 16
+    max_parts: int = 24
     kept_parts: int = 8
     max_summary_chars: int = 2_400
     max_result_chars: int = 2_000
