@@ -128,7 +128,7 @@ lab.show_meter(
 # Each turn costs more than the one before, in both. All turns together grow with the *square* of their number. *"History
 # holds only what is new."* It holds the input of each activity, and here that is the whole conversation, twice a turn.
 #
-# The other line has teeth: every third turn or so pays for a summary. It does not climb.
+# The other line has teeth: now and then a turn pays for a summary. It does not climb.
 # </details>
 #
 # ### Exercise · Cut it where it may be cut (6 min)
@@ -158,8 +158,8 @@ await check.windowed(window)
 # %% [markdown]
 # ## What falls out
 #
-# The door code was told at message 1 and changed at message 10. The library's policy keeps 16 messages, tool calls and
-# results included: some four turns.
+# The door code was told at message 1 and changed at message 10. The library's policy keeps a handful of turns, with their
+# tool calls and results.
 #
 # > **Predict.** Which code does our chat know at message 31: 4471, 5582, or none?
 

@@ -37,7 +37,7 @@ LANES = (PEOPLE, MODEL, TOOLS, NEXUS, TEAM, TIMERS, WORKFLOW)
 # Activities that call a model, by the usual names; everything else an activity does is a tool.
 MODEL_NAMES = (
     *("*model*", "*plan*", "*llm*", "*completion*"),
-    *("detect_*", "analyze_*", "write_report"),
+    *("detect_*", "analyze_*", "write_report", "summarise"),
 )
 SHORTEST_GAP = 0.5  # seconds without a worker that are shown
 BAD_STATES = (FAILED, TIMED_OUT, CANCELLED, RETRYING, UNFINISHED)
