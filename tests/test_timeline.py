@@ -14,7 +14,7 @@ from lab_environment import fresh
 from temporalio import activity, workflow
 from temporalio.api.nexus.v1 import EndpointSpec
 from temporalio.api.operatorservice.v1 import CreateNexusEndpointRequest
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateStage
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory, WorkflowUpdateStage
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -24,6 +24,7 @@ from workshop_lib.lab.history import COMPLETED, FAILED, RETRYING, RUNNING, UNFIN
 from workshop_lib.lab.timeline.labels import duration, shorten
 from workshop_lib.lab.timeline.page import Timeline, run_url, timeline
 from workshop_lib.lab.timeline.run import MODEL, NEXUS, PEOPLE, TIMERS, TOOLS, Bar
+from workshop_lib.settings import PROJECT_ROOT
 
 LIMIT = timedelta(seconds=30)
 NASTY = '<script>alert(1)</script> & \x1b[31m\x00 "price"?'
@@ -196,6 +197,14 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open[-1] not in ("style", "pre"):
             self.words.append(data)
+
+
+@pytest.mark.parametrize("loop", ["manual", "sdk"])
+def test_a_summary_is_a_call_of_the_model(loop: str) -> None:
+    recorded = PROJECT_ROOT / "tests" / "histories" / f"summarised_{loop}.json"
+    history = WorkflowHistory.from_json("chat", recorded.read_text())
+    drawn = Timeline.from_events(history.events)
+    assert {bar.lane for bar in drawn.run.bars if bar.name == "summarise"} == {MODEL}
 
 
 async def test_everything_has_its_lane(
