@@ -34,6 +34,7 @@ from workshop_lib.agents.session_list import list_sessions
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.agents.worker import orchestrator
+from workshop_lib.lab.lessons.growth import measure_turns, runs_of_session
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.llm.journal import read_journal
@@ -43,6 +44,18 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = timedelta(seconds=60)
 WEATHER = "What is the weather in Seattle?"
+# What is told at a turn, the first of it corrected later, and asked for at the end.
+TOLD = {
+    1: "My door code is 4711.",
+    137: "My favourite city is Tokyo.",
+    402: "My order is ORD-77.",
+    750: "My door code is 5582.",
+}
+ASKED = {
+    "What is my door code?": "5582",
+    "What is my favourite city?": "Tokyo",
+    "What was my order?": "ORD-77",
+}
 SettingsEnv = Callable[..., None]
 
 
@@ -300,13 +313,24 @@ async def test_a_thousand_turns(
         chat = new_chat(client, spec, loop)
         for turn in range(1, 1001):
             begun = time.perf_counter()
-            reply = await chat.send(f"What is {turn} * 9973?", timeout=LIMIT)
+            reply = await chat.send(TOLD.get(turn, f"What is {turn} * 9973?"), timeout=LIMIT)
             seconds.append(time.perf_counter() - begun)
-            assert reply.text == f"{turn} * 9973 = {turn * 9973}." and reply.turn == turn
+            assert reply.turn == turn
+            assert turn in TOLD or reply.text == f"{turn} * 9973 = {turn * 9973}."
         nothing_was_paid_twice(journal)
-        assert len(await runs_in_the_list(client, chat)) >= 4
+        for question, fact in ASKED.items():
+            assert fact in (await chat.send(question, timeout=LIMIT)).text
+        runs = await runs_of_session(chat.handle)
+    assert len(runs) >= 4
+    assert all(run.events < 10_000 for run in runs)  # from 10,240 on the server warns
+    costs = (await measure_turns(chat.handle))[:1000]
+    for of in (lambda cost: cost.bytes, lambda cost: cost.tokens):
+        early, late = (sum(map(of, part)) / 100 for part in (costs[10:110], costs[-100:]))
+        print(f"{loop}: {early:.0f} a turn early, {late:.0f} late")
+        assert late <= 1.1 * early
     first, last = (statistics.median(part) for part in (seconds[:100], seconds[-100:]))
     print(f"{loop}: median of a turn {1000 * first:.1f} ms at first, {1000 * last:.1f} ms at last")
     async with replace(spec, name="heir").build(client):
         lines = await chat.transcript()
-        assert [line.turn for line in lines] == [turn for turn in range(1, 1001) for _ in "ab"]
+        turns = range(1, 1001 + len(ASKED))
+        assert [line.turn for line in lines] == [turn for turn in turns for _ in "ab"]
