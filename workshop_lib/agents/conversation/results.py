@@ -10,8 +10,8 @@ is beyond `MAX_KEPT`.
 import contextlib
 import hashlib
 import re
-import sqlite3
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 from temporalio import activity
@@ -22,6 +22,9 @@ from workshop_lib.settings import get_settings
 from workshop_lib.temporal.bounded import cut
 from workshop_lib.temporal.caller import asker
 from workshop_lib.temporal.steps import heartbeating, step_options
+
+if TYPE_CHECKING:
+    import sqlite3  # loaded where it is used: there are Pythons without it
 
 FILE = "results.db"
 MAX_KEPT = 400_000  # characters; as much as surely fits into what an activity may be given
@@ -85,6 +88,8 @@ def kept(text: str) -> str:
     made_by = f"{info.workflow_id}/{info.workflow_run_id}/{info.activity_id}"
     reference = f"r-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
     row = info.workflow_id, reference, subject.name if subject else "", cut(text, MAX_KEPT)
+    import sqlite3
+
     try:
         with _opened() as file:
             file.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)", row)
@@ -122,7 +127,9 @@ def delete_results(session: str) -> int:
 
 
 @contextlib.contextmanager
-def _opened() -> Iterator[sqlite3.Connection]:
+def _opened() -> Iterator["sqlite3.Connection"]:
+    import sqlite3
+
     path = state_folder.made(get_settings().state_dir) / FILE
     path.touch(mode=0o600)
     with contextlib.closing(sqlite3.connect(path, timeout=5)) as file, file:

@@ -232,8 +232,9 @@ def _reasons(name: str) -> bool:
 
 def _count_attempts(usage: Any) -> None:
     """What an attempt before this one has cost, nobody knows: each counts as much, as in the gateway."""
+    attempts = activity.info().attempt if activity.in_activity() else 1
     for name in ("input_tokens", "output_tokens", "total_tokens") if usage else ():
-        setattr(usage, name, getattr(usage, name) * activity.info().attempt)
+        setattr(usage, name, getattr(usage, name) * attempts)
 
 
 def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputItem]) -> None:
