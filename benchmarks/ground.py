@@ -15,8 +15,8 @@ from bench import Bench
 from floor import EmptyHandler, EmptyRun, Floor, nothing
 
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.auth.carry import Person
 from workshop_lib.auth.issuer import sign_in
+from workshop_lib.auth.outbound import Person
 from workshop_lib.lab.server import dev_server
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import PortLost, end, ensure_server, launch

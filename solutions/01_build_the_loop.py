@@ -169,9 +169,9 @@ print("Model calls paid in all:", died.model_calls + again.model_calls)
 # options: time limits, retries, and **heartbeats**, by which the server notices a dead worker within two seconds.
 
 # %%
-from workshop_lib.agents import planner
+from workshop_lib.agents import model_call
 
-print(planner.__doc__)
+print(model_call.__doc__)
 
 # %% [markdown]
 # ### Exercise · Make it durable (8 min)
@@ -192,8 +192,8 @@ print(planner.__doc__)
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workshop_lib.agents import planner
     from workshop_lib.agents.local_tools import LOCAL_TOOLS, TOOL_OPTIONS, ToolRequest, execute_tool
+    from workshop_lib.agents.model_call import PLAN_OPTIONS, PlanRequest, plan_next_action
     from workshop_lib.llm.messages import Message
     from workshop_lib.llm.tools import arguments_of
 
@@ -204,8 +204,8 @@ class Agent:
     async def run(self, text: str) -> str:
         talk, offer = [Message.user(text)], [tool.spec for tool in LOCAL_TOOLS.values()]
         while True:
-            ask, step = planner.PlanRequest(messages=talk, tools=offer), planner.plan_next_action
-            plan = await workflow.execute_activity(step, ask, **planner.PLAN_OPTIONS)
+            ask = PlanRequest(messages=talk, tools=offer)
+            plan = await workflow.execute_activity(plan_next_action, ask, **PLAN_OPTIONS)
             talk.append(plan.message)
             if not plan.message.tool_calls:
                 return plan.message.content
@@ -220,8 +220,8 @@ class Agent:
 # from temporalio import workflow
 #
 # with workflow.unsafe.imports_passed_through():
-#     from workshop_lib.agents import planner
 #     from workshop_lib.agents.local_tools import LOCAL_TOOLS, TOOL_OPTIONS, ToolRequest, execute_tool
+#     from workshop_lib.agents.model_call import PLAN_OPTIONS, PlanRequest, plan_next_action
 #     from workshop_lib.llm.messages import Message
 #     from workshop_lib.llm.tools import arguments_of
 #
@@ -232,8 +232,8 @@ class Agent:
 #     async def run(self, text: str) -> str:
 #         talk, offer = [Message.user(text)], [tool.spec for tool in LOCAL_TOOLS.values()]
 #         while True:
-#             ask, step = planner.PlanRequest(messages=talk, tools=offer), planner.plan_next_action
-#             plan = await workflow.execute_activity(step, ask, **planner.PLAN_OPTIONS)
+#             ask = PlanRequest(messages=talk, tools=offer)
+#             plan = await workflow.execute_activity(plan_next_action, ask, **PLAN_OPTIONS)
 #             talk.append(plan.message)
 #             if not plan.message.tool_calls:
 #                 return plan.message.content
@@ -254,7 +254,7 @@ await check.durable_loop(client, Agent)
 # %%
 from workshop_lib.agents.local_tools import execute_tool
 
-activities = [planner.plan_next_action, execute_tool]
+activities = [model_call.plan_next_action, execute_tool]
 agent_worker = lab.spec("agent", workflows=[Agent], activities=activities)
 print(agent_worker.banner())
 

@@ -19,8 +19,8 @@ from temporalio.client import Client
 from workshop_lib.agents.chat import ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
-from workshop_lib.auth.carry import Person
 from workshop_lib.auth.issuer import Grant, sign_in
+from workshop_lib.auth.outbound import Person
 from workshop_lib.lab.services.mcp_in_kernel import McpServerHere
 from workshop_lib.settings import reload_settings
 from workshop_lib.teams.finance import activities as finance_work

@@ -17,7 +17,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.openai_agents._openai_runner import TemporalOpenAIRunner
 
-from workshop_lib.agents import planner
+from workshop_lib.agents import model_call
 from workshop_lib.agents.chat import (
     MAX_MESSAGE_CHARS,
     MAX_TOOL_ROUNDS,
@@ -512,7 +512,7 @@ async def plan_attempts(chat: ChatClient) -> list[int]:
 def short_of_patience(worker: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both loops give a model four seconds in all."""
     limit = timedelta(seconds=4)
-    monkeypatch.setitem(planner.PLAN_OPTIONS, "schedule_to_close_timeout", limit)
+    monkeypatch.setitem(model_call.PLAN_OPTIONS, "schedule_to_close_timeout", limit)
     runner = get_default_agent_runner()
     assert isinstance(runner, TemporalOpenAIRunner)
     monkeypatch.setattr(runner.model_params, "schedule_to_close_timeout", limit)

@@ -21,8 +21,8 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
 
-from workshop_lib.auth.carry import HEADER, Person
 from workshop_lib.auth.issuer import sign_in
+from workshop_lib.auth.outbound import HEADER, Person
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.attacker import PutOnActivities, sending
 from workshop_lib.lab.services.mcp_in_kernel import McpServerHere

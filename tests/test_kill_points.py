@@ -27,7 +27,7 @@ from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.loops.sdk_model import SettingsProvider
-from workshop_lib.agents.planner import PlanRequest
+from workshop_lib.agents.model_call import PlanRequest
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError

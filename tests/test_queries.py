@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.agents.chat import ChatSession
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.errors import WorkshopError
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -74,7 +74,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(
 async def test_answers_that_never_arrive_are_not_waited_for_for_ever(
     client: Client, spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "ATTEMPTS", (timedelta(seconds=0.2),) * 3)
+    monkeypatch.setattr(client_retries, "ATTEMPTS", (timedelta(seconds=0.2),) * 3)
     loses = Loses(100)
     async with asyncio.timeout(LIMIT), spec.build(client):
         chat = await begun(await connect(interceptors=[loses]), spec)
@@ -96,6 +96,6 @@ async def test_who_is_not_there_is_said_at_once() -> None:
     loses = Loses(0)
     nobody = (await connect(interceptors=[loses])).get_workflow_handle("nobody-by-this-name")
     with pytest.raises(RPCError) as refused:
-        await asking.query(nobody, ChatSession.history)
+        await client_retries.query(nobody, ChatSession.history)
     assert refused.value.status == RPCStatusCode.NOT_FOUND
     assert loses.asked == 1

@@ -17,7 +17,7 @@ from workshop_lib.repair.client import DecisionRefused, RepairClient
 from workshop_lib.repair.proactive_client import ProactiveClient
 from workshop_lib.repair.states import State
 from workshop_lib.repair.worker import repair as repair_spec
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries
 
 
 @pytest_asyncio.fixture
@@ -81,7 +81,7 @@ async def test_nobody_serves_it(
     client: Client, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repair = await RepairClient.start(client, task_queue=queue)
-    monkeypatch.setattr(asking, "ATTEMPTS", (timedelta(seconds=0.5),))
+    monkeypatch.setattr(client_retries, "ATTEMPTS", (timedelta(seconds=0.5),))
     for question in (
         repair.status(),
         repair.wait_for(State.PENDING_APPROVAL, timeout=timedelta(seconds=5)),

@@ -394,7 +394,7 @@ async def test_with_no_worker_the_client_says_so(
 ) -> None:
     repair = await RepairClient.start(client, task_queue=queue)
     with monkeypatch.context() as patch:
-        patch.setattr("workshop_lib.temporal.asking.ATTEMPTS", (timedelta(seconds=0.5),))
+        patch.setattr("workshop_lib.temporal.client_retries.ATTEMPTS", (timedelta(seconds=0.5),))
         patch.setattr("workshop_lib.repair.client.DECIDE_LIMIT", timedelta(seconds=0.5))
         for asking in (
             repair.status(),

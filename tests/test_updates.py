@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.agents.sessions import LOOPS, ChatClient
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -141,7 +141,7 @@ class _Refuses(OutboundInterceptor):
         return self._answer(await super().start_update_with_start_workflow(input))
 
 
-@pytest.mark.parametrize("status", sorted(asking.PASSING), ids=lambda status: status.name)
+@pytest.mark.parametrize("status", sorted(client_retries.PASSING), ids=lambda status: status.name)
 async def test_what_is_lost_on_the_way_is_one_message(
     client: Client, worker: WorkerSpec, status: RPCStatusCode
 ) -> None:

@@ -35,7 +35,7 @@ from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import Message
 from workshop_lib.mcp.addresses import Transport
-from workshop_lib.temporal.asking import ROLLOVER
+from workshop_lib.temporal.client_retries import ROLLOVER
 from workshop_lib.temporal.steps import reason_of
 
 __all__ = ["ChatSession", "ChatStart", "Reply", "SessionLimits", "TranscriptLine"]

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from temporalio.client import Client
 
 from workshop_lib.agents.sessions import LOOPS
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import lookup
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, equals
 
 
@@ -24,7 +24,7 @@ class SessionInfo(BaseModel):
 async def list_sessions(client: Client, owner: str | None = None) -> AsyncIterator[SessionInfo]:
     """The sessions that the server knows, or those that somebody has started, latest first."""
     where = "" if owner is None else equals(SESSION_OWNER, owner)
-    async for run in asking.list_runs(client, LOOPS, where):
+    async for run in lookup.list_runs(client, LOOPS, where):
         yield SessionInfo(
             session=run.workflow_id.removeprefix(f"chat-{run.kind}-"),
             loop=run.kind,

@@ -30,11 +30,11 @@ from workshop_lib.agents.chat import (
 from workshop_lib.agents.conversation.results import copy_results
 from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.deleting import Deletion, delete_session
-from workshop_lib.agents.session_runs import REMOVED, fork_point, runs_of
+from workshop_lib.agents.session_reader import REMOVED, fork_point, runs_of
 from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal import asking, tracing
+from workshop_lib.temporal import client_retries, tracing
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
@@ -119,7 +119,7 @@ class ChatClient:
         """
         check_message(message)
         try:
-            return await asking.update(
+            return await client_retries.update(
                 self.workflow_id, message, lambda *how: self._send(message, *how), timeout
             )
         except TimeoutError:
@@ -274,7 +274,7 @@ class ChatClient:
         """An update's answer, asked for again under one id where it got lost.
 
         Args:
-            what: as for `asking.update`.
+            what: as for `client_retries.update`.
             absent: what is raised where there is no such session, or nothing that the update is for.
         """
 
@@ -283,7 +283,7 @@ class ChatClient:
             return await self.handle.execute_update(update, args=arguments, **how)
 
         try:
-            return await asking.update(self.workflow_id, what, attempt, timeout)
+            return await client_retries.update(self.workflow_id, what, attempt, timeout)
         except WorkflowUpdateFailedError as error:
             if getattr(error.cause, "type", "") == "NothingToStop":
                 raise absent from None
@@ -302,7 +302,7 @@ class ChatClient:
             WorkshopError: nobody answered.
         """
         try:
-            found: Spending = await asking.query(self.handle, ChatSession.spending)
+            found: Spending = await client_retries.query(self.handle, ChatSession.spending)
             return found
         except RPCError as error:
             raise self._no_answer(error) from None

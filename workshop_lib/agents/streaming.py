@@ -22,7 +22,7 @@ from temporalio.service import RPCError
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
-from workshop_lib.temporal.asking import query
+from workshop_lib.temporal.client_retries import query
 
 REPLY_TOPIC = "reply"
 PUBLISH_EVERY = timedelta(

@@ -14,7 +14,7 @@ from workshop_lib.agents.loops.mcp import McpChat
 from workshop_lib.agents.loops.mcp_clients import mcp_plugin
 from workshop_lib.agents.loops.sdk import SdkChat
 from workshop_lib.agents.loops.sdk_model import agents_plugin
-from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.agents.model_call import plan_next_action
 from workshop_lib.agents.team_tools import discover_teams
 from workshop_lib.auth.door import doors
 from workshop_lib.auth.mcp import token_for

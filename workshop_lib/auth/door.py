@@ -1,4 +1,4 @@
-"""A party's door: checks who is asking wherever work comes in, and takes it along to where it goes on.
+"""A party's door: checks who is asking wherever work comes in.
 
 One interceptor for the client and the worker of a party (the chat, a team, the repairs). On a dev server
 anybody can call a Nexus endpoint, start a workflow and schedule an activity on a queue, so each of the
@@ -8,14 +8,13 @@ for good.
 In workflow code all of it is deterministic: sealed values are made with workflow time and keys that are in
 memory. A replay opens old values too, with keys that make nothing any more.
 
-Left out: MCP (`mcp`), and what a person may do, which stands in the value.
+Left out: how it is taken along to where the work goes on (`outbound`), MCP (`mcp`), and what a person may do,
+which stands in the value.
 """
 
 import dataclasses
-import hashlib
 import time
 import urllib.parse
-from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,7 +25,6 @@ from temporalio import client as client_side
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.worker import (
     ActivityInboundInterceptor,
-    ContinueAsNewInput,
     ExecuteActivityInput,
     ExecuteNexusOperationStartInput,
     ExecuteWorkflowInput,
@@ -34,36 +32,32 @@ from temporalio.worker import (
     HandleUpdateInput,
     Interceptor,
     NexusOperationInboundInterceptor,
-    StartActivityInput,
-    StartNexusOperationInput,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
     WorkflowOutboundInterceptor,
 )
 
-from workshop_lib.auth.carry import (
+from workshop_lib.auth.issuer import live_scopes
+from workshop_lib.auth.keys import ring
+from workshop_lib.auth.outbound import (
     CHECKED_UPDATES,
     HEADER,
+    TEAMS,
     Sealing,
+    WorkflowSealing,
     acting_for,
-    as_header,
     from_header,
     seal_for_who_asks,
     who_asks,
 )
-from workshop_lib.auth.issuer import live_scopes, scopes_for
-from workshop_lib.auth.keys import ring
-from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, seal, unseal
+from workshop_lib.auth.sealed import Binding, Contents, Who, check, digest, unseal
 from workshop_lib.auth.tokens import Refused, require
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.caller import FORBIDDEN
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
 
-MCP_ACTIVITIES = "temporalio.mcp."
-TEAMS = {"ITService": "it", "FinanceService": "finance"}  # whose a Nexus service is
 EFFECTS = frozenset({"order_inventory", "request_approval", "request_payment_update"})
 MAY_DECIDE = frozenset({"orders:approve", "orders:auto-approve"})
-GRACE = 60.0  # seconds that a step may take beyond its own limit
 
 
 def doors(party: str) -> list[Any]:
@@ -83,7 +77,7 @@ class Door(client_side.Interceptor, Interceptor):
         self.keys = ring(party)
         # A chat seals for the teams, and a team for nobody else.
         self.others = {name: ring(name) for name in TEAMS.values()} if party == "chat" else {}
-        self._workflow_class = type(f"_{party}_door", (_WorkflowDoor,), {"door": self})
+        self._workflow_class = type(f"_{party}_door", (WorkflowDoor,), {"door": self})
 
     def intercept_client(
         self,
@@ -190,14 +184,14 @@ class _ActivityDoor(ActivityInboundInterceptor):
             return await super().execute_activity(input)
 
 
-class _WorkflowDoor(WorkflowInboundInterceptor):
+class WorkflowDoor(WorkflowInboundInterceptor):
     door: ClassVar[Door]
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         """Put the other half around what the workflow asks for."""
         self.approver: Who | None = None
         self.plan = ""
-        super().init(_WorkflowOutbound(outbound, self))
+        super().init(WorkflowSealing(outbound, self))
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
         """Check who has started it."""
@@ -252,61 +246,6 @@ class _WorkflowDoor(WorkflowInboundInterceptor):
         """A signal carries no proof."""
         with acting_for(None):
             await super().handle_signal(input)
-
-
-class _WorkflowOutbound(WorkflowOutboundInterceptor):
-    def __init__(self, next: WorkflowOutboundInterceptor, inbound: _WorkflowDoor) -> None:  # noqa: A002
-        super().__init__(next)
-        self._inbound = inbound
-        self._calls = 0
-
-    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
-        """Seal, for the activity's own check, whose work it is; for an effect, who has approved of it."""
-        door, name = self._inbound.door, input.activity
-        who = who_asks()
-        if door.party == "repair":
-            who = self._inbound.approver or who
-        if who and (door.is_checked(name) or name.startswith(MCP_ACTIVITIES)):
-            bound = Binding(
-                f"activity:{name}", workflow.info().workflow_id, digest(tuple(input.args))
-            )
-            limit = input.schedule_to_close_timeout or input.start_to_close_timeout
-            value = self._seal(door.party, who, bound, limit)
-            input.headers = {**input.headers, HEADER: as_header(value)}
-        return super().start_activity(input)
-
-    async def start_nexus_operation(
-        self,
-        input: StartNexusOperationInput[Any, Any],  # noqa: A002
-    ) -> workflow.NexusOperationHandle[Any]:
-        """Seal a call to another team, in the name of whoever asks."""
-        self._calls += 1
-        who, team = who_asks(), TEAMS.get(input.service)
-        if who and team in self._inbound.door.others:
-            whose = Who(sub=who.sub, act="chat-agent", scope=scopes_for(team, who.scope.split()))
-            call = hashlib.sha256(f"{workflow.info().run_id}/{self._calls}".encode()).hexdigest()
-            what = f"nexus:{input.service}/{input.operation_name}"
-            bound = Binding(what, "", digest(input.input), call[:32])
-            value = self._seal(team, whose, bound, input.schedule_to_close_timeout)
-            input.headers = {**(input.headers or {}), HEADER: value}
-        return await super().start_nexus_operation(input)
-
-    def continue_as_new(self, input: ContinueAsNewInput) -> Any:  # noqa: A002
-        """The next run is for whoever has started the first."""
-        info = workflow.info()
-        if who := who_asks():
-            name = input.workflow or info.workflow_type
-            bound = Binding(f"start:{name}", info.workflow_id, digest(input.args))
-            value = self._seal(self._inbound.door.party, who, bound, None)
-            input.headers = {**input.headers, HEADER: as_header(value)}
-        return super().continue_as_new(input)
-
-    def _seal(self, audience: str, who: Who, bound: Binding, limit: timedelta | None) -> str:
-        door, info = self._inbound.door, workflow.info()
-        keys = door.others.get(audience, door.keys)
-        lifetime = (limit.total_seconds() if limit else 24 * 3600) + GRACE
-        run = self._inbound.plan or f"{info.workflow_id}/{info.run_id}"
-        return seal(keys, audience, who, bound, now=workflow.time(), lifetime=lifetime, run=run)
 
 
 def as_failure(error: Refused) -> ApplicationError:

@@ -17,9 +17,9 @@ from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools.base import ToolResult
 
-from workshop_lib.auth.carry import acting_for, who_asks
 from workshop_lib.auth.door import Door
 from workshop_lib.auth.issuer import PREFIX, agent_token, sign_in
+from workshop_lib.auth.outbound import acting_for, who_asks
 from workshop_lib.auth.sealed import Who
 from workshop_lib.auth.tokens import Claims, Refused, require, verify
 from workshop_lib.errors import WorkshopError

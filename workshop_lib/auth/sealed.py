@@ -9,7 +9,7 @@ call.
 A sealed value for a Nexus call cannot know who sends it on. Whoever has read it in a history can send it once
 more, and finds the run that it belongs to, whose result stands in the same history.
 
-Left out: keys (`keys`), and who carries them (`carry`, `door`).
+Left out: keys (`keys`), and who takes them along (`outbound`) and checks them (`door`).
 """
 
 import base64

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from workshop_lib import harmless
-from workshop_lib.auth.carry import keyboard_user
+from workshop_lib.auth.outbound import keyboard_user
 from workshop_lib.cli.recurring import Day, proactive_app, schedule_app
 from workshop_lib.cli.repair_terminal import (
     Tell,

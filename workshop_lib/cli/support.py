@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 from temporalio.client import Client
 
 from workshop_lib import harmless
-from workshop_lib.auth.carry import at_the_keyboard
+from workshop_lib.auth.outbound import at_the_keyboard
 from workshop_lib.edge import say
 from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import ensure_server

@@ -13,8 +13,8 @@ from typing import Any
 
 from temporalio.client import Client, Plugin, WorkflowHandle
 
-from workshop_lib.agents.planner import plan_next_action
-from workshop_lib.auth.carry import at_the_keyboard
+from workshop_lib.agents.model_call import plan_next_action
+from workshop_lib.auth.outbound import at_the_keyboard
 from workshop_lib.lab.history import event_lines
 from workshop_lib.lab.jupyter import quiet as quiet_notebook
 from workshop_lib.lab.server.lifecycle import ensure_server

@@ -19,11 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from workshop_lib.llm.answers import UNREADABLE, extras_of, mended, own_id
 from workshop_lib.llm.failures import ModelRefused, ModelUnavailable, explain_failure
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.large_imports import large_import
 from workshop_lib.llm.messages import Completion, Message, ToolCall, ToolSpec, Usage
+from workshop_lib.llm.normalize_answers import UNREADABLE, extras_of, mended, own_id
 from workshop_lib.llm.openai_client import client_of
 from workshop_lib.llm.tokens import counted
 from workshop_lib.settings import OFFLINE_MODEL, get_settings, provider_key, provider_of

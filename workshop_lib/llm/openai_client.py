@@ -1,8 +1,8 @@
 """The connection to a model's server of one's own, whose answers are mended before anybody reads them.
 
-LiteLLM, the OpenAI client and the Agents SDK each stumble over answers that `answers` can read, in ways that
-look like an outage. So answers are mended where they arrive. Left out: providers with a name of their own,
-whose answers LiteLLM translates.
+LiteLLM, the OpenAI client and the Agents SDK each stumble over answers that `normalize_answers` can read, in
+ways that look like an outage. So answers are mended where they arrive. Left out: providers with a name of
+their own, whose answers LiteLLM translates.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from workshop_lib.llm.answers import Pieces, mended, unreadable_answer
+from workshop_lib.llm.normalize_answers import Pieces, mended, unreadable_answer
 
 if TYPE_CHECKING:
     from httpx import Response

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from workshop_lib.llm.activity import ask_model
+from workshop_lib.llm.call_in_activity import ask_model
 from workshop_lib.llm.messages import Message, ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError
 from workshop_lib.repair import analyst_prompts as prompts

@@ -39,7 +39,7 @@ from workshop_lib.repair.states import (
     State,
 )
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries, lookup
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.search_attributes import REPAIR_STATUS, SESSION_OWNER, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT
@@ -220,7 +220,7 @@ class RepairClient:
                 raise DecisionRefused("Closed", ended) from None
 
         try:
-            return await asking.update(
+            return await client_retries.update(
                 self.workflow_id, decision.model_dump_json(), send, DECIDE_LIMIT
             )
         except (TimeoutError, RPCError):
@@ -331,7 +331,7 @@ class RepairClient:
 
     async def _query(self, name: str, kind: Any) -> Any:
         with self._in_words():
-            return await asking.query(self.handle, name, kind)
+            return await client_retries.query(self.handle, name, kind)
 
     def _not_over(self, timeout: timedelta) -> WorkshopError:
         return WorkshopError(
@@ -361,9 +361,9 @@ class RepairClient:
         )
 
 
-def list_repairs(client: Client, where: str = "") -> AsyncIterator[asking.RunInfo]:
+def list_repairs(client: Client, where: str = "") -> AsyncIterator[lookup.RunInfo]:
     """The repairs that the server knows, or those that pass `approval.waiting_for`, latest first."""
-    return asking.list_runs(client, KINDS, where)
+    return lookup.list_runs(client, KINDS, where)
 
 
 async def start_run(

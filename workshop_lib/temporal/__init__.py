@@ -2,6 +2,6 @@
 
 `connect` and `own_server` reach a server, and keep a client at the one that is its own. `worker` and
 `service` run code, `steps` has the limits of activities, `failures` and `bounded` keep small what is
-recorded, `asking` sends queries and updates again where they got lost, `names` says what a workflow may be
-called, `lookup` asks about endpoints and queues. Left out: models and agents.
+recorded, `client_retries` sends queries and updates again where they got lost, `names` says what a workflow
+may be called, `lookup` asks about runs, endpoints and queues. Left out: models and agents.
 """

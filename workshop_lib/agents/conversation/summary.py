@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.agents.conversation.policy import field_of, plain_text
-from workshop_lib.llm.activity import ask_model
+from workshop_lib.llm.call_in_activity import ask_model
 from workshop_lib.llm.extract import extract, missing_from, spoken
 from workshop_lib.llm.messages import Message, Usage
 from workshop_lib.temporal.steps import step_options

@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
         ChatSession,
         ChatStart,
     )
-    from workshop_lib.agents.planner import PLAN_OPTIONS, PlanRequest, plan_next_action
+    from workshop_lib.agents.model_call import PLAN_OPTIONS, PlanRequest, plan_next_action
     from workshop_lib.agents.toolbox import Toolbox
     from workshop_lib.agents.turn import Answer, Turn
     from workshop_lib.llm.messages import Completion, Message

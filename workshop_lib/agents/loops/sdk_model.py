@@ -29,13 +29,13 @@ from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import ReplayerConfig, Worker
 
-from workshop_lib.agents.planner import PLAN_OPTIONS
+from workshop_lib.agents.model_call import PLAN_OPTIONS
 from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
-from workshop_lib.llm.activity import as_application_error
-from workshop_lib.llm.answers import UNREADABLE, Pieces, own_id, readable
+from workshop_lib.llm.call_in_activity import as_application_error
 from workshop_lib.llm.failures import explain_failure
 from workshop_lib.llm.gateway import call_options, load, read_answer, unreadable
 from workshop_lib.llm.journal import record_request
+from workshop_lib.llm.normalize_answers import UNREADABLE, Pieces, own_id, readable
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.failures import DATA_CONVERTER
 

@@ -9,7 +9,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 
 from workshop_lib.agents.local_tools import LOCAL_TOOLS, execute_tool
-from workshop_lib.agents.planner import plan_next_action
+from workshop_lib.agents.model_call import plan_next_action
 from workshop_lib.lab.checks.framework import NotYet, awaited, check
 from workshop_lib.lab.checks.trial import trial
 from workshop_lib.lab.history import history_of

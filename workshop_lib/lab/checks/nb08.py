@@ -22,7 +22,7 @@ from workshop_lib.lab.lessons.growth import runs_of_session
 from workshop_lib.lab.lessons.stopping import ENDLESS, TIMER, look, until_begun
 from workshop_lib.lab.watching.waiting import NoAnswer, watch
 from workshop_lib.llm.messages import Message, ToolCall
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries
 
 Window = Callable[[list[Message], int], list[Message]]
 
@@ -125,7 +125,7 @@ async def _drawn(handle: WorkflowHandle[Any, Any]) -> list[Any]:
             how: dict[str, Any] = {"id": update_id, "rpc_timeout": limit}
             return await handle.execute_update("draw", name, **how)
 
-        return await asking.update(handle.id, name, attempt, timedelta(seconds=12))
+        return await client_retries.update(handle.id, name, attempt, timedelta(seconds=12))
 
     try:
         return list(await asyncio.gather(*(draw(f"person {n}") for n in range(PEOPLE))))

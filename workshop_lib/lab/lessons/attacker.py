@@ -27,8 +27,8 @@ from temporalio.worker import (
 )
 
 from workshop_lib.agents.sessions import LOOPS, ChatClient
-from workshop_lib.auth.carry import HEADER, Person, as_header
 from workshop_lib.auth.issuer import sign_in
+from workshop_lib.auth.outbound import HEADER, Person, as_header
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.lessons.forgeries import SECRET
 from workshop_lib.mcp.addresses import REFUSED

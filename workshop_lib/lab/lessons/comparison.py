@@ -28,7 +28,7 @@ _LOOPS = "workshop_lib.agents.loops"
 # is reached (`llm.gateway`, `sdk_model`) is counted for none. What two that are compared share is counted for
 # none of them.
 CODE = {
-    "manual": (f"{_LOOPS}.manual", "workshop_lib.agents.planner"),
+    "manual": (f"{_LOOPS}.manual", "workshop_lib.agents.model_call"),
     "sdk": (f"{_LOOPS}.sdk", f"{_LOOPS}.sdk_session"),
     "mcp": (f"{_LOOPS}.mcp", f"{_LOOPS}.mcp_team", f"{_LOOPS}.sdk_session"),
 }

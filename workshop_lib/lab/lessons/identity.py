@@ -17,9 +17,9 @@ from temporalio.client import Client
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from workshop_lib.auth import tokens
-from workshop_lib.auth.carry import Person
 from workshop_lib.auth.issuer import Grant, make_keys
 from workshop_lib.auth.issuer import sign_in as believe
+from workshop_lib.auth.outbound import Person
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.lab.lessons.attacker import Attacker
 from workshop_lib.lab.lessons.attacks import try_all

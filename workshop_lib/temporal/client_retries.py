@@ -1,4 +1,4 @@
-"""What clients ask: queries and updates, again where they got lost, and lists of runs.
+"""Queries and updates of clients, sent again where they got lost.
 
 Of several queries that reach a worker while it takes a finished run out of its cache, the SDK (1.35) answers
 one and forgets the others, and whoever asked waits until its own limit for an answer that nobody owes it. A
@@ -7,28 +7,24 @@ query changes nothing, so it may be asked again.
 Under its id an update is taken once, however often it is sent. So it is sent again where the server has
 lost it or cannot take it just now, and where the workflow says that its next run will take it (`ROLLOVER`).
 And when somebody stops waiting (a cell that is interrupted, a time limit) and asks the same again, that finds
-the first. Once it is answered, or something else was answered
-after it, the same words are a new update.
+the first. Once it is answered, or something else was answered after it, the same words are a new update.
+
+Left out: lists of runs (`lookup`).
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
 from temporalio.client import (
-    Client,
     WorkflowExecutionDescription,
     WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.service import RPCError, RPCStatusCode
-
-from workshop_lib.errors import WorkshopError
-from workshop_lib.temporal.search_attributes import KEYS
 
 T = TypeVar("T")
 
@@ -158,53 +154,3 @@ async def query(
 def patience_for(run: WorkflowExecutionDescription) -> timedelta:
     """Time that a worker which has never seen a run may need to replay it, on a slow and busy machine."""
     return timedelta(seconds=(run.history_length or 0) / EVENTS_A_SECOND)
-
-
-class RunInfo(BaseModel):
-    """A line of a list of workflows.
-
-    Attributes:
-        kind: what people call its workflow type.
-        status: of the workflow, in words.
-        started: its run; where that goes on from others, what the memo `begun` says.
-    """
-
-    workflow_id: str
-    kind: str
-    status: str
-    started: datetime | None
-
-
-async def list_runs(
-    client: Client, kinds: Mapping[str, str], where: str = ""
-) -> AsyncIterator[RunInfo]:
-    """The workflows that the server knows, latest first. Of one that has gone on in new runs, the last run.
-
-    Args:
-        kinds: workflow types, by what people call them.
-        where: a list filter that they pass as well; see `temporal.search_attributes`.
-
-    Raises:
-        WorkshopError: the server does not know what the filter asks for.
-    """
-    names = {workflow_type: kind for kind, workflow_type in kinds.items()}
-    types = ", ".join(f"'{workflow_type}'" for workflow_type in names)
-    query = f"WorkflowType IN ({types}) AND ExecutionStatus != 'ContinuedAsNew'"
-    try:
-        async for run in client.list_workflows(query + (f" AND {where}" if where else "")):
-            begun = (await run.memo()).get("begun")
-            yield RunInfo(
-                workflow_id=run.id,
-                kind=names[run.workflow_type],
-                status=run.status.name.lower().replace("_", " ") if run.status else "unknown",
-                started=datetime.fromisoformat(begun) if begun else run.start_time,
-            )
-    except RPCError as error:
-        if not where or error.status != RPCStatusCode.INVALID_ARGUMENT:
-            raise
-        raise WorkshopError(
-            f"The server cannot list that: {error.message}.",
-            expected=f"the search attributes {' and '.join(key.name for key in KEYS)} (Keyword) in"
-            f" namespace {client.namespace}.",
-            fix="`workshop doctor --fix` makes them; on Temporal Cloud an administrator does.",
-        ) from None

@@ -1,16 +1,20 @@
-"""Takes along who is asking, as sealed values in headers: out of a person's client, and within a process.
+"""Takes along who is asking wherever work goes out, as sealed values in headers.
 
 A client of a person seals each message, each decision and each start of a repair; a client of a team's worker
 or MCP server seals the starts of the team's own workflows, in the name of whoever it works for at the moment.
-Both are one client interceptor. Left out: who checks it (`door`).
+Both are one client interceptor. Workflow code seals what it asks others for: activities, other teams'
+operations, its own next run. Left out: who checks it (`door`).
 """
 
 import contextlib
+import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
+from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Interceptor,
@@ -25,14 +29,23 @@ from temporalio.client import (
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.converter import PayloadConverter
+from temporalio.worker import (
+    ContinueAsNewInput,
+    StartActivityInput,
+    StartNexusOperationInput,
+    WorkflowOutboundInterceptor,
+)
 
-from workshop_lib.auth.issuer import Grant, signed_in
+from workshop_lib.auth.issuer import Grant, scopes_for, signed_in
 from workshop_lib.auth.keys import fresh
 from workshop_lib.auth.sealed import Binding, Who, digest, seal
 from workshop_lib.auth.tokens import Refused
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.caller import Asker, asked_by
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, keyword
+
+if TYPE_CHECKING:
+    from workshop_lib.auth.door import WorkflowDoor
 
 HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
 # Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.
@@ -41,10 +54,13 @@ CHECKED_UPDATES = {
     "decide": "repair",
 }
 CHECKED_STARTS = {"OrderRepair": "repair", "ProactiveRepair": "repair"}
+TEAMS = {"ITService": "it", "FinanceService": "finance"}  # whose a Nexus service is
+MCP_ACTIVITIES = "temporalio.mcp."
 LIFETIME = 3600.0  # seconds that a message may take
 STARTS_WITHIN = (
     120.0  # seconds in which the server must have taken a start; its work may take longer
 )
+GRACE = 60.0  # seconds that a step may take beyond its own limit
 
 Make = Callable[[str, Binding, float], str | None]  # audience, binding, seconds → a value, or none
 
@@ -190,6 +206,61 @@ class Sealing(OutboundInterceptor):
         if value:
             call.headers = {**call.headers, HEADER: as_header(value)}
         return value is not None
+
+
+class WorkflowSealing(WorkflowOutboundInterceptor):
+    def __init__(self, next: WorkflowOutboundInterceptor, inbound: "WorkflowDoor") -> None:  # noqa: A002
+        super().__init__(next)
+        self._inbound = inbound
+        self._calls = 0
+
+    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
+        """Seal, for the activity's own check, whose work it is; for an effect, who has approved of it."""
+        door, name = self._inbound.door, input.activity
+        who = who_asks()
+        if door.party == "repair":
+            who = self._inbound.approver or who
+        if who and (door.is_checked(name) or name.startswith(MCP_ACTIVITIES)):
+            bound = Binding(
+                f"activity:{name}", workflow.info().workflow_id, digest(tuple(input.args))
+            )
+            limit = input.schedule_to_close_timeout or input.start_to_close_timeout
+            value = self._seal(door.party, who, bound, limit)
+            input.headers = {**input.headers, HEADER: as_header(value)}
+        return super().start_activity(input)
+
+    async def start_nexus_operation(
+        self,
+        input: StartNexusOperationInput[Any, Any],  # noqa: A002
+    ) -> workflow.NexusOperationHandle[Any]:
+        """Seal a call to another team, in the name of whoever asks."""
+        self._calls += 1
+        who, team = who_asks(), TEAMS.get(input.service)
+        if who and team in self._inbound.door.others:
+            whose = Who(sub=who.sub, act="chat-agent", scope=scopes_for(team, who.scope.split()))
+            call = hashlib.sha256(f"{workflow.info().run_id}/{self._calls}".encode()).hexdigest()
+            what = f"nexus:{input.service}/{input.operation_name}"
+            bound = Binding(what, "", digest(input.input), call[:32])
+            value = self._seal(team, whose, bound, input.schedule_to_close_timeout)
+            input.headers = {**(input.headers or {}), HEADER: value}
+        return await super().start_nexus_operation(input)
+
+    def continue_as_new(self, input: ContinueAsNewInput) -> Any:  # noqa: A002
+        """The next run is for whoever has started the first."""
+        info = workflow.info()
+        if who := who_asks():
+            name = input.workflow or info.workflow_type
+            bound = Binding(f"start:{name}", info.workflow_id, digest(input.args))
+            value = self._seal(self._inbound.door.party, who, bound, None)
+            input.headers = {**input.headers, HEADER: as_header(value)}
+        return super().continue_as_new(input)
+
+    def _seal(self, audience: str, who: Who, bound: Binding, limit: timedelta | None) -> str:
+        door, info = self._inbound.door, workflow.info()
+        keys = door.others.get(audience, door.keys)
+        lifetime = (limit.total_seconds() if limit else 24 * 3600) + GRACE
+        run = self._inbound.plan or f"{info.workflow_id}/{info.run_id}"
+        return seal(keys, audience, who, bound, now=workflow.time(), lifetime=lifetime, run=run)
 
 
 def seal_for_who_asks(audience: str, bound: Binding, lifetime: float) -> str | None:

@@ -17,9 +17,9 @@ from workshop_lib.agents.chat import MAX_TOOL_ROUNDS, ChatStart, Reply
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.streaming import stream_reply
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm.answers import MAX_ANSWER, MAX_CALLS, TOO_LONG
 from workshop_lib.llm.gateway import ModelRefused, complete
 from workshop_lib.llm.messages import Completion, Message
+from workshop_lib.llm.normalize_answers import MAX_ANSWER, MAX_CALLS, TOO_LONG
 from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -328,7 +328,7 @@ def shape(chance: random.Random) -> Any:
 
 
 def test_mending_a_seeded_shape_is_harmless_and_done_once() -> None:
-    from workshop_lib.llm.answers import Pieces, mended
+    from workshop_lib.llm.normalize_answers import Pieces, mended
 
     for seed in range(300):
         body = json.loads(json.dumps(shape(random.Random(seed))))

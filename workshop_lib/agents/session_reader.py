@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib.agents.chat import ChatSession, ChatStart, ForkPoint
 from workshop_lib.agents.session_state import Effect, RunBefore, TranscriptLine
 from workshop_lib.errors import WorkshopError
-from workshop_lib.temporal import asking
+from workshop_lib.temporal import client_retries
 
 REMOVED = TranscriptLine(
     turn=0, speaker="note", text="The server does not keep what was said before any more."
@@ -43,7 +43,7 @@ class SessionRun:
         Raises:
             RPCError: nobody answered, or the server does not keep the run any more.
         """
-        return await asking.query(self.handle, query, args=args, patience=self.patience)
+        return await client_retries.query(self.handle, query, args=args, patience=self.patience)
 
     async def transcript(self) -> list[TranscriptLine]:
         """The lines of this run. Raises as `ask`."""
@@ -67,7 +67,7 @@ async def runs_of(client: Client, workflow_id: str) -> AsyncIterator[SessionRun]
         run: SessionRun = SessionRun(
             client.get_workflow_handle(workflow_id, run_id=found.run_id, result_type=int),
             lines,
-            asking.patience_for(found),
+            client_retries.patience_for(found),
         )
         yield run
         before: RunBefore | None = await run.ask(ChatSession.before)

@@ -13,7 +13,7 @@ own way:
 from pydantic import BaseModel
 from temporalio import activity
 
-from workshop_lib.llm.activity import ask_model
+from workshop_lib.llm.call_in_activity import ask_model
 from workshop_lib.llm.messages import Completion, Message, ToolSpec
 from workshop_lib.temporal.steps import step_options
 
