@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.identity import stock_verdicts as stock_verdicts
     from workshop_lib.lab.lessons.identity import try_attacks as try_attacks
     from workshop_lib.lab.lessons.json_rpc import json_rpc as json_rpc
+    from workshop_lib.lab.lessons.outage import live_through_outage as live_through_outage
+    from workshop_lib.lab.lessons.replaying import replay as replay
     from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs

@@ -1,0 +1,340 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · Break it on purpose
+#
+# You give an agent a bad day, on a plan. You predict what comes of it, and add what was missing.
+#
+# **Time** 30 min · **Needs** 03, 05 · **Offline** yes
+
+# %% [markdown]
+# ## Goals
+#
+# After this notebook you can
+#
+# * spare a service that is down, and still be there when it is back;
+# * change the code of a workflow while runs of yesterday wait;
+# * read what happened from a history alone.
+
+# %% [markdown]
+# ## Where we are
+#
+# So far one thing broke at a time, and we said when. A bad day is not like that. Three questions stay the same: what
+# failed, who notices, and what is paid twice?
+#
+# ```mermaid
+# flowchart LR
+#     accTitle: Who retries, and what stands in between
+#     accDescr: The server hands an activity out, again and again while it fails. Before the model stands a circuit breaker. It lets requests through, or refuses and says when to come again. That next attempt is the one that tries.
+#     S[(server)] -- attempt 1, 2, 3 … --> A[activity]
+#     A --> B{breaker}
+#     B -- closed --> M[model]
+#     B -. open: come again in 1 s .-> S
+# ```
+
+# %%
+from workshop_lib import lab
+from workshop_lib.lab.checks import nb09 as check
+
+client = await lab.start()
+
+# %% [markdown]
+# ## Everybody knocks
+#
+# Retries are a blessing for one run. Now a model is down for three seconds, and five runs ask it. Temporal tries each
+# step again, four times a second.
+#
+# > **Predict.** How many requests reach the model while it is down?
+
+# %%
+my_guess = 0
+
+# %%
+await lab.live_through_outage(client)
+
+# %% [markdown]
+# <details><summary>How many?</summary>
+#
+# Some sixty: five runs, four times a second, for three seconds. *"Five"*: Temporal does not know that the five ask the
+# same model. Whoever tries to get up is knocked down by those who ask how it goes.
+# </details>
+#
+# A **circuit breaker** is a small object that all of them pass. It counts failures. After three in a row it is *open*:
+# nobody gets through, for a while. Then *one* may try. If that one succeeds, it is closed again.
+#
+# ### Exercise · Spare the model (8 min)
+#
+# The activity calls `allow()` before each request, and `succeeded()` or `failed()` after it. Who may not pass is told
+# when to come again: `next_retry_delay` of an `ApplicationError`. Then Temporal's own retry is the one that tries.
+#
+# The check tries it alone, and then in an outage. It looks at what reaches the model.
+#
+# *Hint: `self.until` is when the pause ends, by `time.monotonic()`. Whoever is let through after it starts the next
+# pause, so that the others do not try as well.*
+
+# %% exercise="breaker" minutes=8
+import time
+
+from temporalio.exceptions import ApplicationError
+
+
+class Breaker:
+    def __init__(self, most=3, pause=1.0):
+        self.most, self.pause = most, pause
+        self.failures, self.until = 0, 0.0
+
+    def allow(self):
+        left = self.until - time.monotonic()
+        if self.failures >= self.most and left > 0:
+            raise ApplicationError("The breaker is open.", next_retry_delay=lab.seconds(left))
+        self.until = time.monotonic() + self.pause
+
+    def succeeded(self):
+        self.failures = 0
+
+    def failed(self):
+        self.failures += 1
+        self.until = time.monotonic() + self.pause
+
+
+# --- stub ---
+# import time
+#
+# from temporalio.exceptions import ApplicationError
+#
+#
+# class Breaker:
+#     def __init__(self, most=3, pause=1.0):
+#         self.most, self.pause = most, pause
+#         self.failures, self.until = 0, 0.0
+#
+#     def allow(self):
+#         pass  # your code here: when is nobody let through, and until when?
+#
+#     def succeeded(self):
+#         pass  # your code here
+#
+#     def failed(self):
+#         pass  # your code here
+
+# %%
+await check.breaker(client, Breaker)
+
+# %% [markdown]
+# No run has failed, and none has noticed. The breaker is a matter of the *process*: it is in no history, and begins anew
+# with each worker. It may be wrong. What is durable is the retry.
+#
+# Each refusal is an attempt, too. So such a step is bounded by time (`schedule_to_close_timeout`), and not by a number of
+# attempts.
+#
+# ## Yesterday's runs, today's code
+#
+# A refund: look up, ask a clerk, wait, pay back.
+
+# %%
+# %%workflow refund
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.lab.lessons.refunds import STEP, ask_clerk, look_up, pay_back
+
+
+@workflow.defn
+class Refund:
+    def __init__(self) -> None:
+        self.approved = False
+
+    @workflow.run
+    async def run(self, order: str) -> str:
+        await workflow.execute_activity(look_up, order, **STEP)
+        await workflow.execute_activity(ask_clerk, order, **STEP)
+        await workflow.wait_condition(lambda: self.approved)
+        return await workflow.execute_activity(pay_back, order, **STEP)
+
+    @workflow.signal
+    def approve(self) -> None:
+        self.approved = True
+
+
+# %%
+from workshop_lib.lab.lessons.refunds import STEPS
+
+refunds = lab.spec("refunds", workflows=[Refund], activities=STEPS)
+await lab.start_worker(refunds)
+old = await client.start_workflow(
+    Refund.run,
+    "ORD-7",
+    id=lab.new_id("refund"),
+    task_queue=refunds.task_queue,
+    task_timeout=lab.seconds(2),
+)
+await lab.until_begun(old, "ask_clerk")
+
+# %% [markdown]
+# The clerk sleeps. Meanwhile somebody improves the code: a look for fraud, before the clerk is asked. The cell restarts
+# its worker, as a release would.
+
+# %%
+# %%workflow refund
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.lab.lessons.refunds import STEP, ask_clerk, check_fraud, look_up, pay_back
+
+
+@workflow.defn
+class Refund:
+    def __init__(self) -> None:
+        self.approved = False
+
+    @workflow.run
+    async def run(self, order: str) -> str:
+        await workflow.execute_activity(look_up, order, **STEP)
+        await workflow.execute_activity(check_fraud, order, **STEP)
+        await workflow.execute_activity(ask_clerk, order, **STEP)
+        await workflow.wait_condition(lambda: self.approved)
+        return await workflow.execute_activity(pay_back, order, **STEP)
+
+    @workflow.signal
+    def approve(self) -> None:
+        self.approved = True
+
+
+# %% [markdown]
+# > **Predict.** The clerk approves. The run was started by the old code and goes on with the new. What does it do: pay,
+# > look for fraud first, fail, or nothing? (The second cell fails on purpose.)
+
+# %%
+my_guess = ""
+
+# %% tags=["raises-exception"]
+await old.signal("approve")
+await lab.result(old, timeout=6)
+
+# %% [markdown]
+# <details><summary>What does it do?</summary>
+#
+# Nothing. The new worker has to find its place, so it *replays*: it runs the code and compares with the history. There
+# stands `ask_clerk`, and the code wants `check_fraud`. *"Fail"*: a failed run is over, and this one is only stuck. The
+# right code gets it going.
+# </details>
+#
+# The same look can be had before a release. A **replay** takes a recorded history and the code of today. No activity is
+# called.
+
+# %%
+await lab.replay(old, Refund)
+
+# %% [markdown]
+# ### Exercise · Change it and harm nobody (6 min)
+#
+# `workflow.patched("some-name")` is false in a run that has passed this place before there was the question, and true in
+# every other. Change the code above so that the old run goes on as it began, and new ones are checked.
+#
+# The check replays the old run, and lets a new one do it all.
+
+# %% exercise="patched" minutes=6
+# %%workflow refund
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workshop_lib.lab.lessons.refunds import STEP, ask_clerk, check_fraud, look_up, pay_back
+
+
+@workflow.defn
+class Refund:
+    def __init__(self) -> None:
+        self.approved = False
+
+    @workflow.run
+    async def run(self, order: str) -> str:
+        await workflow.execute_activity(look_up, order, **STEP)
+        if workflow.patched("check-fraud"):
+            await workflow.execute_activity(check_fraud, order, **STEP)
+        await workflow.execute_activity(ask_clerk, order, **STEP)
+        await workflow.wait_condition(lambda: self.approved)
+        return await workflow.execute_activity(pay_back, order, **STEP)
+
+    @workflow.signal
+    def approve(self) -> None:
+        self.approved = True
+
+
+# --- stub ---
+# # %%workflow refund
+# from temporalio import workflow
+#
+# with workflow.unsafe.imports_passed_through():
+#     from workshop_lib.lab.lessons.refunds import STEP, ask_clerk, check_fraud, look_up, pay_back
+#
+#
+# @workflow.defn
+# class Refund:
+#     def __init__(self) -> None:
+#         self.approved = False
+#
+#     @workflow.run
+#     async def run(self, order: str) -> str:
+#         await workflow.execute_activity(look_up, order, **STEP)
+#         # your code here: not for runs of yesterday
+#         await workflow.execute_activity(check_fraud, order, **STEP)
+#         await workflow.execute_activity(ask_clerk, order, **STEP)
+#         await workflow.wait_condition(lambda: self.approved)
+#         return await workflow.execute_activity(pay_back, order, **STEP)
+#
+#     @workflow.signal
+#     def approve(self) -> None:
+#         self.approved = True
+
+# %%
+await check.patched(client, Refund, old)
+
+# %% [markdown]
+# And the run that was stuck? Nobody has to wake it:
+
+# %%
+await lab.result(old)
+
+# %%
+await lab.show_timeline(old)
+
+# %% [markdown]
+# ## Try it yourself
+#
+# No checks here. Give the breaker a pause of two seconds, and look at what a person waits:
+#
+# ```python
+# await lab.live_through_outage(client, Breaker(pause=2.0))
+# ```
+
+# %% [markdown]
+# ## Recap
+#
+# You have broken things on purpose, and read what came of it.
+#
+# 1. Why is it Temporal's own retry that tries whether the model is back?
+# 2. Why may a breaker forget all it knows, and a workflow nothing?
+# 3. When may the code behind `workflow.patched` lose its `if`?
+#
+# <details><summary>Answers</summary>
+#
+# 1. It comes in any case, it outlives the worker, and no worker waits for it.
+# 2. A breaker that is wrong costs three requests. A workflow that is wrong pays twice.
+# 3. When no run from before is left, and no history that somebody may want to replay.
+# </details>
+
+# %% [markdown]
+# Stop this notebook's workers.
+
+# %%
+lab.stop_all()
