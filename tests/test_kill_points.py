@@ -37,6 +37,7 @@ from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.llm import gateway
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.settings import reload_settings
+from workshop_lib.temporal.places import Step
 from workshop_lib.temporal.worker import WorkerSpec
 
 SPEC = orchestrator()
@@ -277,7 +278,7 @@ def passes(point: KillPoint, steps: Sequence[tuple[Where, str]]) -> list[int]:
     step = 0
     executioner = Executioner(point, kill=lambda: struck.append(step))
     for step, (where, name) in enumerate(steps, 1):  # noqa: B007 - the kill reads it
-        executioner.pass_by(where, name)
+        executioner.pass_by(where, Step(name))
     return struck
 
 

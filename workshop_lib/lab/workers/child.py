@@ -18,9 +18,10 @@ from temporalio.worker import Worker
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.listening import track, tracking_threads
-from workshop_lib.lab.workers.kill_points import KillPoint, worker_options
+from workshop_lib.lab.workers.kill_points import Executioner, KillPoint
 from workshop_lib.lab.workers.threads import STOP_GENTLY
 from workshop_lib.llm.large_imports import large_import
+from workshop_lib.temporal.places import watched
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -53,7 +54,7 @@ async def serve(spec: WorkerSpec, kill_at: KillPoint | None, news: Connection) -
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     options = dict(STOP_GENTLY)
     if kill_at:
-        options |= worker_options(kill_at)
+        options |= watched(Executioner(kill_at))
     # Before it says that it is ready, so that a lesson sees the work and not the import.
     for warm_up in spec.warm_ups:
         await warm_up()
