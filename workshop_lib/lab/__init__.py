@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.json_rpc import json_rpc as json_rpc
     from workshop_lib.lab.lessons.outage import live_through_outage as live_through_outage
     from workshop_lib.lab.lessons.replaying import replay as replay
+    from workshop_lib.lab.lessons.log_lines import json_lines as json_lines
     from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.server.namespaces import point_endpoint as point_endpoint
     from workshop_lib.lab.services.mcp_in_kernel import serve_mcp as serve_mcp
     from workshop_lib.lab.services.mcp_servers import start_mcp_server as start_mcp_server
+    from workshop_lib.lab.timeline.trace import trace as trace
     from workshop_lib.lab.watching.pending import describe_endpoint as describe_endpoint
     from workshop_lib.lab.watching.pending import waits_for as waits_for
     from workshop_lib.lab.watching.waiting import result as result

@@ -57,8 +57,11 @@ _ALSO = {
 }
 
 
-async def serve(spec: WorkerSpec) -> None:
+async def serve(spec: WorkerSpec, polls: Callable[[], object] = lambda: None) -> None:
     """Serve as a service until SIGTERM, then end the process. Waits for a server that is not there.
+
+    Args:
+        polls: called each time when it begins to poll.
 
     Raises:
         WorkshopError: a server that the user names does not answer, or refuses the credentials.
@@ -74,7 +77,11 @@ async def serve(spec: WorkerSpec) -> None:
     async def make() -> Worker:
         return spec.build(await client_for(spec), **_service_options())
 
-    await serve_until(stop, spec, lambda: logger.info(spec.banner()), make=make, kind="service")
+    def begun() -> None:
+        logger.info(spec.banner())
+        polls()
+
+    await serve_until(stop, spec, begun, make=make, kind="service")
     logger.info("worker %s · stopped", spec.name)
     await asyncio.to_thread(tracing.flush)
     # Threads of the SDK may still hold on to the interpreter; all is done.

@@ -22,25 +22,38 @@ from workshop_lib.lab.workers.kill_points import Executioner, KillPoint
 from workshop_lib.lab.workers.threads import STOP_GENTLY
 from workshop_lib.llm.large_imports import large_import
 from workshop_lib.temporal.places import watched
+from workshop_lib.temporal import service
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
 
-def work(name: str, pickled: bytes, kill_at: KillPoint | None, news: Connection) -> None:
+def work(
+    name: str,
+    pickled: bytes,
+    kill_at: KillPoint | None,
+    news: Connection,
+    as_service: bool = False,
+) -> None:
     """Serve until SIGTERM.
 
     Args:
         pickled: the spec.
         news: told once: {} when it polls, or what, expected and fix of what keeps it from that.
+        as_service: be what `python -m` of a worker is, with its logs, metrics and grace.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    if not as_service:
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
     try:
         with large_import():
             spec: WorkerSpec = pickle.loads(pickled)  # noqa: S301 - of the process that started us
-        asyncio.run(serve(spec, kill_at, news))
+        asyncio.run(
+            service.serve(spec, lambda: _say(news, {}))
+            if as_service
+            else serve(spec, kill_at, news)
+        )
     except Exception as error:
         logging.exception("the worker process ends")
         failure = error if isinstance(error, WorkshopError) else _as_failure(name, error)

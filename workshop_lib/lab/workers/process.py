@@ -105,6 +105,7 @@ async def start_process(
     *,
     kill_at: KillPoint | str | None = None,
     env: Mapping[str, str] | None = None,
+    as_service: bool = False,
     timeout: float = 90,
 ) -> WorkerProcess:
     """Start a worker in a process of its own, in place of the one that has its name.
@@ -113,6 +114,7 @@ async def start_process(
         spec: what it serves; its classes and functions must be importable.
         kill_at: where the process kills itself, as in "activity-inside@plan_next_action#1".
         env: set in its environment, in addition to this process's.
+        as_service: run what `python -m` of a worker runs, with its logs, metrics and grace.
         timeout: seconds until it must poll. Loading a model's library is among them, which takes 5 on
             a quiet laptop and many times that on a busy one. One that fails is noticed at once.
 
@@ -135,7 +137,7 @@ async def start_process(
     news, theirs = multiprocessing.Pipe(duplex=False)
     process = Child(
         child.work,
-        *(spec.name, pickled, point, theirs),
+        *(spec.name, pickled, point, theirs, as_service),
         log=Path(log),
         with_models=bool(spec.warm_ups),
         env=env,

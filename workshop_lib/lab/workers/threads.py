@@ -34,6 +34,8 @@ from workshop_lib.lab.registry import (
 from workshop_lib.lab.watching import listening
 from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.listening import track, tracking_threads
+from workshop_lib.logs import Logged
+from workshop_lib.settings import get_settings
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -118,6 +120,8 @@ class RunningWorker(StartedWorker):
         threads = tracking_threads(100, self.name)
         steps = tracking_threads(500, f"{self.name} workflows")
         options: dict[str, Any] = {"activity_executor": threads, "workflow_task_executor": steps}
+        if get_settings().log == "json":  # as a service does
+            options["interceptors"] = [Logged()]
         stop = self._stop
 
         async def make() -> Worker:
