@@ -1,4 +1,4 @@
-"""A trace as a picture: which span caused which, when, and where. What one question has set off, across processes.
+"""A trace as a picture: what one question has set off, when and where.
 
 `await trace(chat.handle, spans.get_finished_spans())` as the last line of a cell draws the latest turn of a
 session. A request and its handling on the other side are two spans, and one row here, whose dashed part is
@@ -149,7 +149,8 @@ async def trace(
         )
     root = max(roots, key=lambda span: span.start_time or 0)
     since, until = root.start_time or 0, root.end_time or 0
-    ids = {str((span.attributes or {})[_ID]) for span in spans if _ID in (span.attributes or {})}
+    said = [span.attributes or {} for span in spans]
+    ids = {str(attributes[_ID]) for attributes in said if _ID in attributes}
     async with asyncio.timeout(timeout):
         homes = await _homes(session._client, ids)
     drawn = draw(root, spans, homes)
@@ -177,9 +178,9 @@ def draw(root: "ReadableSpan", spans: "Iterable[ReadableSpan]", homes: Mapping[s
     def place(span: "ReadableSpan", of_caller: str) -> str:
         said = span.attributes or {}
         if _SERVER in said:
-            return f"{MCP} {said[_SERVER]}"
+            return f"{MCP} {said[_SERVER]!s}"
         if _RUN in said:  # a call says whom it calls; only a run says where it is
-            return homes.get(str(said[_ID]), of_caller)
+            return homes.get(str(said.get(_ID)), of_caller)
         if span.name.startswith("RunStartNexusOperationHandler"):
             return next(
                 (homes.get(str(s.attributes[_ID]), of_caller) for s in below[span.context.span_id]
