@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.identity import stock_verdicts as stock_verdicts
     from workshop_lib.lab.lessons.identity import try_attacks as try_attacks
     from workshop_lib.lab.lessons.json_rpc import json_rpc as json_rpc
-    from workshop_lib.lab.lessons.outage import live_through_outage as live_through_outage
-    from workshop_lib.lab.lessons.replaying import replay as replay
     from workshop_lib.lab.lessons.leaving import stop_in_mid_turn as stop_in_mid_turn
     from workshop_lib.lab.lessons.leaving import unprepared as unprepared
     from workshop_lib.lab.lessons.leaving import with_options as with_options
+    from workshop_lib.lab.lessons.outage import live_through_outage as live_through_outage
+    from workshop_lib.lab.lessons.replaying import replay as replay
     from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.lessons.telemetry import json_lines as json_lines
     from workshop_lib.lab.lessons.telemetry import read_metrics as read_metrics

@@ -21,8 +21,8 @@ from workshop_lib.lab.watching.listening import track, tracking_threads
 from workshop_lib.lab.workers.kill_points import Executioner, KillPoint
 from workshop_lib.lab.workers.threads import STOP_GENTLY
 from workshop_lib.llm.large_imports import large_import
-from workshop_lib.temporal.places import watched
 from workshop_lib.temporal import service
+from workshop_lib.temporal.places import watched
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
