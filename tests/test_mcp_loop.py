@@ -137,10 +137,8 @@ async def test_a_new_worker_is_not_given_up_while_it_loads_what_a_call_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What MCP's client imports at its first result takes long: here longer than a heartbeat may."""
-    slow, loaded = (
-        tmp_path / "rfc3987_syntax.py",
-        tmp_path / "loaded",
-    )  # a part of it, and the slowest
+    # A part of it, which is left out here (`pyproject.toml`).
+    slow, loaded = tmp_path / "rfc3987_syntax.py", tmp_path / "loaded"
     seconds = 2 * HEARTBEAT_TIMEOUT.total_seconds()
     slow.write_text(f"import time\ntime.sleep({seconds})\nopen({str(loaded)!r}, 'w').close()\n")
     monkeypatch.setattr(forking, "_FORKS", False)  # a fork would not look for modules there
