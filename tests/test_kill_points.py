@@ -252,6 +252,9 @@ def test_short_forms_of_a_kill_point() -> None:
     inside = KillPoint(Where.ACTIVITY_INSIDE)
     assert KillPoint.parse(" activity-inside ") == KillPoint.parse("activity-inside@") == inside
     assert KillPoint.parse("activity-inside#3") == replace(inside, occurrence=3)
+    decided = KillPoint(Where.TASK_AFTER, "ManualChat", step="activity 3")
+    assert KillPoint.parse("workflow-task-after@ManualChat/activity 3") == decided
+    assert KillPoint.parse(str(decided)) == decided
 
 
 @pytest.mark.parametrize(
@@ -290,3 +293,13 @@ def test_the_executioner_strikes_once_at_its_place_and_occurrence() -> None:
     assert passes(KillPoint(Where.ACTIVITY_INSIDE, "a", 2), walk) == [4]
     assert passes(KillPoint(Where.ACTIVITY_INSIDE, "*", 2), walk) == [3]
     assert passes(KillPoint(Where.ACTIVITY_INSIDE, "c"), walk) == []
+
+
+def test_a_step_is_an_activitys_id_or_any_of_what_a_task_is_told() -> None:
+    here = Step("a", step="2")
+    assert KillPoint(Where.ACTIVITY_INSIDE, "a", step="2").is_at(Where.ACTIVITY_INSIDE, here)
+    assert not KillPoint(Where.ACTIVITY_INSIDE, "a", step="1").is_at(Where.ACTIVITY_INSIDE, here)
+    told = Step("Chat", step="start", told=("start", "update 1"))
+    for step in ("", "start", "update 1"):
+        assert KillPoint(Where.TASK_AFTER, "Chat", step=step).is_at(Where.TASK_AFTER, told)
+    assert not KillPoint(Where.TASK_AFTER, "Chat", step="update 2").is_at(Where.TASK_AFTER, told)

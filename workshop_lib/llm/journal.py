@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from temporalio import activity
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.settings import get_settings
@@ -27,6 +28,7 @@ class JournalEntry(BaseModel):
         pid: the process that made it.
         request: hash of messages and tools. A retry of the same request has the same.
         messages: how many messages it carried.
+        workflow_id, activity_id, attempt: of the activity that made it; empty outside of one.
     """
 
     time: float
@@ -34,6 +36,9 @@ class JournalEntry(BaseModel):
     model: str
     request: str
     messages: int
+    workflow_id: str = ""
+    activity_id: str = ""
+    attempt: int = 0
 
 
 def request_text(messages: Sequence[Any], tools: Sequence[Any] | None) -> str:
@@ -62,12 +67,16 @@ def record_request(model: str, messages: Sequence[Any], tools: Sequence[Any] | N
     path = get_settings().model_journal
     if path is None:
         return
+    who = activity.info() if activity.in_activity() else None
     entry = JournalEntry(
         time=time.time(),
         pid=os.getpid(),
         model=model,
         request=request_hash(request_text(messages, tools)),
         messages=len(messages),
+        workflow_id=(who and who.workflow_id) or "",
+        activity_id=who.activity_id if who else "",
+        attempt=who.attempt if who else 0,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ operation's cancellation.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -54,15 +55,19 @@ class Step(NamedTuple):
     Attributes:
         name: type of the workflow or activity, or the operation.
         workflow_id: of the run; of a Nexus start, the caller's. Empty where nobody says.
-        step: id of the activity in its run; of a workflow task, the history's length, which is the id of its
-            last event; of a Nexus start, the event that scheduled it.
+        step: id of the activity in its run; of a workflow task, the first thing that it is told; of a Nexus
+            start, the event that scheduled it.
         attempt: of the activity, from 1; 0 where the server does not tell.
+        told: all that a workflow task is told: "start", "activity 3", "operation 1 started", "operation 1",
+            "timer 2", "update 1", "signal 1" … numbered as they were begun, or have come in, in this run.
+            What is told together depends on the machine, so no number of events finds the same task again.
     """
 
     name: str
     workflow_id: str = ""
     step: str = ""
     attempt: int = 0
+    told: tuple[str, ...] = ()
 
 
 class Watcher(Protocol):
@@ -71,8 +76,8 @@ class Watcher(Protocol):
     def awaits(self, where: Where, name: str) -> bool:
         """Whether this place matters at all. Whoever awaits `ACTIVITY_INSIDE` makes the step longer."""
 
-    def pass_by(self, where: Where, step: Step) -> None:
-        """A place is passed."""
+    def pass_by(self, where: Where, step: Step) -> Awaitable[None] | None:
+        """A place is passed. What it returns is waited for, except in a workflow task."""
 
 
 def watched(watcher: Watcher) -> dict[str, Any]:
@@ -141,24 +146,29 @@ class _AroundActivity(ActivityInboundInterceptor):
             except asyncio.CancelledError:
                 running.cancel()
                 raise
-        watcher.pass_by(first, step)
+        await _passed(watcher.pass_by(first, step))
         result = await work
-        watcher.pass_by(self._places.last, step)
+        await _passed(watcher.pass_by(self._places.last, step))
         return result
 
 
 class _AroundOperation(NexusOperationInboundInterceptor):
-    pass_by: Callable[[Where, Step], None]
+    pass_by: Callable[[Where, Step], Awaitable[None] | None]
 
     async def execute_nexus_operation_start(
         self,
         input: ExecuteNexusOperationStartInput,  # noqa: A002
     ) -> StartOperationResultSync[Any] | StartOperationResultAsync:
         step = operation_step(input)
-        self.pass_by(Where.OPERATION_BEFORE, step)
+        await _passed(self.pass_by(Where.OPERATION_BEFORE, step))
         result = await self.next.execute_nexus_operation_start(input)
-        self.pass_by(Where.OPERATION_AFTER, step)
+        await _passed(self.pass_by(Where.OPERATION_AFTER, step))
         return result
+
+
+async def _passed(waiting: Awaitable[None] | None) -> None:
+    if waiting is not None:
+        await waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +180,13 @@ class _Runner(SandboxedWorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         instance = super().create_instance(det)
         activate = instance.activate
+        come_in: Counter[str] = Counter()  # updates and signals, those of a replay included
 
         def activate_at_places(act: WorkflowActivation) -> WorkflowActivationCompletion:
-            if not _is_progress(act):
+            told = tuple(_told(act, come_in))
+            if not told or act.is_replaying:
                 return activate(act)
-            step = Step(det.info.workflow_type, det.info.workflow_id, str(act.history_length))
+            step = Step(det.info.workflow_type, det.info.workflow_id, told[0], told=told)
             self.watcher.pass_by(Where.TASK_BEFORE, step)
             completion = activate(act)
             self.watcher.pass_by(Where.TASK_AFTER, step)
@@ -184,11 +196,26 @@ class _Runner(SandboxedWorkflowRunner):
         return instance
 
 
-def _is_progress(act: WorkflowActivation) -> bool:
-    """Whether the run can get on by it: a replay, a query and a removal from the cache are no such steps.
+def _told(act: WorkflowActivation, come_in: Counter[str]) -> Iterator[str]:
+    """What a task is told: nothing, where the run cannot get on by it (a query, a removal from the cache).
 
-    A worker that took over and counted the tasks that it replays would die at the one that its predecessor
-    died at, and so would the next.
+    Of a replay that is asked for, too, since it counts. But no place is passed then: a worker that took over
+    would else die at the task that its predecessor died at, and so would the next.
     """
-    kinds = {job.WhichOneof("variant") for job in act.jobs}
-    return not act.is_replaying and not kinds <= {"query_workflow", "remove_from_cache"}
+    for job in act.jobs:
+        kind = job.WhichOneof("variant") or ""
+        match kind:
+            case "initialize_workflow":
+                yield "start"
+            case "resolve_activity" | "fire_timer" | "resolve_nexus_operation":
+                yield f"{kind.rpartition('_')[2]} {getattr(job, kind).seq}"
+            case "resolve_nexus_operation_start":
+                yield f"operation {job.resolve_nexus_operation_start.seq} started"
+            case "do_update" | "signal_workflow":
+                name = "update" if kind == "do_update" else "signal"
+                come_in[name] += 1
+                yield f"{name} {come_in[name]}"
+            case "query_workflow" | "remove_from_cache" | "notify_has_patch" | "update_random_seed":
+                pass
+            case _:
+                yield kind.replace("_", " ")

@@ -22,16 +22,25 @@ class KillPoint:
         where: the place.
         name: type of the workflow or activity, or the operation; "*" for any.
         occurrence: 1 for the first time that this process passes the place.
+        step: the id of the activity in its run, or what the workflow task is told (`temporal.places.Step`);
+            empty for any.
 
-    Written as `activity-inside@plan_next_action#2`.
+    Written as `activity-inside@plan_next_action#2`, or `workflow-task-after@ManualChat/activity 3#1`.
     """
 
     where: Where
     name: str = "*"
     occurrence: int = 1
+    step: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}@{self.name}#{self.occurrence}"
+        step = f"/{self.step}" if self.step else ""
+        return f"{self.where}@{self.name}{step}#{self.occurrence}"
+
+    def is_at(self, where: Where, step: Step) -> bool:
+        """Whether this is the place that the step passes."""
+        steps = ("", step.step, *step.told)
+        return where is self.where and self.name in ("*", step.name) and self.step in steps
 
     @classmethod
     def parse(cls, text: str) -> "KillPoint":
@@ -41,12 +50,13 @@ class KillPoint:
             WorkshopError: there is no such place, or the occurrence is not a number from 1.
         """
         place, _, number = text.strip().partition("#")
-        where, _, name = place.partition("@")
+        where, _, named = place.partition("@")
+        name, _, step = named.partition("/")
         try:
             occurrence = int(number or "1")
             if occurrence < 1:
                 raise ValueError
-            return cls(Where(where), name or "*", occurrence)
+            return cls(Where(where), name or "*", occurrence, step)
         except ValueError:
             raise WorkshopError(
                 f"{text!r} is not a kill point.",
@@ -73,7 +83,7 @@ class Executioner:
 
     def pass_by(self, where: Where, step: Step) -> None:
         """Say that a place is passed. Does not return if this was the one."""
-        if not self.awaits(where, step.name):
+        if not self._point.is_at(where, step):
             return
         with self._lock:
             self._passed += 1
