@@ -466,6 +466,33 @@ def test_references_and_optional_arguments_of_pydantic_schemas() -> None:
 
 
 @pytest.mark.parametrize(
+    "reference", ["r-d4735e3a265e", "r-5feceb66ffc8", "r-0a1b2c3d4e5f", "doc-x7"]
+)
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Read the chapter {}, page 3",
+        "Show me page 3 of {}, please",
+        "read_chapter {} page 3",
+        "read_chapter({}, 3)",
+        "read_chapter(ref={}, page=3)",
+    ],
+)
+def test_a_reference_in_small_letters_is_found_without_quotes(
+    question: str, reference: str
+) -> None:
+    read = tool(
+        "read_chapter",
+        "Read one page of a long chapter, by its reference.",
+        ref=described(TEXT, "The reference of the chapter, such as r-0123456789ab"),
+        page=described(INTEGER, "Which page of it, 2 for the second one"),
+    )
+    asked = [{"role": "user", "content": question.format(reference)}]
+    arguments = json.dumps({"ref": reference, "page": 3})
+    assert reply(asked, [*ALL, read]).calls == (("read_chapter", arguments),)
+
+
+@pytest.mark.parametrize(
     "properties",
     [
         {"x": True},

@@ -19,7 +19,8 @@ _SCAN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in {
     "time": r"\b\d{1,2}:\d\d\b",
     "percent": r"(?<![\w.])(?P<p>-?\d+(?:\.\d+)?)\s?(?:%|percent\b|per cent\b)",
     "amount": r"[$€£]\s?(?P<a>\d+(?:\.\d+)?)|(?<![\w.])(?P<b>\d+(?:\.\d+)?)\s?[€£$]",
-    "code": r"\b(?:[A-Za-z]+[-_]?\d[\w-]*|\d+[A-Za-z][\w-]*|0\d+|\w+(?:-\w+)*-\d+|\d+(?:\.\d+){2,})\b",
+    "code": r"\b(?:[A-Za-z]+[-_]?\d[\w-]*|[A-Za-z]+-(?=[\w-]*\d)[\w-]+|\d+[A-Za-z][\w-]*|0\d+"
+    r"|\w+(?:-\w+)*-\d+|\d+(?:\.\d+){2,})\b",
     "number": r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)",
     "word": r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?",
 }.items()))  # fmt: skip

@@ -75,7 +75,7 @@ _ASKED = {
     "how long": "duration", "how far": "distance", "how old": "age", "how heavy": "weight",
     "how tall": "height",
 }  # fmt: skip
-_WORD = re.compile(r"[^\W\d_][\w'’]+")
+_WORD = re.compile(r"[^\W\d_](?:[^\W_]|['’])+")  # of a tool's name, its parts
 
 
 @lru_cache(20_000)
