@@ -18,20 +18,23 @@ import pytest_asyncio
 from identity_ground import LOOPS, House, house, say
 from lab_environment import set_env
 from record_histories import FOLDER
-from temporalio.client import WorkflowHistory
+from temporalio.client import WorkflowHistory, WorkflowUpdateFailedError
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from workshop_lib.agents import session_state
 from workshop_lib.agents.conversation.spending import Budget
 from workshop_lib.agents.loops.manual import ManualChat
+from workshop_lib.agents.session_reader import runs_of
 from workshop_lib.agents.sessions import LOOPS as LOOP_TYPES
 from workshop_lib.agents.sessions import ChatClient, MessageRefused
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.auth import keys
 from workshop_lib.auth.door import Door
 from workshop_lib.auth.issuer import make_keys, sign_in
+from workshop_lib.auth.outbound import HEADER
 from workshop_lib.auth.tokens import Refused, verify
-from workshop_lib.lab.lessons.attacker import Attacker
+from workshop_lib.lab.lessons.attacker import Attacker, sending
 from workshop_lib.lab.lessons.attacks import table
 from workshop_lib.lab.lessons.forgeries import crafted_tokens, stock_verifier
 from workshop_lib.lab.services.programs import MCP_SERVERS
@@ -134,6 +137,38 @@ async def test_every_attack_is_refused_before_a_tool_runs(
     assert len(attacks) >= 68
     with capsys.disabled():
         print(f" [{len(attacks)} attacks refused]", end="")
+
+
+async def test_a_message_out_of_a_run_before_is_not_answered_again(
+    ground: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the session has forgotten its reply. Who sends it once more asks for it anew; a copy does not."""
+    monkeypatch.setattr(session_state, "KNOWN_REPLIES", 1)
+    alice = await ground.chat("alice", limits={"updates": 2})
+    for message in (HR, "Hello", "And hello"):
+        await say(alice, message)
+    before = [run async for run in runs_of(await connect(), alice.workflow_id)][-1]
+    copies = []
+    for event in (await before.handle.fetch_history()).events:
+        if event.HasField("workflow_execution_update_accepted_event_attributes"):
+            asked = event.workflow_execution_update_accepted_event_attributes.accepted_request
+            value = json.loads(asked.input.header.fields[HEADER].data)
+            copies.append((asked.meta.update_id, asked.input.args.payloads[0].data, value))
+    ground.runs.clear()
+    words = {}
+    for update_id, text, value in copies:
+        with sending(await connect(), value) as theirs:
+            handle = theirs.get_workflow_handle(alice.workflow_id)
+            try:
+                words[text] = await handle.execute_update(
+                    "send_message", json.loads(text), id=update_id
+                )
+            except WorkflowUpdateFailedError as error:
+                words[text] = str(error.cause)
+    assert "older than this run" in words[json.dumps(HR).encode()]
+    assert "'turn': 2" in str(words[b'"Hello"'])  # its reply is known, and given again
+    assert ground.runs == [] and len(await alice.transcript()) == 6
+    assert HR_FIGURES in (await say(alice, HR)).text
 
 
 def test_the_stock_verifier_lets_in_what_ours_refuses(

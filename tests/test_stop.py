@@ -108,7 +108,7 @@ async def test_before_anything_has_begun(client: Client, spec: WorkerSpec, loop:
     await chat.begin()
     async with asked(chat, SEATTLE) as sending:
         await asyncio.sleep(0.3)  # the server takes them in this order, and there is no worker yet
-        stopping = asyncio.create_task(chat.stop())
+        stopping = asyncio.create_task(chat.stop(timeout=timedelta(seconds=LIMIT)))
         await asyncio.sleep(0.3)
         async with spec.build(client):
             reply = await sending
@@ -277,6 +277,74 @@ async def test_messages_that_wait_behind_are_answered(
             settings_env(OFFLINE_LATENCY_MS=0)
             await stopped(chat, sending)
             assert "345" in (await waiting).text
+
+
+async def test_a_stop_that_comes_late_stops_no_other_message(
+    client: Client, worker: WorkerSpec, settings_env: SettingsEnv
+) -> None:
+    """It names the message that it is for; one that waits is stopped when its turn comes."""
+    chat = new_chat(client, worker, "manual")
+    await chat.send("Hello")
+
+    def send(name: str) -> "asyncio.Task[Reply]":
+        return asyncio.create_task(
+            chat.handle.execute_update("send_message", SEATTLE, id=name, result_type=Reply)
+        )
+
+    async def stop(name: str) -> Reply:
+        reply: Reply = await chat.handle.execute_update(
+            "cancel_turn", name, result_type=Reply, rpc_timeout=timedelta(seconds=LIMIT)
+        )
+        return reply
+
+    assert (await send("first")).tool_calls == ["weather"]
+    settings_env(OFFLINE_LATENCY_MS=LONG * 1000)
+    second = send("second")
+    await until_pending(chat, "plan_next_action")
+    for name, why in (("first", "answered already"), ("fifth", "No such message")):
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await stop(name)
+        assert why in str(refused.value.cause) and "nothing to stop" in str(refused.value.cause)
+    third = send("third")
+    await asyncio.sleep(0.3)
+    early = asyncio.create_task(stop("third"))
+    await asyncio.sleep(0.3)
+    assert not second.done() and not early.done()
+    assert await stop("second") == await second and second.result().turn == 3
+    assert await early == await third and third.result().turn == 4
+    assert second.result().stopped and third.result().stopped
+    history = await chat.handle.fetch_history()
+    asked = [e.activity_task_scheduled_event_attributes.activity_type.name for e in history.events]
+    assert asked.count("plan_next_action") == 4  # one, two, one, none
+    settings_env(OFFLINE_LATENCY_MS=0)
+    await the_next_turn_is_right(chat, 5)
+
+
+async def test_a_message_that_was_given_up_is_the_one_that_is_stopped(
+    client: Client, worker: WorkerSpec, settings_env: SettingsEnv
+) -> None:
+    """And once it is answered, another client's is not stopped in its place."""
+    chat = new_chat(client, worker, "manual")
+    await chat.begin()
+    other = ChatClient(client, session=chat.session, task_queue=worker.task_queue)
+    for given_up in (True, False):
+        settings_env(OFFLINE_LATENCY_MS=LONG * 1000)
+        await until_pending(chat)
+        sending = asyncio.create_task(chat.send(SEATTLE))
+        await until_pending(chat, "plan_next_action")
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        if given_up:
+            assert (await chat.stop()).stopped
+            continue
+        assert (await other.stop()).stopped  # whichever it is
+        await until_pending(chat)
+        async with asked(other, SEATTLE) as waiting:
+            await until_pending(chat, "plan_next_action")
+            with pytest.raises(NothingToStop, match="answered already"):
+                await chat.stop()
+            await stopped(other, waiting)
 
 
 async def test_without_a_turn_it_is_refused_in_words(client: Client, worker: WorkerSpec) -> None:

@@ -9,9 +9,9 @@ too, and keeps the traceback in a log (`edge`).
         NoServer            the state folder's dev server does not run    temporal.own_server
         ModelUnavailable    the model did not answer; it may later        llm.failures
         ModelRefused        the model never answers such a request        llm.failures
-        MessageRefused      a chat does not take the message              agents.sessions
-        EffectsRemain       what tools have changed is not taken back         agents.sessions
-        NothingToStop       no message of a chat is being answered        agents.sessions
+        MessageRefused      a chat does not take the message              agents.refusals
+        EffectsRemain       what tools have changed is not taken back agents.refusals
+        NothingToStop       no message of a chat is being answered    agents.refusals
         DecisionRefused     a decision about a plan did not count         repair.client
         RepairRefused       an order repair cannot be carried out         repair.store
         StoreUnavailable    the order store does not answer just now      repair.database

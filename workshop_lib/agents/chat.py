@@ -16,7 +16,6 @@ import asyncio
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
 from temporalio import workflow
 from temporalio.contrib.workflow_streams import WorkflowStream, WorkflowStreamState
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -25,16 +24,19 @@ from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.conversation.state import Conversation
 from workshop_lib.agents.session_state import (
     Carried,
+    ChatStart,
     Effect,
+    ForkPoint,
     Reply,
     RunBefore,
+    SessionLimits,
     TranscriptLine,
     bounded,
 )
 from workshop_lib.agents.toolbox import Toolbox, open_toolbox
 from workshop_lib.agents.turn import Answer, Turn
 from workshop_lib.llm.messages import Message
-from workshop_lib.mcp.addresses import Transport
+from workshop_lib.temporal.caller import asked_at
 from workshop_lib.temporal.client_retries import ROLLOVER
 from workshop_lib.temporal.steps import reason_of
 
@@ -43,10 +45,6 @@ __all__ = ["ChatSession", "ChatStart", "Reply", "SessionLimits", "TranscriptLine
 MAX_MESSAGE_CHARS = 20_000
 MAX_TOOL_ROUNDS = 8  # a message; a model that only ever calls tools would never answer
 MAX_PAGE_CHARS = 1_000_000  # of a transcript; an answer of more than 4 MB does not arrive
-KNOWN_REPLIES = 50  # that the next run knows; the server lets ten messages wait at once
-MAX_KNOWN_CHARS = (
-    200_000  # of their texts together; of those that are too much the beginning is known
-)
 
 INSTRUCTIONS = (
     "You are a helpful assistant. Use a tool whenever one can find the answer, and answer from what the"
@@ -59,57 +57,6 @@ NOTHING_SAID = "The model had nothing to say to that."
 TOO_MANY_ROUNDS = (
     "I called tools again and again without coming to an answer. Please ask for less at once."
 )
-
-
-class SessionLimits(BaseModel):
-    """How much a run may hold until the session goes on in a new one; the server may ask for that before.
-
-    Well below what ends a run on a Temporal server (2,000 updates, 51,200 events, 50 MiB): messages that are
-    accepted already are still answered.
-    """
-
-    updates: int = Field(1_800, gt=0)
-    events: int = Field(20_000, gt=0)
-    history_bytes: int = Field(20_000_000, gt=0)
-
-
-class ChatStart(BaseModel):
-    """Input of a session.
-
-    Attributes:
-        user: who is asking, for lists of sessions.
-        instructions: the system message; None for `INSTRUCTIONS`.
-        team_timeout: seconds that a call to another team may take, waiting for it included.
-        stream: publish the reply piece by piece while it is written, in loops that can.
-        mcp_transport: how the loop with MCP reaches the teams' servers.
-        budget: what the session may cost in all; None for as much as it takes.
-        limits: lower ones for a test.
-        carried: where the session goes on from; None for a new one.
-    """
-
-    user: str = ""
-    instructions: str | None = None
-    team_timeout: float = Field(60, gt=0)
-    stream: bool = False
-    mcp_transport: Transport = "http"
-    budget: Budget | None = None
-    limits: SessionLimits = SessionLimits()
-    carried: Carried | None = None
-
-
-class ForkPoint(BaseModel):
-    """What a run knows of the end of a turn, from which another session may go on.
-
-    Attributes:
-        first_turn, last_turn: the turns of this run that have ended.
-        effects: what its tools may have changed after that turn.
-        start: the other session's input, where the turn is one of this run's or the last one before.
-    """
-
-    first_turn: int
-    last_turn: int
-    effects: list[Effect]
-    start: ChatStart | None
 
 
 class ChatSession:
@@ -137,15 +84,16 @@ class ChatSession:
         if start.carried is None:
             self.conversation.budget = start.budget
         self._updates = 0  # of this run, those that wait included
+        self._asked_until = carried.asked_until
         self._replies = dict(carried.replies)
+        # Messages go by the ids of their updates.
+        self._coming: dict[str, asyncio.Future[Reply]] = {}  # of those that have no reply yet
+        self._to_stop: set[str] = set()
+        self._message = ""  # whose turn is under way, or was the last
         self._effects: list[Effect] = []  # of this run
         self._ended = False
         self._rolling = False  # this run takes no more messages: the next one will
         self._answering: asyncio.Task[Answer] | None = None
-        self._reply: asyncio.Future[Reply] = (
-            asyncio.Future()
-        )  # of the turn under way or the last one
-        self._stop = False  # that turn shall be stopped
         self._one_at_a_time = asyncio.Lock()  # first come, first served
 
     @workflow.update
@@ -154,28 +102,19 @@ class ChatSession:
 
         A message that a run before has answered is not answered again: it gets the reply that it had.
         """
-        self._updates += 1
+        self._taken()
         update = workflow.current_update_info()
         assert update
         if update.id in self._replies:
             return self._replies[update.id]
-        async with self._one_at_a_time:
-            self.conversation.ask(message)
-            self._say("user", message)
-            coming = self._reply = asyncio.Future()
-            answer = await self._stoppably(message)
-            self.conversation.answered(answer.text)
-            self._say("agent", answer.text)
-            # Every field is given: a converter that leaves out what was never set would lose the rest.
-            spent, notice = self.conversation.spending(), self.conversation.notice()
-            turn = self.conversation.turn
-            reply = Reply(turn=turn, tokens=spent.turns[turn], notice=notice, **vars(answer))
-            self._replies[update.id] = reply
-            coming.set_result(reply)
-            for done in self.turn.effects if self.turn else ():
-                self._effects.append(Effect(turn=reply.turn, what=done))
-            self._roll_over_when_due()
-            return reply
+        coming = self._coming[update.id] = asyncio.Future()
+        try:
+            async with self._one_at_a_time:
+                self._message = update.id
+                coming.set_result(reply := await self._take_turn(message))
+                return reply
+        finally:
+            del self._coming[update.id]
 
     @send_message.validator
     def _check_message(self, message: str) -> None:
@@ -184,38 +123,56 @@ class ChatSession:
             raise _refusal("ChatEnded", "This chat has ended. Start a new session to go on.")
         if self._rolling:
             raise _refusal(ROLLOVER, "The session is just going on in a new run. Send it again.")
+        update = workflow.current_update_info()
+        if not (update and update.id in self._replies):
+            self._check_in_time()
         problem = problem_with_message(message)
         if problem is not None:
             raise _refusal(*problem)
 
     @workflow.update
-    async def cancel_turn(self) -> Reply:
+    async def cancel_turn(self, message: str = "") -> Reply:
         """Stop the turn under way. Returns the reply that its message gets, when that is given.
 
         Nothing is waited for: not the model, not a tool, not another team. What they were asked for may go
         on, and is named in the reply. A turn that is stopped twice is stopped once; messages that wait
         behind it are answered.
+
+        Args:
+            message: the id of the update that has sent the message which is meant, so that a stop which comes
+                late stops no other. One that still waits is stopped when its turn comes. Left out: whichever
+                is being answered.
         """
-        self._updates += 1
-        reply = self._reply
-        if self._answering and not self._stop:
-            self._stop = True
+        self._taken()
+        message = message or self._message
+        if message in self._replies:
+            return self._replies[message]
+        under_way = self._answering if message == self._message else None
+        if under_way and message not in self._to_stop:
             # Where it only waits for tools, the loop goes on to the end of the turn by itself.
-            if not (self.turn and self.turn.stop()):
-                self._answering.cancel()
-        return await reply
+            waits_for_tools = self.turn is not None and self.turn.stop()
+            if not waits_for_tools:
+                under_way.cancel()
+        self._to_stop.add(message)
+        return await self._coming[message]
 
     @cancel_turn.validator
-    def _check_stop(self) -> None:
-        if self._answering is None:
-            raise _refusal(
-                "NothingToStop", "No message is being answered, so there is nothing to stop."
+    def _check_stop(self, message: str = "") -> None:
+        if message in self._replies:
+            problem = "That message is answered already"
+        elif self._answering is None or (message and message not in self._coming):
+            problem = (
+                "No such message is being answered" if message else "No message is being answered"
             )
+        else:
+            self._check_in_time()
+            return
+        raise _refusal("NothingToStop", f"{problem}, so there is nothing to stop.")
 
     @workflow.update
     async def set_budget(self, budget: Budget) -> Spending:
         """Say what the session may cost in all. A turn that waits for it goes on; returns where it stands."""
-        self._updates += 1
+        self._taken()
         self.conversation.budget = budget
         return self.conversation.spending()
 
@@ -226,6 +183,7 @@ class ChatSession:
             raise _refusal("ChatEnded", "This chat has ended, and costs nothing any more.")
         if self._rolling:
             raise _refusal(ROLLOVER, "The session is just going on in a new run. Set it again.")
+        self._check_in_time()
         if problem := budget.problem():
             raise _refusal("NoBudget", problem)
 
@@ -292,20 +250,37 @@ class ChatSession:
                 f"I could not find out which tools there are: {reason_of(error)}", failed=True
             )
 
+    async def _take_turn(self, message: str) -> Reply:
+        """A message's turn, from its line in the transcript to that of its answer."""
+        self.conversation.ask(message)
+        self._say("user", message)
+        answer = await self._stoppably(message)
+        self.conversation.answered(answer.text)
+        self._say("agent", answer.text)
+        # Every field is given: a converter that leaves out what was never set would lose the rest.
+        spent, notice = self.conversation.spending(), self.conversation.notice()
+        turn = self.conversation.turn
+        reply = Reply(turn=turn, tokens=spent.turns[turn], notice=notice, **vars(answer))
+        self._replies[self._message] = reply
+        for done in self.turn.effects if self.turn else ():
+            self._effects.append(Effect(turn=turn, what=done))
+        self._roll_over_when_due()
+        return reply
+
     async def _stoppably(self, message: str) -> Answer:
         """The answer to a message, or what there is of it where the turn is stopped meanwhile."""
-        self._stop, self.turn = False, None
-        self._answering = asyncio.create_task(self._answer(message))
-        answer: Answer | None = None
-        try:
-            answer = await self._answering
-        # However it ends then, also of a worker that died at the same moment: it is the stop that ended it.
-        except (asyncio.CancelledError, Exception):
-            if not self._stop:
-                raise
-        finally:
-            self._answering = None
-        if answer and not (answer.failed and self._stop):
+        self.turn, answer = None, None
+        if self._message not in self._to_stop:
+            self._answering = asyncio.create_task(self._answer(message))
+            try:
+                answer = await self._answering
+            # However it ends then, also of a worker that died at the same moment: the stop has ended it.
+            except (asyncio.CancelledError, Exception):
+                if self._message not in self._to_stop:
+                    raise
+            finally:
+                self._answering = None
+        if answer and not (answer.failed and self._message in self._to_stop):
             return answer
         turn = self.turn or Turn(Toolbox([]))
         turn.stop()
@@ -327,7 +302,7 @@ class ChatSession:
     def _continue(self) -> None:
         """The next run begins, with what this one has come to."""
         carried = self._carry(self.conversation.turn)
-        carried.replies = bounded(self._replies)
+        carried.replies, carried.asked_until = bounded(self._replies), self._asked_until
         carried.begun = self._carried.begun or workflow.info().workflow_start_time.isoformat()
         if self.stream:
             state = self.stream.get_state()
@@ -360,6 +335,21 @@ class ChatSession:
             conversation=self.conversation.state(turn),
             before=here if lines else self._carried.before,
         )
+
+    def _taken(self) -> None:
+        """An update was accepted."""
+        self._updates += 1
+        self._asked_until = max(self._asked_until, asked_at())
+
+    def _check_in_time(self) -> None:
+        """Refuse what a run before may have taken, and forgotten. Whoever sends it again asks for it anew,
+        which somebody who has but a copy cannot.
+
+        Raises:
+            ApplicationError: of type `ROLLOVER`.
+        """
+        if 0 < asked_at() <= self._carried.asked_until:
+            raise _refusal(ROLLOVER, "It is older than this run of the session. Send it again.")
 
     def _say(self, speaker: Literal["user", "agent"], text: str) -> None:
         line = TranscriptLine(turn=self.conversation.turn, speaker=speaker, text=text)

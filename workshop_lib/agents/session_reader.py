@@ -13,8 +13,14 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.agents.chat import ChatSession, ChatStart, ForkPoint
-from workshop_lib.agents.session_state import Effect, RunBefore, TranscriptLine
+from workshop_lib.agents.chat import ChatSession
+from workshop_lib.agents.session_state import (
+    ChatStart,
+    Effect,
+    ForkPoint,
+    RunBefore,
+    TranscriptLine,
+)
 from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal import client_retries
 

@@ -20,16 +20,16 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from workshop_lib.agents.chat import (
-    ChatSession,
-    ChatStart,
-    Reply,
-    TranscriptLine,
-    problem_with_message,
-)
+from workshop_lib.agents.chat import ChatSession, ChatStart, Reply, TranscriptLine
 from workshop_lib.agents.conversation.results import copy_results
 from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.deleting import Deletion, delete_session
+from workshop_lib.agents.refusals import (
+    EffectsRemain,
+    MessageRefused,
+    NothingToStop,
+    check_message,
+)
 from workshop_lib.agents.session_reader import REMOVED, fork_point, runs_of
 from workshop_lib.agents.session_state import Effect
 from workshop_lib.errors import WorkshopError
@@ -39,30 +39,17 @@ from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.search_attributes import SESSION_OWNER, found_by
 from workshop_lib.temporal.steps import TASK_TIMEOUT, reason_of
 
+__all__ = [
+    "LOOPS",
+    "ChatClient",
+    "EffectsRemain",
+    "MessageRefused",
+    "NothingToStop",
+    "check_message",
+]
+
 # The loop's name on the command line, and its workflow type.
 LOOPS = {"manual": "ManualChat", "sdk": "SdkChat", "mcp": "McpChat"}
-
-
-class MessageRefused(WorkshopError):
-    """The message cannot be taken; nothing was recorded."""
-
-
-def check_message(message: str) -> None:
-    """Refuse, before anything is started or sent, what no session would take.
-
-    Raises:
-        MessageRefused: it is empty, too long or no text.
-    """
-    if problem := problem_with_message(message):
-        raise MessageRefused(problem[1])
-
-
-class NothingToStop(WorkshopError):
-    """No message is being answered."""
-
-
-class EffectsRemain(WorkshopError):
-    """What tools have changed since stays as it is."""
 
 
 class ChatClient:
@@ -100,6 +87,7 @@ class ChatClient:
         self.session = uuid.uuid4().hex[:8] if session is None else check_name(session, "session")
         self.workflow_id = f"chat-{loop}-{self.session}"
         self._begun = False
+        self._unanswered: list[str] = []  # ids of the messages that this client waits for, or did
 
     @property
     def handle(self) -> WorkflowHandle[ChatSession, int]:
@@ -118,10 +106,17 @@ class ChatClient:
             WorkshopError: no reply within `timeout`. The message is not lost: the turn goes on.
         """
         check_message(message)
+
+        async def attempt(update_id: str, limit: timedelta) -> Reply:
+            if update_id not in self._unanswered:
+                self._unanswered.append(update_id)
+            reply = await self._send(message, update_id, limit)
+            if update_id in self._unanswered:  # with it, what was sent before is answered too
+                del self._unanswered[: self._unanswered.index(update_id) + 1]
+            return reply
+
         try:
-            return await client_retries.update(
-                self.workflow_id, message, lambda *how: self._send(message, *how), timeout
-            )
+            return await client_retries.update(self.workflow_id, message, attempt, timeout)
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None
         except WorkflowUpdateFailedError as error:
@@ -235,19 +230,27 @@ class ChatClient:
         """Stop the turn under way. Returns the reply that its message gets, which says how far it came.
 
         What tools have found stays, and the next turn knows of it. What was under way is not waited for and
-        may go on elsewhere; the reply names it. Where the answer was there first, it is the reply. Stopped
-        again after it was given up, it is still one stop; messages that wait behind are answered.
+        may go on elsewhere; the reply names it. Stopped again after it was given up, it is still one stop;
+        messages that wait behind are answered. Where this client has sent messages that it knows no reply
+        of, the first of these is meant and no other, however late the stop comes; else whichever is answered.
 
         Raises:
-            NothingToStop: no message is being answered.
+            NothingToStop: no message is being answered, or the one that is meant was answered already.
             WorkshopError: nobody took it within `timeout`.
         """
-        nothing = NothingToStop(
+        refusal = nothing = NothingToStop(
             f"No message of the session {self.session!r} is being answered, so there is nothing to stop."
         )
-        stop = ChatSession.cancel_turn
-        reply: Reply = await self._ask("(stop)", stop, timeout=timeout, absent=nothing)
-        return reply
+        for message in [*self._unanswered] or [""]:
+            what, named = f"(stop {message})", [message] if message else []
+            try:
+                reply: Reply = await self._ask(
+                    what, ChatSession.cancel_turn, *named, timeout=timeout, absent=nothing
+                )
+                return reply
+            except NothingToStop as error:
+                refusal = error
+        raise refusal
 
     async def set_budget(
         self, budget: Budget, *, timeout: timedelta = timedelta(seconds=20)
@@ -275,7 +278,7 @@ class ChatClient:
 
         Args:
             what: as for `client_retries.update`.
-            absent: what is raised where there is no such session, or nothing that the update is for.
+            absent: what is raised where there is no such session.
         """
 
         async def attempt(update_id: str, limit: timedelta) -> Any:
@@ -286,7 +289,7 @@ class ChatClient:
             return await client_retries.update(self.workflow_id, what, attempt, timeout)
         except WorkflowUpdateFailedError as error:
             if getattr(error.cause, "type", "") == "NothingToStop":
-                raise absent from None
+                raise NothingToStop(reason_of(error)) from None
             raise MessageRefused(reason_of(error)) from None
         except TimeoutError:
             raise _no_reply(self.workflow_id, timeout) from None

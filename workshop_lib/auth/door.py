@@ -220,12 +220,12 @@ class WorkflowDoor(WorkflowInboundInterceptor):
         where = workflow.info().workflow_id
         bound = Binding(f"update:{input.update}", where, digest(input.args), input.id)
         try:
-            who = self.door.opened(from_header(input.headers), bound, workflow.time()).who
+            inside = self.door.opened(from_header(input.headers), bound, workflow.time())
             if self.door.party == "chat":
-                require(who.asker, "chat:use")
+                require(inside.who.asker, "chat:use")
         except Refused as error:
             raise as_failure(error) from None
-        with acting_for(who):
+        with acting_for(inside.who, inside.iat):
             super().handle_update_validator(input)
 
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002
@@ -233,10 +233,11 @@ class WorkflowDoor(WorkflowInboundInterceptor):
         if CHECKED_UPDATES.get(input.update) != self.door.party:
             return await super().handle_update_handler(input)
         try:  # the validator has checked it, perhaps long ago
-            who = unseal(self.door.keys, self.door.party, from_header(input.headers)).who
+            inside = unseal(self.door.keys, self.door.party, from_header(input.headers))
+            who, at = inside.who, inside.iat
         except Refused:
-            who = None
-        with acting_for(who):
+            who, at = None, 0.0
+        with acting_for(who, at):
             result = await super().handle_update_handler(input)
         if self.door.party == "repair":
             self.approver, self.plan = who, result.plan_digest

@@ -11,6 +11,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,15 @@ def who_asks() -> Who | None:
 
 
 @contextlib.contextmanager
-def acting_for(who: Who | None) -> Iterator[None]:
-    """While the block runs, this task and those that it starts work for somebody, or for nobody known."""
+def acting_for(who: Who | None, at: float = 0.0) -> Iterator[None]:
+    """While the block runs, this task and those that it starts work for somebody, or for nobody known.
+
+    Args:
+        at: as an `Asker` has it.
+    """
     token = _who.set(who)
     try:
-        with asked_by(who.asker if who else Asker("")):
+        with asked_by(replace(who.asker, at=at) if who else Asker("")):
             yield
     finally:
         _who.reset(token)

@@ -23,10 +23,15 @@ _AT_THE_DOOR = (HandlerErrorType.UNAUTHENTICATED, HandlerErrorType.UNAUTHORIZED)
 
 @dataclass(frozen=True)
 class Asker:
-    """A person, and what the person may do here. An empty name is somebody who has proved nothing."""
+    """A person, and what the person may do here. An empty name is somebody who has proved nothing.
+
+    Attributes:
+        at: when the person has asked for this, in Unix seconds by the person's own clock; 0 where not known.
+    """
 
     name: str
     scopes: frozenset[str] = frozenset()
+    at: float = 0.0
 
 
 _asker: ContextVar[Asker | None] = ContextVar("asker", default=None)
@@ -35,6 +40,12 @@ _asker: ContextVar[Asker | None] = ContextVar("asker", default=None)
 def asker() -> Asker | None:
     """Who is asking; None where nobody checks that."""
     return _asker.get()
+
+
+def asked_at() -> float:
+    """When who is asking has asked, in Unix seconds by their own clock; 0 where nobody knows."""
+    who = _asker.get()
+    return who.at if who else 0.0
 
 
 def lacks(scope: str) -> str:
