@@ -28,6 +28,7 @@ from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.llm.offline import faults
 from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.settings import reload_settings
+from workshop_lib.temporal import breaker
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -115,6 +116,12 @@ async def worker(client: Client, spec: WorkerSpec) -> AsyncIterator[WorkerSpec]:
     """A running worker of `spec`, in this process."""
     async with asyncio.timeout(170), spec.build(client):
         yield spec
+
+
+@pytest.fixture(autouse=True)
+def breakers_closed() -> None:
+    """What was down in the test before says nothing of this one."""
+    breaker.forget()
 
 
 @pytest.fixture

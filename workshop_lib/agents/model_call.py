@@ -3,8 +3,8 @@
 The answer is either words for the user or tool calls to make. Errors are of three kinds, and each has its
 own way:
 
-* transient (429, 5xx, timeout, lost connection): retried, with growing pauses or after the pause that the
-  provider asks for (`PLAN_OPTIONS`, `next_retry_delay`);
+* transient (429, 5xx, timeout, lost connection): retried, after the pause that the provider asks for or about
+  once a second (`next_retry_delay`), while a breaker sees to it that one of all who wait does the trying;
 * permanent (key refused, unknown model, request refused): not retried. The loop tells the user;
 * fixable by the model (an unknown tool, malformed arguments): no error here at all. `llm.tools` finds
   them and the loop hands the reason back to the model.

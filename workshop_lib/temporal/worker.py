@@ -39,6 +39,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from workshop_lib.temporal.bounded import Bounded
 from workshop_lib.temporal.steps import HEARTBEAT_INTERVAL
+from workshop_lib.temporal.tries import CarriesTries
 
 # What workflow code may do. Where FastMCP's client was imported, beartype looks at every import of the
 # process, also at those that the sandbox makes for each run: let through, it is not loaded anew each time,
@@ -185,7 +186,7 @@ class WorkerSpec:
             workflows=list(self.workflows),
             activities=list(self.activities),
             nexus_service_handlers=[handler() for handler in self.nexus_handlers],
-            interceptors=[Bounded(), *interceptors],
+            interceptors=[Bounded(), CarriesTries(), *interceptors],
             **(chosen | options),
         )
 

@@ -18,9 +18,11 @@ from workshop_lib.llm.call_in_activity import ask_model
 from workshop_lib.llm.extract import extract, missing_from, spoken
 from workshop_lib.llm.messages import Message, Usage
 from workshop_lib.temporal.steps import step_options
+from workshop_lib.temporal.tries import age, tries
 
 SUMMARY_OPTIONS = step_options(attempt=90, total=200, longest_pause=2)
 TRIES = 2  # of the activity, while the model is down; and of the model, at each
+PATIENCE = 15  # seconds; a model that a breaker keeps calls from is not tried
 MAX_LINE, MAX_RESULT_LINE = 10_000, 500  # characters of one message, and of one result
 _SPEAKERS = {
     "user": "User",
@@ -94,7 +96,7 @@ async def summarise(request: SummaryRequest) -> Summary:
         try:
             answer = await ask_model(asked, max_tokens=request.max_tokens)
         except ApplicationError as error:
-            if not error.non_retryable and activity.info().attempt < TRIES:
+            if not error.non_retryable and tries() < TRIES and age() < PATIENCE:
                 raise
             problem = str(error.message)
             break

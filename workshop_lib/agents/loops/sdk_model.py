@@ -22,7 +22,6 @@ from agents.tracing import (
     set_trace_processors,
     set_trace_provider,
 )
-from temporalio import activity
 from temporalio.client import ClientConfig
 from temporalio.converter import DataConverter, DefaultPayloadConverter
 from temporalio.openai_agents import ModelActivityParameters, OpenAIAgentsPlugin
@@ -31,13 +30,13 @@ from temporalio.worker import ReplayerConfig, Worker
 
 from workshop_lib.agents.model_call import PLAN_OPTIONS
 from workshop_lib.agents.streaming import PUBLISH_EVERY, REPLY_TOPIC
-from workshop_lib.llm.call_in_activity import as_application_error
-from workshop_lib.llm.failures import explain_failure
+from workshop_lib.llm.call_in_activity import calling
 from workshop_lib.llm.gateway import call_options, load, read_answer, unreadable
 from workshop_lib.llm.journal import record_request
 from workshop_lib.llm.normalize_answers import UNREADABLE, Pieces, own_id, readable
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.failures import DATA_CONVERTER
+from workshop_lib.temporal.tries import tries
 
 SPOKEN = ("content", "reasoning_content")  # what of a streamed reply comes a word at a time
 PIECE_SECONDS = 0.05  # a streamed reply is recorded piece by piece, and its history has an end
@@ -146,14 +145,9 @@ class _Model(Model):
 
     @asynccontextmanager
     async def _opened(self, request: dict[str, Any]) -> AsyncIterator[Model]:
-        """The SDK's own model for a request. A failure of either gets the gateway's explanation, without the
-        provider's exception, which may quote a key."""
-        name = ""
-        try:
-            name = self._name or get_settings().model.name
-            yield await _open(name, request)
-        except Exception as error:
-            raise as_application_error(explain_failure(error, name)) from None
+        """The SDK's own model for a request. What fails becomes what it is in the gateway's calls."""
+        with calling(self._name):
+            yield await _open(self._name or get_settings().model.name, request)
 
 
 async def _open(name: str, request: dict[str, Any]) -> Model:
@@ -231,10 +225,9 @@ def _reasons(name: str) -> bool:
 
 
 def _count_attempts(usage: Any) -> None:
-    """What an attempt before this one has cost, nobody knows: each counts as much, as in the gateway."""
-    attempts = activity.info().attempt if activity.in_activity() else 1
+    """What an attempt before this one has cost, nobody knows: each counts as much, as in `ask_model`."""
     for name in ("input_tokens", "output_tokens", "total_tokens") if usage else ():
-        setattr(usage, name, getattr(usage, name) * attempts)
+        setattr(usage, name, getattr(usage, name) * tries())
 
 
 def _mend(output: list[TResponseOutputItem], asked: str | list[TResponseInputItem]) -> None:
