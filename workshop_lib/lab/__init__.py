@@ -61,8 +61,10 @@ if TYPE_CHECKING:
     from workshop_lib.lab.watching.pending import waits_for as waits_for
     from workshop_lib.lab.watching.waiting import result as result
     from workshop_lib.lab.watching.waiting import watch as watch
+    from workshop_lib.lab.workers.chaos import chaos as chaos
     from workshop_lib.lab.workers.process import start_process as start_process
     from workshop_lib.lab.workers.threads import start_worker as start_worker
+    from workshop_lib.temporal.chaos.plan import chaos_plan as chaos_plan
 
 
 @cache

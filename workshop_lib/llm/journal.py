@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.machine.files import append
 from workshop_lib.settings import get_settings
 
 
@@ -86,20 +87,6 @@ def record_request(model: str, messages: Sequence[Any], tools: Sequence[Any] | N
             f"The model journal {path} cannot be written: {error.strerror}.",
             fix="point WORKSHOP_MODEL_JOURNAL at a writable file, or unset it.",
         ) from None
-
-
-def append(path: Path, data: bytes) -> int:
-    """Write at the end of a file that several processes may write to; returns its length before that.
-
-    One write in append mode: what several write does not mix, and a kill cuts none.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, data)
-        # After such a write the position is the end of our own bytes, whoever else writes.
-        return os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
-    finally:
-        os.close(descriptor)
 
 
 def read_journal(path: Path) -> list[JournalEntry]:

@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all, whoever is killed meanwhile and however many write it at once."""
+"""Files that several processes write to at once, and that are whole, whoever is killed meanwhile."""
 
 import os
 import tempfile
@@ -35,3 +35,17 @@ def _linked(draft: str, path: Path) -> bool:
     except OSError:
         return path.exists()
     return True
+
+
+def append(path: Path, data: bytes) -> int:
+    """Write at the end of a file that several processes may write to; returns its length before that.
+
+    One write in append mode: what several write does not mix, and a kill cuts none.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, data)
+        # After such a write the position is the end of our own bytes, whoever else writes.
+        return os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
+    finally:
+        os.close(descriptor)

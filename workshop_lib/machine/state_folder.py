@@ -30,7 +30,7 @@ _FILES = re.compile(
     | mcp-(it|finance|repair)(-\d+)?(\.json|\.\d+\.tmp)
     | orders(\.damaged[\w.-]*)?\.db{_DATABASE} | orders\.db\.damaged[\w.-]* | shelf\.json
     | results\.db{_DATABASE}
-    | progress(\.damaged)?\.json | faults-[\w-]+\.count
+    | progress(\.damaged)?\.json | faults-[\w-]+\.count | chaos/[\da-f]{8}-[\da-f]{8}\.jsonl
     | logs/(server|fork-server|naked|checks|errors|orchestrator|it|finance|repair)\.log(\.1)?
     | logs/(mcp-\w+|worker-[^/]+)\.log(\.1)?
     | services/([^/]+-\d+|orchestrator|it|finance|repair|mcp-\w+)\.json
@@ -41,7 +41,7 @@ _FILES = re.compile(
     re.VERBOSE,
 )
 _FOLDERS = re.compile(
-    r"logs|services|cells|cells/__pycache__|reports|outbox|identity(/grants)?|probe-\w+|layout-\w+(/logs)?"
+    r"logs|chaos|services|cells|cells/__pycache__|reports|outbox|identity(/grants)?|probe-\w+|layout-\w+(/logs)?"
 )
 # In a state folder that is older than its marker; no other program makes it.
 _EVIDENCE = "temporal.db.version"

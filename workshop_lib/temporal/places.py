@@ -32,6 +32,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from workshop_lib.temporal.worker import RESTRICTIONS
 
+STEP_HEADER = "workshop-step"  # of an operation, where its caller counts them
 INSIDE_AFTER = 0.05  # seconds of work after which an activity counts as being in the midst of it
 
 
@@ -56,11 +57,12 @@ class Step(NamedTuple):
         name: type of the workflow or activity, or the operation.
         workflow_id: of the run; of a Nexus start, the caller's. Empty where nobody says.
         step: id of the activity in its run; of a workflow task, the first thing that it is told; of a Nexus
-            start, the event that scheduled it.
+            start, its number among its caller's where that counts them, else the event that scheduled it.
         attempt: of the activity, from 1; 0 where the server does not tell.
         told: all that a workflow task is told: "start", "activity 3", "operation 1 started", "operation 1",
             "timer 2", "update 1", "signal 1" … numbered as they were begun, or have come in, in this run.
             What is told together depends on the machine, so no number of events finds the same task again.
+        event: the last one of the history that a workflow task brings; 0 elsewhere.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Step(NamedTuple):
     step: str = ""
     attempt: int = 0
     told: tuple[str, ...] = ()
+    event: int = 0
 
 
 class Watcher(Protocol):
@@ -102,7 +105,8 @@ def operation_step(input: ExecuteNexusOperationStartInput) -> Step:  # noqa: A00
         match url.path.split("/"):
             case ["", "namespaces", _, "workflows", workflow_id, _, "history"]:
                 event = parse_qs(url.query).get("eventID", [""])[0]
-                return Step(input.ctx.operation, unquote(workflow_id), event)
+                step = input.ctx.headers.get(STEP_HEADER) or event
+                return Step(input.ctx.operation, unquote(workflow_id), step)
     return Step(input.ctx.operation)
 
 
@@ -186,7 +190,13 @@ class _Runner(SandboxedWorkflowRunner):
             told = tuple(_told(act, come_in))
             if not told or act.is_replaying:
                 return activate(act)
-            step = Step(det.info.workflow_type, det.info.workflow_id, told[0], told=told)
+            step = Step(
+                det.info.workflow_type,
+                det.info.workflow_id,
+                told[0],
+                told=told,
+                event=act.history_length,
+            )
             self.watcher.pass_by(Where.TASK_BEFORE, step)
             completion = activate(act)
             self.watcher.pass_by(Where.TASK_AFTER, step)

@@ -15,7 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexusrpc import get_service_definition
 from temporalio import activity, workflow
@@ -40,6 +40,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from workshop_lib.temporal.bounded import Bounded
 from workshop_lib.temporal.steps import HEARTBEAT_INTERVAL
 from workshop_lib.temporal.tries import CarriesTries
+
+if TYPE_CHECKING:
+    from workshop_lib.temporal.chaos.experiment import Experiment
 
 # What workflow code may do. Where FastMCP's client was imported, beartype looks at every import of the
 # process, also at those that the sandbox makes for each run: let through, it is not loaded anew each time,
@@ -85,6 +88,7 @@ class WorkerSpec:
             around the worker too.
         warm_ups: run in the background when the worker starts, such as the import of a large library
             that its first activity would otherwise wait for.
+        chaos: faults that happen in its work.
     """
 
     name: str
@@ -96,6 +100,7 @@ class WorkerSpec:
     client_plugins: Sequence[Callable[[], Plugin]] = ()
     interceptors: Sequence[Callable[[], ClientInterceptor]] = ()
     warm_ups: Sequence[Callable[[], Awaitable[None]]] = ()
+    chaos: "Experiment | None" = None
 
     def with_queue(self, task_queue: str) -> "WorkerSpec":
         """The same worker on another task queue."""
@@ -164,6 +169,14 @@ class WorkerSpec:
         present = [type(one) for one in client.config()["interceptors"]]
         if missing := [kind for make in self.interceptors if (kind := type(make())) not in present]:
             raise ValueError(f"the client of worker {self.name} was made without {missing}")
+        if self.chaos:
+            # Not above: the places that it watches are in workers like this one.
+            from workshop_lib.temporal.chaos.injection import chaos_options
+
+            faults = chaos_options(self.chaos, self)
+            interceptors = [*faults["interceptors"], *interceptors]
+            workflow_runner = faults["workflow_runner"]
+            options["plugins"] = [*options.get("plugins", ()), *faults["plugins"]]
         chosen: dict[str, Any] = {
             "workflow_runner": workflow_runner or runner_for(client.data_converter),
             # A worker that is killed must not hold its workflows back: after one second the server

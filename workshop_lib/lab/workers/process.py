@@ -15,6 +15,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from workshop_lib.lab.watching.waiting import within
 from workshop_lib.lab.workers import child
 from workshop_lib.lab.workers.forking import Child
 from workshop_lib.lab.workers.kill_points import KillPoint
-from workshop_lib.lab.workers.threads import check_spec
+from workshop_lib.lab.workers.threads import check_spec, with_chaos
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.chaos.experiment import Experiment
+from workshop_lib.temporal.chaos.plan import ChaosPlan
 from workshop_lib.temporal.worker import WorkerSpec
 
 
@@ -104,6 +107,7 @@ async def start_process(
     spec: WorkerSpec,
     *,
     kill_at: KillPoint | str | None = None,
+    chaos: ChaosPlan | Experiment | None = None,
     env: Mapping[str, str] | None = None,
     as_service: bool = False,
     timeout: float = 90,
@@ -113,6 +117,8 @@ async def start_process(
     Args:
         spec: what it serves; its classes and functions must be importable.
         kill_at: where the process kills itself, as in "activity-inside@plan_next_action#1".
+        chaos: in place of it: faults that happen in its work, kills among them. Of a plan a new experiment
+            begins, `worker.spec.chaos`. Who is killed stays dead; `lab.chaos` starts it again.
         env: set in its environment, in addition to this process's.
         as_service: run what `python -m` of a worker runs, with its logs, metrics and grace.
         timeout: seconds until it must poll. Loading a model's library is among them, which takes 5 on
@@ -125,7 +131,14 @@ async def start_process(
         WorkshopError: something of the spec cannot be imported by another process, the kill point does
             not exist or is in nothing that the worker serves, or the worker did not start.
     """
-    check_spec(spec)
+    spec = with_chaos(check_spec(spec), chaos)
+    if spec.chaos:
+        if kill_at:
+            raise WorkshopError(
+                "A worker has a kill point or a chaos plan, not both.",
+                fix="write the kill into the plan: {place: worker, at: …, when: …}.",
+            )
+        spec = replace(spec, chaos=replace(spec.chaos, may_kill=True))
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
     if point and point.name != "*":
         _refuse_unknown(point, spec)

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +37,8 @@ from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.listening import track, tracking_threads
 from workshop_lib.logs import Logged
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.chaos.experiment import Experiment
+from workshop_lib.temporal.chaos.plan import ChaosPlan
 from workshop_lib.temporal.service import client_for, serve_until
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -146,7 +149,11 @@ class RunningWorker(StartedWorker):
 
 
 async def start_worker(
-    spec: WorkerSpec, *, announce: bool = True, kill_at: object = None
+    spec: WorkerSpec,
+    *,
+    announce: bool = True,
+    kill_at: object = None,
+    chaos: ChaosPlan | Experiment | None = None,
 ) -> RunningWorker:
     """Start a worker in a background thread, in place of the one that has its name.
 
@@ -154,6 +161,7 @@ async def start_worker(
         spec: what it serves.
         announce: print what it serves, once it polls.
         kill_at: of `start_process`; refused here, since a thread cannot be killed.
+        chaos: faults that happen in its work. Of a plan a new experiment begins, `worker.spec.chaos`.
 
     Returns:
         The worker, polling.
@@ -167,7 +175,7 @@ async def start_worker(
             "A worker in a thread of this notebook cannot be killed.",
             fix="give it a process: `await lab.start_process(spec, kill_at=…)`.",
         )
-    worker = RunningWorker(check_spec(spec))
+    worker = RunningWorker(with_chaos(check_spec(spec), chaos))
     try:
         await asyncio.wait_for(asyncio.wrap_future(worker.start()), START_LIMIT)
     except Exception as error:
@@ -191,6 +199,13 @@ def check_spec(spec: Any) -> WorkerSpec:
         expected="a worker's spec, as the function of its name makes it.",
         fix=f"write `{name}()` there.",
     )
+
+
+def with_chaos(spec: WorkerSpec, chaos: ChaosPlan | Experiment | None) -> WorkerSpec:
+    """The same, with the faults of an experiment, or of one that begins now with a plan."""
+    if chaos is None:
+        return spec
+    return replace(spec, chaos=Experiment.begin(chaos) if isinstance(chaos, ChaosPlan) else chaos)
 
 
 def start_worker_now(spec: WorkerSpec) -> RunningWorker:

@@ -12,7 +12,8 @@ A list counts the requests of this process. With `counter=NAME` it counts those 
 file of the state folder, and so survives a killed worker.
 
 One kind is no failure of the line but of judgement: `gullible` obeys what a customer has written into an
-order. It shows what the rules around a model have to stop. Left out: how a failure is raised.
+order. It shows what the rules around a model have to stop. Left out: how a failure is raised, and failures of
+other things than the model, which a chaos plan has (`temporal.chaos`).
 """
 
 import random
@@ -24,20 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.llm.journal import append
 from workshop_lib.machine import state_folder
+from workshop_lib.machine.files import append
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.chaos.plan import MODEL_KINDS as KINDS
 
-# What each kind does to a request. The last four change an answer that calls a tool, and no other.
-KINDS = {
-    "rate_limit": "429 with a retry-after of one second",
-    "server_error": "500",
-    "timeout": "no answer in time",
-    "cut_json": "the arguments of a tool call end in the middle",
-    "unknown_tool": "a tool is called that does not exist",
-    "wrong_argument": "an argument of a tool call has a wrong name",
-    "gullible": "an instruction in the notes of an order is obeyed: the tool calls it demands are made",
-}
 MAX_SEQUENCE = 1000  # entries of a list
 
 _COUNTER_NAME = re.compile(r"[A-Za-z0-9_-]{0,40}")

@@ -22,9 +22,11 @@ from workshop_lib.llm.journal import record_request, request_hash, request_text
 from workshop_lib.llm.offline import faults
 from workshop_lib.llm.offline.reply import Reply, reply
 from workshop_lib.settings import OFFLINE_MODEL, get_settings
+from workshop_lib.temporal.chaos.injection import model_strike
 
 PROVIDER, _MODEL = OFFLINE_MODEL.split("/")
 CHARACTERS_A_TOKEN = 4
+RAISED = {"rate_limit", "server_error", "timeout"}  # of the faults those that are no answer
 _NAMES = {"model": OFFLINE_MODEL, "llm_provider": PROVIDER}
 # LiteLLM's generic chunk, with nothing in it.
 _EMPTY = {
@@ -113,9 +115,12 @@ class _Asked:
         self.hash, self.tokens = request_hash(text), len(text) // CHARACTERS_A_TOKEN
         try:
             record_request(OFFLINE_MODEL, self.messages, self.tools)
+            self._planned = model_strike()
             self.fault = faults.next_fault(self.hash) if get_settings().offline_faults else None
         except WorkshopError as error:
             raise litellm.BadRequestError(message=str(error), **_NAMES) from None
+        if self._planned:
+            self.fault = self._planned.kind
 
     def answered(self) -> _Answer:
         """The rules' reply, unless a failure is planned.
@@ -123,6 +128,8 @@ class _Asked:
         Raises:
             litellm.RateLimitError, litellm.InternalServerError, litellm.Timeout: the planned failure.
         """
+        if self.fault in RAISED:
+            self._takes_effect()
         if self.fault == "rate_limit":
             import httpx
 
@@ -135,6 +142,7 @@ class _Asked:
             raise litellm.Timeout(message="a planned timeout", **_NAMES)
         answer = reply(self.messages, self.tools, gullible=self.fault == "gullible")
         if self.fault and answer.calls:
+            self._takes_effect()
             answer = _spoiled(answer, self.fault)
         calls = [
             {
@@ -149,6 +157,11 @@ class _Asked:
         completion = max(1, written // CHARACTERS_A_TOKEN)
         usage = {"prompt_tokens": self.tokens, "completion_tokens": completion}
         return _Answer(answer.text, calls, usage | {"total_tokens": self.tokens + completion})
+
+    def _takes_effect(self) -> None:
+        """A fault of a chaos plan is noted when it changes something."""
+        if self._planned:
+            self._planned.happens()
 
 
 def _response(request: dict[str, Any], answer: _Answer) -> Any:
