@@ -108,8 +108,8 @@ class When(_Data):
     """Exactly when.
 
     Attributes:
-        step: ids of activities in their run, numbers of the caller's Nexus operations, or what a workflow task
-            is told, such as "activity 3" (see `places.Step`). Left out: each.
+        step: ids of activities in their run, numbers of the caller's Nexus operations, or what a workflow
+            task is told, such as "activity 3" (see `places.Step`). Left out: each.
         attempt: of the step.
         event: in place of both, for kills: the first workflow task of a run that has so many events or more.
     """
@@ -294,7 +294,11 @@ def _read_yaml(text: str, title: str) -> Any:
                     raise yaml.MarkedYAMLError(
                         None, None, "this key is there twice", key.start_mark
                     )
-            return super().construct_mapping(node, deep)
+            made = super().construct_mapping(node, deep)
+            if any(not isinstance(key, str) for key in made):
+                said = "YAML reads one of these keys as no text (`on` is true): it is `when`"
+                raise yaml.MarkedYAMLError(None, None, said, node.start_mark)
+            return made
 
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
