@@ -166,7 +166,7 @@ async def patched(client: Client, workflow: type, old: WorkflowHandle[Any, Any])
     if CHANGED not in steps:
         raise NotYet(
             saw=f"a new run without it: {', '.join(steps)}",
-            hint="a run that begins today finds `workflow.patched(…)` true: there goes the step, with `await`.",
+            hint="where `workflow.patched(…)` is true, as in runs that begin today: the step, with `await`.",
         )
     if steps != NEW:
         raise NotYet(saw=f"a new run that does {', '.join(steps)}")
