@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from lab_cells import Notebook, dev_server, notebook
 from lab_environment import free_port, fresh, set_env
+from lattice_points import POINTS_HIT
 from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
@@ -191,3 +192,17 @@ async def teams(unserved_teams: Teams) -> AsyncIterator[Teams]:
     """The teams, with a worker of each in this process."""
     async with unserved_teams.serving(unserved_teams.it, unserved_teams.finance):
         yield unserved_teams
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at how many places of recorded runs something was killed (`test_crash_lattice`)."""
+    hit = [
+        (report.nodeid.partition("::")[2], count)
+        for report in terminalreporter.getreports("passed")
+        for name, count in report.user_properties
+        if name == POINTS_HIT
+    ]
+    for test, count in hit:
+        terminalreporter.write_line(f"{count:>4} points hit by {test}")
+    if hit:
+        terminalreporter.write_line(f"{sum(count for _, count in hit):>4} points hit in all")
