@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     it_mcp_port: Port | None = None
     repair_mcp_port: Port | None = None
 
+    # what a model is sent is written into histories compressed (`temporal.compressed`)
+    compress: bool = Field(False, validation_alias="WORKSHOP_COMPRESS")
     # workers and MCP servers as services (`temporal.service`)
     metrics_port: Port | None = Field(None, validation_alias="WORKSHOP_METRICS_PORT")
     log: Literal["text", "json"] = Field("text", validation_alias="WORKSHOP_LOG")

@@ -20,7 +20,9 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowHandle
 
+from workshop_lib.errors import WorkshopError
 from workshop_lib.harmless import line
+from workshop_lib.temporal.compressed import inflated
 from workshop_lib.temporal.failures import chain_of
 
 ACTIVITY, OPERATION, TIMER, UPDATE = "activity", "operation", "timer", "update"
@@ -355,12 +357,12 @@ def event_lines(events: Iterable[HistoryEvent]) -> list[str]:
 
 
 def decode(payload: Payload) -> Any:
-    """The value of a JSON payload, or None."""
-    if not payload.metadata.get("encoding", b"").startswith(b"json/"):
-        return None
+    """The value of a JSON payload, compressed or not, or None."""
     try:
-        return json.loads(payload.data)
-    except ValueError:
+        payload = inflated(payload)
+        is_json = payload.metadata.get("encoding", b"").startswith(b"json/")
+        return json.loads(payload.data) if is_json else None
+    except (ValueError, WorkshopError):  # whoever wrote it
         return None
 
 

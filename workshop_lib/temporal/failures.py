@@ -27,6 +27,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DefaultFailureConverter, PayloadConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
+from workshop_lib.temporal.compressed import Compressed
+
 # Bytes. All together stays below 3,600, whatever is raised.
 MESSAGE, INNER_MESSAGE, STACKS, DETAILS, NAME = 1_000, 200, 1_100, 400, 60
 CAUSES = 4  # links of the chain: the outermost three and the root
@@ -124,8 +126,10 @@ class SmallFailures(DefaultFailureConverter):
         failure.CopyFrom(links[0])
 
 
-# Understands pydantic models. Both sides of a call need the same.
-DATA_CONVERTER = replace(pydantic_data_converter, failure_converter_class=SmallFailures)
+# Understands pydantic models, and what was written compressed. Both sides of a call need the same.
+DATA_CONVERTER = replace(
+    pydantic_data_converter, failure_converter_class=SmallFailures, payload_codec=Compressed()
+)
 
 
 def small_stack(stack: str, limit: int = STACKS) -> str:

@@ -42,12 +42,16 @@ SPOKEN = ("content", "reasoning_content")  # what of a streamed reply comes a wo
 PIECE_SECONDS = 0.05  # a streamed reply is recorded piece by piece, and its history has an end
 
 
-def agents_plugin() -> SimplePlugin:
-    """A new plugin, for the client of one worker."""
+def agents_plugin(models: ModelProvider | None = None) -> SimplePlugin:
+    """A new plugin, for the client of one worker.
+
+    Args:
+        models: by default the model of the settings.
+    """
     # Traces would be sent to OpenAI, key or no key; `set_tracing_disabled` does not stop that here.
     set_trace_processors([])
     return _Plugin(
-        model_provider=SettingsProvider(),
+        model_provider=models or SettingsProvider(),
         model_params=ModelActivityParameters(
             **cast(dict[str, Any], PLAN_OPTIONS),
             streaming_topic=REPLY_TOPIC,
