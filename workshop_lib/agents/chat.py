@@ -67,6 +67,7 @@ class ChatSession:
         conversation: what was said so far, by users, model and tools.
         turn: the turn under way or the last one, begun by the loop.
         stream: what replies are published to, in a loop that streams.
+        known_tools: of MCP servers, in the loop that has them; see `held_tools`.
     """
 
     part_type: type[Any] = Message
@@ -80,6 +81,7 @@ class ChatSession:
         self._team_timeout = timedelta(seconds=start.team_timeout)
         self._toolbox: Toolbox | None = None
         self._transcript: list[TranscriptLine] = []  # of this run
+        self.known_tools = dict(carried.known_tools)
         self.conversation: Conversation[Any] = Conversation(self.part_type, carried.conversation)
         if start.carried is None:
             self.conversation.budget = start.budget
@@ -179,11 +181,7 @@ class ChatSession:
     @set_budget.validator
     def _check_budget(self, budget: Budget) -> None:
         # A message that waits for it is still answered, and could not be otherwise.
-        if self._ended and self._answering is None:
-            raise _refusal("ChatEnded", "This chat has ended, and costs nothing any more.")
-        if self._rolling:
-            raise _refusal(ROLLOVER, "The session is just going on in a new run. Set it again.")
-        self._check_in_time()
+        self._check_open("Set it again.")
         if problem := budget.problem():
             raise _refusal("NoBudget", problem)
 
@@ -334,12 +332,25 @@ class ChatSession:
         return Carried(
             conversation=self.conversation.state(turn),
             before=here if lines else self._carried.before,
+            known_tools=self.known_tools,
         )
 
     def _taken(self) -> None:
         """An update was accepted."""
         self._updates += 1
         self._asked_until = max(self._asked_until, asked_at())
+
+    def _check_open(self, again: str) -> None:
+        """Refuse what no turn of this run would come to know.
+
+        Raises:
+            ApplicationError: the session has ended, or its next run takes it.
+        """
+        if self._ended and self._answering is None:
+            raise _refusal("ChatEnded", "This chat has ended, and nothing comes of it any more.")
+        if self._rolling:
+            raise _refusal(ROLLOVER, f"The session is just going on in a new run. {again}")
+        self._check_in_time()
 
     def _check_in_time(self) -> None:
         """Refuse what a run before may have taken, and forgotten. Whoever sends it again asks for it anew,

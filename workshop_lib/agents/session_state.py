@@ -74,6 +74,7 @@ class Carried(BaseModel):
         asked_until: when the latest of all that was taken before was asked, where it is known (Unix seconds).
         begun: when the session began, as ISO 8601.
         stream: of a session that streams: how far it came.
+        known_tools: fingerprints of the tools of MCP servers, by team and name.
     """
 
     conversation: ConversationState = ConversationState()
@@ -82,6 +83,7 @@ class Carried(BaseModel):
     asked_until: float = 0.0
     begun: str = ""
     stream: WorkflowStreamState | None = None
+    known_tools: dict[str, str] = {}
 
 
 class Effect(BaseModel):

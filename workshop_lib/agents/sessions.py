@@ -24,11 +24,16 @@ from workshop_lib.agents.chat import ChatSession, ChatStart, Reply, TranscriptLi
 from workshop_lib.agents.conversation.results import copy_results
 from workshop_lib.agents.conversation.spending import Budget, Spending
 from workshop_lib.agents.deleting import Deletion, delete_session
+from workshop_lib.agents.held_tools import HeldTool
 from workshop_lib.agents.refusals import (
     EffectsRemain,
     MessageRefused,
     NothingToStop,
+    check_budget,
     check_message,
+    has_ended,
+    no_answer,
+    no_reply,
 )
 from workshop_lib.agents.session_reader import REMOVED, fork_point, runs_of
 from workshop_lib.agents.session_state import Effect
@@ -81,7 +86,7 @@ class ChatClient:
         self._loop = loop
         self._task_queue = task_queue or get_settings().orchestrator_queue
         self._start = start or ChatStart()
-        _check_budget(self._start.budget)
+        check_budget(self._start.budget)
         if not self._start.user:
             self._start = self._start.model_copy(update={"user": get_settings().user_name})
         self.session = uuid.uuid4().hex[:8] if session is None else check_name(session, "session")
@@ -118,7 +123,7 @@ class ChatClient:
         try:
             return await client_retries.update(self.workflow_id, message, attempt, timeout)
         except TimeoutError:
-            raise _no_reply(self.workflow_id, timeout) from None
+            raise no_reply(self.workflow_id, timeout) from None
         except WorkflowUpdateFailedError as error:
             raise MessageRefused(reason_of(error)) from None
 
@@ -145,10 +150,10 @@ class ChatClient:
             self._begun = True
             return reply
         except WorkflowAlreadyStartedError:
-            raise self._has_ended() from None
+            raise has_ended(self.session) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
-                raise self._has_ended() from None
+                raise has_ended(self.session) from None
             raise
 
     async def begin(self, *, new: bool = False) -> None:
@@ -175,9 +180,9 @@ class ChatClient:
                 raise MessageRefused(
                     f"There is a session {self.session!r} already.", fix="take another name."
                 ) from None
-            raise self._has_ended() from None
+            raise has_ended(self.session) from None
         except TimeoutError:
-            raise _no_reply(self.workflow_id, limit) from None
+            raise no_reply(self.workflow_id, limit) from None
         self._begun = True
 
     async def _start_options(self) -> dict[str, Any]:
@@ -194,11 +199,6 @@ class ChatClient:
             "task_timeout": TASK_TIMEOUT,
         }
 
-    def _has_ended(self) -> MessageRefused:
-        return MessageRefused(
-            f"The session {self.session!r} has ended.", fix="start one with another name."
-        )
-
     async def transcript(self) -> list[TranscriptLine]:
         """The conversation so far, to its first line; empty for a session that has not begun.
 
@@ -214,17 +214,10 @@ class ChatClient:
                 pages.insert(0, await run.transcript())
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
-                raise self._no_answer(error) from None
+                raise no_answer(self.session, error) from None
             if pages:
                 pages.insert(0, [REMOVED])
         return [line for page in pages for line in page]
-
-    def _no_answer(self, error: RPCError) -> WorkshopError:
-        return WorkshopError(
-            f"The session {self.session!r} did not answer: {error.message}.",
-            expected="a worker that serves it.",
-            fix="`workshop up`, or start the orchestrator's worker.",
-        )
 
     async def stop(self, *, timeout: timedelta = timedelta(seconds=20)) -> Reply:
         """Stop the turn under way. Returns the reply that its message gets, which says how far it came.
@@ -263,13 +256,33 @@ class ChatClient:
             MessageRefused: it is no budget, or the session has ended.
             WorkshopError: nobody took it within `timeout`.
         """
-        _check_budget(budget)
+        check_budget(budget)
         await self.begin()
-        said = f"({budget!r})"
-        gone = self._has_ended()
-        update = ChatSession.set_budget
-        found: Spending = await self._ask(said, update, budget, timeout=timeout, absent=gone)
+        said, gone = f"({budget!r})", has_ended(self.session)
+        found: Spending = await self._ask(
+            said, ChatSession.set_budget, budget, timeout=timeout, absent=gone
+        )
         return found
+
+    async def accept_tool(
+        self, tool: str, fingerprint: str = "", *, timeout: timedelta = timedelta(seconds=20)
+    ) -> HeldTool:
+        """Believe a tool of an MCP server that is held back, since it has changed. Returns it.
+
+        Args:
+            tool: its name, or its team's and its name ("finance/stock_price").
+            fingerprint: the beginning of the one that was looked at, as `held_tools` shows it.
+
+        Raises:
+            MessageRefused: no such tool is held back, or it has changed again; or the session has ended.
+        """
+        what, gone = f"(accept {tool} {fingerprint})", has_ended(self.session)
+        given = (what, "accept_tool", tool, fingerprint)
+        return HeldTool(**await self._ask(*given, timeout=timeout, absent=gone))
+
+    async def held_tools(self) -> list[HeldTool]:
+        """The tools of MCP servers that have changed, and wait for `accept_tool`. Raises as `spending`."""
+        return await self._read("held_tools", list[HeldTool]) if self._loop == "mcp" else []
 
     async def _ask(
         self, what: str, update: Any, *arguments: Any, timeout: timedelta, absent: WorkshopError
@@ -292,7 +305,7 @@ class ChatClient:
                 raise NothingToStop(reason_of(error)) from None
             raise MessageRefused(reason_of(error)) from None
         except TimeoutError:
-            raise _no_reply(self.workflow_id, timeout) from None
+            raise no_reply(self.workflow_id, timeout) from None
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 raise absent from None
@@ -304,11 +317,13 @@ class ChatClient:
         Raises:
             WorkshopError: nobody answered.
         """
+        return Spending.model_validate(await self._read("spending", Spending))
+
+    async def _read(self, query: str, kind: Any) -> Any:
         try:
-            found: Spending = await client_retries.query(self.handle, ChatSession.spending)
-            return found
+            return await client_retries.query(self.handle, query, kind)
         except RPCError as error:
-            raise self._no_answer(error) from None
+            raise no_answer(self.session, error) from None
 
     async def fork(
         self,
@@ -361,7 +376,7 @@ class ChatClient:
         try:
             return await fork_point(self._client, self.workflow_id, self.session, turn)
         except RPCError as error:
-            raise self._no_answer(error) from None
+            raise no_answer(self.session, error) from None
 
     async def end(self) -> None:
         """End the session; harmless where it has ended or never began."""
@@ -383,16 +398,3 @@ class ChatClient:
         deletion = await delete_session(self._client, self.workflow_id)
         self._begun = False
         return deletion
-
-
-def _check_budget(budget: Budget | None) -> None:
-    if problem := budget.problem() if budget else None:
-        raise MessageRefused(problem)
-
-
-def _no_reply(workflow_id: str, timeout: timedelta) -> WorkshopError:
-    return WorkshopError(
-        f"No reply within {timeout.total_seconds():.0f} s. Nothing is lost: {workflow_id} goes on.",
-        expected="a worker that serves the chat and a model that answers.",
-        fix="`workshop doctor` finds what is missing; rejoin the session afterwards.",
-    )

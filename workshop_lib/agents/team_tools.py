@@ -31,6 +31,9 @@ from workshop_lib.temporal.steps import heartbeating, step_options
 CONTRACTS: dict[str, type] = {"it": ITService, "finance": FinanceService}
 
 DISCOVERY_OPTIONS = step_options(attempt=10, total=180, longest_pause=2)
+# How long a team that did not answer the last call may take to begin the next one. The server knows, too, and
+# may hold the call back for half of it.
+PATIENCE = timedelta(seconds=10)
 
 
 class TeamOutOfReach(Exception):
@@ -101,6 +104,7 @@ class NexusTool:
         endpoint: where the team is reached.
         timeout: for the whole operation, tries and waiting included. Without one, a call to a team that
             is gone would wait for ever.
+        silent: names of the teams that did not answer the last call, for all tools of a session.
     """
 
     def __init__(
@@ -109,11 +113,13 @@ class NexusTool:
         operation: nexusrpc.OperationDefinition[Any, Any],
         endpoint: TeamEndpoint,
         timeout: timedelta,
+        silent: set[str],
     ) -> None:
         self._service = service
         self._operation = operation
         self._endpoint = endpoint
         self._timeout = timeout
+        self._silent = silent
         self.spec = operation_spec(operation)
         self.changes = changes_of(operation.input_type)
         self.owner = endpoint.team
@@ -141,22 +147,32 @@ class NexusTool:
         client: workflow.NexusClient[Any] = workflow.create_nexus_client(
             service=self._service, endpoint=self._endpoint.endpoint
         )
+        # The first call that meets an outage waits for its end; whoever comes after is told within seconds.
+        begins = self._timeout
+        if self.owner in self._silent:
+            begins = min(begins, PATIENCE)
         try:
             output: BaseModel = await client.execute_operation(
                 self._operation.name,
                 request,
                 output_type=self._operation.output_type,
                 schedule_to_close_timeout=self._timeout,
+                schedule_to_start_timeout=begins if begins < self._timeout else None,
                 # Whoever stops a turn does not wait for another team.
                 cancellation_type=workflow.NexusOperationCancellationType.TRY_CANCEL,
             )
         except NexusOperationError as error:
+            if isinstance(error.cause, OutOfTime):
+                self._silent.add(self.owner)
             if not isinstance(error.cause, (OutOfTime, HandlerError)):
                 raise
-            raise await self._out_of_reach(error.cause) from error
+            raise await self._out_of_reach(error.cause, begins) from error
+        self._silent.discard(self.owner)
         return output.model_dump_json()
 
-    async def _out_of_reach(self, cause: OutOfTime | HandlerError) -> TeamOutOfReach:
+    async def _out_of_reach(
+        self, cause: OutOfTime | HandlerError, limit: timedelta
+    ) -> TeamOutOfReach:
         """Where no workflow of the team says why: that nobody answered, or nobody could, and where."""
         # Where the endpoint leads may have changed since the session began.
         [self._endpoint] = await _discover([self._endpoint.team])
@@ -164,15 +180,16 @@ class NexusTool:
         if isinstance(cause, HandlerError):
             happened = f"did not take the call: {cause.message}"
         else:
-            happened = f"did not answer within {self._timeout.total_seconds():.0f} s"
+            happened = f"did not answer within {limit.total_seconds():.0f} s"
         return TeamOutOfReach(f"the {team} team {happened} ({self._endpoint})")
 
 
 async def open_team_tools(timeout: timedelta) -> list[NexusTool]:
     """The tools of all teams, in a fixed order: once a session."""
     endpoints = {found.team: found for found in await _discover(list(CONTRACTS))}
+    silent: set[str] = set()
     return [
-        NexusTool(service, operation, endpoints[team], timeout)
+        NexusTool(service, operation, endpoints[team], timeout, silent)
         for team, service in CONTRACTS.items()
         for operation in operations_of(service)
     ]

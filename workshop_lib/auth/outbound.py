@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 HEADER = "workshop-asker"  # in Temporal's headers and in Nexus'
 # Who checks an update or the start of a workflow that a person asks for. Others are checked by nobody.
 CHECKED_UPDATES = {
-    **dict.fromkeys(("send_message", "cancel_turn", "set_budget"), "chat"),
+    **dict.fromkeys(("send_message", "cancel_turn", "set_budget", "accept_tool"), "chat"),
     "decide": "repair",
 }
 CHECKED_STARTS = {"OrderRepair": "repair", "ProactiveRepair": "repair"}

@@ -203,6 +203,28 @@ async def fork(
     return Answer({"session": new.session, **reply.model_dump()}, reply.text, reply.failed)
 
 
+@command(sessions_app)
+async def accept(
+    name: Name,
+    tool: Annotated[str, typer.Argument(help="Its name, or TEAM/NAME. Left out: list them.")] = "",
+    fingerprint: Annotated[
+        str, typer.Option(help="Beginning of the fingerprint that you have looked at.")
+    ] = "",
+    as_json: Json = False,
+) -> Answer:
+    """Accept a tool of an MCP server that has changed, and is held back from the agent."""
+    async with serving(("orchestrator",)) as client:
+        session = ChatClient(client, "mcp", name)
+        if tool:
+            held = await session.accept_tool(tool, fingerprint)
+            return Answer(held, f"Accepted: {held.team}/{held.name} {held.now[:12]}.")
+        tools = await session.held_tools()
+    lines = [
+        f"{one.team}/{one.name} {one.now[:12]}: {harmless.line(one.description)}" for one in tools
+    ]
+    return Answer(tools, "\n".join(lines) or "No tool of this session is held back.")
+
+
 @asynccontextmanager
 async def _chat_worker(loop: str, transport: McpTransport) -> AsyncIterator[Client]:
     """A server, and workers that serve the chats and the teams while the block runs."""

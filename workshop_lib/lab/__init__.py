@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.services.mcp_in_kernel import serve_mcp as serve_mcp
     from workshop_lib.lab.services.mcp_servers import start_mcp_server as start_mcp_server
     from workshop_lib.lab.timeline.trace import trace as trace
+    from workshop_lib.lab.watching.breakers import breakers as breakers
     from workshop_lib.lab.watching.pending import describe_endpoint as describe_endpoint
     from workshop_lib.lab.watching.pending import waits_for as waits_for
     from workshop_lib.lab.watching.waiting import result as result

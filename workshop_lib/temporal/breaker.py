@@ -34,8 +34,14 @@ class Breaker:
     @property
     def state(self) -> str:
         """closed, open (calls are held back) or half-open (one tries, or the next one may)."""
-        waits = not self._probing and self._clock() < self._until
-        return "closed" if self.failures < THRESHOLD else "open" if waits else "half-open"
+        if self.failures < THRESHOLD:
+            return "closed"
+        return "half-open" if self._probing or self.pause_left == 0 else "open"
+
+    @property
+    def pause_left(self) -> float:
+        """Seconds until one may try."""
+        return max(self._until - self._clock(), 0.0)
 
     @property
     def down_for(self) -> float:

@@ -32,15 +32,21 @@ from temporalio.worker import (
 )
 
 from workshop_lib.agents.conversation import results
+from workshop_lib.agents.held_tools import FINGERPRINT, fingerprint
 from workshop_lib.agents.loops.mcp_team import TEAMS, server_name
 from workshop_lib.llm.tools import readable_schema
 from workshop_lib.mcp.addresses import REFUSED, SERVER_DOWN, TOKEN, reachable_url
 from workshop_lib.temporal.bounded import MAX_RESULT, as_text, cut, whole
+from workshop_lib.temporal.breaker import Breaker, HeldBack, breaker_of
 from workshop_lib.temporal.caller import FORBIDDEN, REFUSALS
 from workshop_lib.temporal.steps import heartbeating
+from workshop_lib.temporal.tries import again_after, age, held_back, leaves, time_left, tries
 
 # A person waits for a listing, and the question may not need this team at all: no long patience here.
 LISTING_TRIES = 3
+PATIENCE = (
+    4.0  # seconds, with a server that has been down for some time: it may have come back just now
+)
 MAX_TOOLS = 100  # of a server; providers take no more than some 128 in all
 MAX_DESCRIPTION = 4_000  # characters
 MAX_META = 4_000  # characters, as JSON
@@ -176,8 +182,8 @@ class _Plugin(MCPPlugin):
 
 
 class _McpActivities(Interceptor):
-    """Heartbeats, so that a dead worker is noticed within seconds, and words for a server that cannot be
-    reached."""
+    """Heartbeats, so that a dead worker is noticed within seconds; words for a server that cannot be reached;
+    and a breaker for each, so that one that is down is asked once a second, whoever waits for it."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put around every activity; acts on those of MCP."""
@@ -189,21 +195,50 @@ class _McpActivity(ActivityInboundInterceptor):
         kind = activity.info().activity_type
         if not kind.startswith(_PREFIX):
             return await super().execute_activity(input)
+        server, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
+        breaker = breaker_of(_named(server))
         try:
             async with heartbeating():
                 # MCP's client imports what checks a tool's result when the first one is there, and that may
                 # take two seconds. On the loop nothing else would move meanwhile, heartbeats neither: the
                 # call would be given up and made again.
                 await asyncio.to_thread(importlib.import_module, "jsonschema")
-                return _bounded(await super().execute_activity(input))
-        except Exception as error:
-            if isinstance(error, ApplicationError) and error.non_retryable:
-                text, type_, final = error.message, error.type, True  # the server's own answer
-            else:
-                name, _, operation = kind.removeprefix(_PREFIX).rpartition(".")
-                text, type_ = _in_words(error, name), SERVER_DOWN
-                final = operation == "list-tools" and activity.info().attempt >= LISTING_TRIES
-            raise ApplicationError(cut(whole(text)), type=type_, non_retryable=final) from None
+                with breaker.call(_Down):
+                    leaves()
+                    try:
+                        async with asyncio.timeout(time_left()):
+                            return _bounded(await super().execute_activity(input))
+                    except Exception as error:
+                        if isinstance(error, ApplicationError) and error.non_retryable:
+                            raise  # the server's own answer
+                        raise _Down(cut(whole(_in_words(error, server)))) from None
+        except HeldBack:
+            final = age() >= PATIENCE and _was_down(breaker)
+            raise held_back(breaker, SERVER_DOWN, final=final) from None
+        except _Down as error:
+            final = _was_down(breaker) and age() >= PATIENCE
+            if operation == "list-tools":
+                final = _was_down(breaker) or tries() >= LISTING_TRIES
+            again = again_after(breaker.wait())
+            raise ApplicationError(
+                str(error), type=SERVER_DOWN, non_retryable=final, next_retry_delay=again
+            ) from None
+        except ApplicationError as error:
+            text = cut(whole(error.message))
+            raise ApplicationError(text, type=error.type, non_retryable=True) from None
+
+
+class _Down(Exception):
+    """A server could not be used. The text says why, for who waits for it."""
+
+
+def _was_down(breaker: Breaker) -> bool:
+    """Whether a server was known to be down when this activity was asked for.
+
+    Then nobody waits long for it. One that goes down during a call may be just starting again, and holds
+    what the call has begun.
+    """
+    return breaker.state != "closed" and breaker.down_for > age()
 
 
 def _bounded(result: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +251,7 @@ def _bounded(result: dict[str, Any]) -> dict[str, Any]:
         tools = [tool for tool in result["tools"] if readable_schema(tool["input_schema"])]
         kept = [
             {**tool, "description": cut(tool["description"] or "", MAX_DESCRIPTION)}
-            | {"output_schema": None, "icons": None, "meta": None}
+            | {"output_schema": None, "icons": None, "meta": {FINGERPRINT: _fingerprint(tool)}}
             for tool in tools[:MAX_TOOLS]
         ]
         return {**result, "tools": kept, "meta": None}
@@ -227,7 +262,7 @@ def _bounded(result: dict[str, Any]) -> dict[str, Any]:
         kind = refused if refused in REFUSALS else FORBIDDEN
         raise ApplicationError(reason.removeprefix("Error: "), type=kind, non_retryable=True)
     structured = None if result["is_error"] else result["structured_content"]
-    parts = [part if part["type"] == "text" else _named(part) for part in result["content"]]
+    parts = [part if part["type"] == "text" else _told(part) for part in result["content"]]
     text = as_text(structured or "\n".join(p["text"] for p in parts), results.MAX_KEPT)
     if len(text) > results.SHOWN or len(json.dumps([structured, parts])) > MAX_RESULT:
         text = results.kept(text)
@@ -236,7 +271,12 @@ def _bounded(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "content": parts, "structured_content": structured, "meta": meta}
 
 
-def _named(part: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(tool: dict[str, Any]) -> str:
+    title = tool["title"] or (tool["annotations"] or {}).get("title") or ""
+    return fingerprint(tool["name"], tool["description"], tool["input_schema"], title)
+
+
+def _told(part: dict[str, Any]) -> dict[str, Any]:
     """A part of a result that is no text, as one that says what it was."""
     inner = part.get("resource") or part
     if isinstance(inner.get("text"), str):
@@ -246,15 +286,22 @@ def _named(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": "text", "text": f"({kind}{where}, which cannot be shown here)"}
 
 
+def _named(server: str) -> str:
+    """What people call a server."""
+    team, _, transport = server.rpartition("-")
+    own = ", started by the worker," if transport == "stdio" else ""
+    return f"the {team} team's MCP server{own}"
+
+
 def _in_words(error: BaseException, server: str) -> str:
     """Why a server could not be used, for who waits for it."""
     team, _, transport = server.rpartition("-")
     if transport == "stdio":
-        return f"the {team} team's MCP server, started by the worker, does not answer"
+        return f"{_named(server)} does not answer"
     url = reachable_url(team)
     if url is None:
         return f"no MCP server of the {team} team runs here (`workshop mcp serve {team}` starts it)"
-    where = f"the {team} team's MCP server at {url}"
+    where = f"{_named(server)} at {url}"
     for answer in _answers(error):
         return f"{where} answers, but not as that server should: {answer}"
     return f"{where} does not answer (`workshop mcp serve {team}` starts it)"

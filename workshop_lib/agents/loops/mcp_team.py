@@ -25,6 +25,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.openai_agents.workflow import temporal_mcp_server
 
 from workshop_lib.agents.conversation.policy import plain_text
+from workshop_lib.agents.held_tools import FINGERPRINT, KnownTools, fingerprint
 from workshop_lib.agents.turn import Turn
 from workshop_lib.llm.messages import ToolCall, ToolSpec
 from workshop_lib.llm.tools import ToolInputError, free_name
@@ -71,20 +72,32 @@ def team_server(team: str, transport: Transport, time_limit: timedelta) -> MCPSe
     return server
 
 
-async def tools_of(servers: Sequence[MCPServer], taken: set[str]) -> list[Tool]:
+async def tools_of(servers: Sequence[MCPServer], taken: set[str], known: KnownTools) -> list[Tool]:
     """The servers' tools, each under a name that no other has; the second gets its team's in front.
 
     Args:
         taken: names of the agent's other tools.
+        known: of the session; what is held back is left out.
     """
     tools: list[Tool] = []
     for server in servers:
+        team = server.name.rpartition("-")[0]
+        known.lists(team)
         for tool in await server.list_tools():
-            team = server.name.rpartition("-")[0]
+            if known.listed(team, tool.name, _fingerprint(tool), tool.description or ""):
+                continue
             name = free_name(tool.name, team, taken | {made.name for made in tools})
             made = MCPUtil.to_function_tool(tool, server, False, tool_name_override=name)
             tools.append(_stoppable(made, tool))
     return tools
+
+
+def _fingerprint(tool: MCPTool) -> str:
+    """As the listing has recorded it, of the whole definition; or of what was listed before it did."""
+    recorded = (tool.meta or {}).get(FINGERPRINT)
+    if isinstance(recorded, str):
+        return recorded
+    return fingerprint(tool.name, tool.description, tool.input_schema, tool.title or "")
 
 
 def _stoppable(made: FunctionTool, tool: MCPTool) -> FunctionTool:

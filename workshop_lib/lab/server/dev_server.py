@@ -54,6 +54,9 @@ class Server:
         return self.adopted is None
 
 
+BREAKER_PAUSE = (
+    5  # seconds that the server leaves an endpoint alone whose handler has failed in a row
+)
 # `--dynamic-config-value`: name and value as JSON.
 FLAGS = {
     # By default 20 polls a second, which makes every task wait for a tick of 50 ms: workflow and activity
@@ -70,7 +73,7 @@ FLAGS = {
     "history.maxInFlightUpdates": "1000",
     # By default an endpoint whose handler failed six times is left alone for a minute: in a lesson
     # that fixes the handler, five seconds are enough.
-    "history.outboundQueue.circuitBreakerSettings": '{"Timeout":"5s"}',
+    "history.outboundQueue.circuitBreakerSettings": f'{{"Timeout":"{BREAKER_PAUSE}s"}}',
     # By default the wait between two tries of a Nexus call grows to an hour.
     "component.nexusoperations.retryPolicy.maxInterval": '"2s"',
     # By default a run that has ended is deleted half a minute after somebody asks for it.

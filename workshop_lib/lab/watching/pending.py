@@ -29,6 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from workshop_lib import harmless
 from workshop_lib.lab.history import decode
 from workshop_lib.lab.registry import identity_alive
+from workshop_lib.lab.server.dev_server import BREAKER_PAUSE
 from workshop_lib.lab.server.namespaces import known_endpoint
 from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.listening import TaskFailure, last_task_failure
@@ -123,7 +124,7 @@ async def look(
         )
     parts += [await _activity(client, activity, now) for activity in described.pending_activities]
     for operation in described.pending_nexus_operations:
-        parts.append(_operation(operation))
+        parts.append(_operation(operation, now))
         if doors:
             with contextlib.suppress(RPCError):  # this client may not look behind every door
                 parts.append(Situation(unserved=await _nobody_behind(client, operation, now)))
@@ -225,21 +226,30 @@ async def _activity(client: Client, activity: PendingActivityInfo, now: float) -
     return situation
 
 
-def _operation(operation: PendingNexusOperationInfo) -> Situation:
+def _operation(operation: PendingNexusOperationInfo, now: float) -> Situation:
     name = f"Nexus operation {operation.operation} of endpoint {operation.endpoint}"
     if operation.state == _OPERATION_STARTED:
         return Situation(waits_for=[f"{name}, which the other team has begun"])
     # Unlike an activity's, its attempts are counted when they are over.
     failed = _failed_attempts(operation.attempt)
-    situation = Situation(waits_for=[f"{name}, {failed}"])
+    _, message, _ = root_failure(operation.last_attempt_failure)
     if operation.state == _OPERATION_BLOCKED:
-        situation.troubles[f"{operation.operation_id} blocked"] = (
-            f"{name} is held back for some seconds, as the server does after a row of failed attempts: "
-            f"{operation.blocked_reason}"
+        # When it closes the server does not say; it counts from when it first held a call back.
+        since = _age(operation.last_attempt_complete_time, now)
+        last = f", the last {since:.0f} s ago: {message}" if message else ""
+        reason = operation.blocked_reason.strip().rstrip(".") or "it does not say why"
+        situation = Situation(waits_for=[f"{name}, {failed}, held back by the server"])
+        situation.troubles[f"{operation.scheduled_event_id} blocked"] = (
+            f"{name} is held back by the server, with all others of its endpoint ({reason}), after "
+            f"{failed}{last}\nOne of them tries when the pause is over ({BREAKER_PAUSE} s here, by default a "
+            "minute). Where it succeeds, all go on."
         )
-    elif operation.HasField("last_attempt_failure"):
-        _, message, _ = root_failure(operation.last_attempt_failure)
-        situation.failing = f"{name} keeps failing ({failed}): {message}"
+        return situation
+    next_in = -_age(operation.next_attempt_schedule_time, now)
+    soon = f", again in {max(next_in, 0):.0f} s" if next_in else ""
+    situation = Situation(waits_for=[f"{name}, {failed}{soon}"])
+    if operation.HasField("last_attempt_failure"):
+        situation.failing = f"{name} keeps failing ({failed}{soon}): {message}"
         situation.troubles[f"{operation.scheduled_event_id} failing"] = situation.failing
     return situation
 
