@@ -123,7 +123,8 @@ async def test_a_turn_whose_model_stays_down_has_an_end_and_says_why(
     monkeypatch.setitem(PLAN_OPTIONS, "schedule_to_close_timeout", timedelta(seconds=3))
     with scripted_model(settings_env, "server_error") as model:
         held = breaker_of(f"The model openai/scripted at {model.base}")
-        held.failures, held.reason, held._until = THRESHOLD, "it is on fire", float("inf")
+        held.failures, held.reason = THRESHOLD, "it is on fire"
+        held._until = time.monotonic() + 1_000
         reply = await ChatClient(client, task_queue=worker.task_queue).send("Hello", timeout=LIMIT)
         assert reply.failed and reply.text.startswith(MODEL_DOWN)
         assert "it is on fire" in reply.text and not model.requests

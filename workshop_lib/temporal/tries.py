@@ -69,13 +69,13 @@ def again_after(seconds: float) -> timedelta:
     The server would end the activity at once otherwise.
     """
     left = time_left()
-    return timedelta(seconds=min(seconds, left) if left and left > 0 else seconds)
+    return timedelta(seconds=min(seconds, left) if left else seconds)
 
 
 def time_left() -> float | None:
     """Seconds until shortly before the end of this activity; None where it has none."""
     limit = activity.info().schedule_to_close_timeout if activity.in_activity() else None
-    return limit.total_seconds() - age() - MARGIN if limit else None
+    return max(limit.total_seconds() - age() - MARGIN, 0.0) if limit else None
 
 
 def _held_back() -> int:

@@ -165,11 +165,28 @@ class _HttpClient(_TeamClient):
 async def _local_http(url: str, auth: httpx2.Auth | None) -> AsyncIterator[Any]:
     """A connection to this machine, and so not by way of a proxy that the environment may name."""
     limits = httpx2.Timeout(None, connect=_HTTP_LIMIT)
+    hooks = {"response": [_note_status]}
     async with (
-        httpx2.AsyncClient(timeout=limits, trust_env=False, auth=auth) as http,
+        httpx2.AsyncClient(timeout=limits, trust_env=False, auth=auth, event_hooks=hooks) as http,
         streamable_http_client(url, http_client=http) as streams,
     ):
         yield streams
+
+
+# Of each server the last status that was an error: MCP's client says only that there was one.
+_statuses: dict[str, int] = {}
+
+
+async def _note_status(response: httpx2.Response) -> None:
+    if response.status_code >= 400:
+        _statuses[str(response.request.url)] = response.status_code
+
+
+def _was_refused(server: str) -> bool:
+    """Whether a server has refused this caller (4xx), which says nothing of others'."""
+    team, _, transport = server.rpartition("-")
+    status = _statuses.pop(reachable_url(team) or "", 0) if transport == "http" else 0
+    return 400 <= status < 500 and status not in (408, 429)
 
 
 class _Plugin(MCPPlugin):
@@ -211,11 +228,12 @@ class _McpActivity(ActivityInboundInterceptor):
                     except Exception as error:
                         if isinstance(error, ApplicationError) and error.non_retryable:
                             raise  # the server's own answer
-                        raise _Down(cut(whole(_in_words(error, server)))) from None
+                        kind_of = _Unusable if _was_refused(server) else _Down
+                        raise kind_of(cut(whole(_in_words(error, server)))) from None
         except HeldBack:
             final = age() >= PATIENCE and _was_down(breaker)
             raise held_back(breaker, SERVER_DOWN, final=final) from None
-        except _Down as error:
+        except _Unusable as error:
             final = _was_down(breaker) and age() >= PATIENCE
             if operation == "list-tools":
                 final = _was_down(breaker) or tries() >= LISTING_TRIES
@@ -228,8 +246,12 @@ class _McpActivity(ActivityInboundInterceptor):
             raise ApplicationError(text, type=error.type, non_retryable=True) from None
 
 
-class _Down(Exception):
+class _Unusable(Exception):
     """A server could not be used. The text says why, for who waits for it."""
+
+
+class _Down(_Unusable):
+    """Whoever asks it."""
 
 
 def _was_down(breaker: Breaker) -> bool:
