@@ -159,6 +159,9 @@ def _send_to(processor: "SpanProcessor") -> None:
         from opentelemetry.sdk.resources import Resource
         from temporalio.contrib.opentelemetry import create_tracer_provider
 
+        # A run that leaves a worker's cache is ended within its span, in another context. No span is lost.
+        logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
+
         name = os.environ.get("OTEL_SERVICE_NAME") or "workshop"
         _provider = create_tracer_provider(resource=Resource.create({"service.name": name}))
         trace.set_tracer_provider(_provider)

@@ -5,20 +5,19 @@ Left out: how a service stops well (`temporal.service`), and kills, of which nob
 
 import asyncio
 import contextlib
+import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client, WorkflowHandle
 from temporalio.plugin import SimplePlugin
 from temporalio.service import RPCError
 from temporalio.worker import WorkerConfig
-from temporalio.workflow import ActivityConfig
 
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
@@ -28,14 +27,13 @@ from workshop_lib.lab.registry import stop_worker
 from workshop_lib.lab.watching.waiting import watch
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.lab.workers.threads import start_worker
-from workshop_lib.temporal.steps import heartbeating, step_options
+from workshop_lib.settings import reload_settings
 from workshop_lib.temporal.worker import WorkerSpec
 
 MODEL_STEP = "plan_next_action"
 CALL_MS = (
     "1500"  # of a model call; long enough to be told to stop in the middle, on a busy machine too
 )
-THINK_OPTIONS: ActivityConfig = step_options(attempt=90, total=120, longest_pause=1)
 _LIMIT = 40.0  # seconds for a turn
 
 
@@ -71,14 +69,6 @@ class _Unprepared(SimplePlugin):
 def unprepared(spec: WorkerSpec) -> WorkerSpec:
     """The same worker in a process that SIGTERM ends on the spot."""
     return replace(spec, client_plugins=[*spec.client_plugins, _Unprepared])
-
-
-@activity.defn
-async def think(seconds: float) -> str:
-    """Take so long, as a model does; a repeated attempt does the same again."""
-    async with heartbeating():
-        await asyncio.sleep(seconds)
-    return "a thought"
 
 
 @dataclass(frozen=True)
@@ -122,8 +112,24 @@ async def stop_in_mid_turn(client: Client, workers: Mapping[str, WorkerSpec]) ->
         queues[name] = f"{name}-{uuid.uuid4().hex[:6]}".replace(" ", "-")
         own = replace(spec, name=name, task_queue=queues[name])
         await start_process(own, as_service=True, env={"OFFLINE_LATENCY_MS": CALL_MS})
-    ends = await asyncio.gather(*(_ended(client, name, queue) for name, queue in queues.items()))
+    with _slow_models():
+        ends = await asyncio.gather(*(_ended(client, *one) for one in queues.items()))
     return Endings(zip(workers, ends, strict=True))
+
+
+@contextlib.contextmanager
+def _slow_models() -> Iterator[None]:
+    """The model of this process, which takes over, is as slow as theirs."""
+    before = os.environ.get("OFFLINE_LATENCY_MS")
+    os.environ["OFFLINE_LATENCY_MS"] = CALL_MS
+    reload_settings()
+    try:
+        yield
+    finally:
+        del os.environ["OFFLINE_LATENCY_MS"]
+        if before is not None:
+            os.environ["OFFLINE_LATENCY_MS"] = before
+        reload_settings()
 
 
 async def _ended(client: Client, name: str, queue: str) -> Ending:

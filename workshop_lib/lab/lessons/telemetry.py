@@ -11,6 +11,7 @@ import urllib.request
 from collections import defaultdict
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.lab.workers.forking import get_ready
 from workshop_lib.logs import JsonLine
 from workshop_lib.machine.ports import LOCALHOST
 from workshop_lib.settings import reload_settings
@@ -36,6 +37,7 @@ def json_lines() -> list[str]:
     Returns:
         The lines, to which later ones are added. Called again, an empty list takes its place.
     """
+    get_ready()  # of services with models, which lessons start and stop
     os.environ["WORKSHOP_LOG"] = "json"  # also for processes that this one starts
     reload_settings()
     ours = logging.getLogger("workshop_lib")

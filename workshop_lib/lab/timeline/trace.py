@@ -10,7 +10,7 @@ Left out: how spans come about (`temporal.tracing`), and those of other processe
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,12 +60,10 @@ class Trace:
     Attributes:
         trace_id: 32 hex digits, as in log lines.
         rows: the tree, from the question down.
-        elsewhere: how many spans of this time belong to other traces.
     """
 
     trace_id: str
     rows: tuple[Row, ...]
-    elsewhere: int = 0
 
     @property
     def places(self) -> list[str]:
@@ -86,8 +84,7 @@ class Trace:
     def _headline(self) -> str:
         rest = len(self.rows) - MOST_ROWS
         more = f" · {rest} more rows are not shown" if rest > 0 else ""
-        others = f" · {self.elsewhere} spans belong to other traces" if self.elsewhere else ""
-        return f"trace {self.trace_id} · {', '.join(self.places)}{more}{others}"
+        return f"trace {self.trace_id} · {', '.join(self.places)}{more}"
 
     def _repr_html_(self) -> str:
         colours = dict(zip(self.places, _COLOURS * len(self.places), strict=False))
@@ -148,16 +145,11 @@ async def trace(
             fix="restart the kernel, and run the cells from the top.",
         )
     root = max(roots, key=lambda span: span.start_time or 0)
-    since, until = root.start_time or 0, root.end_time or 0
     said = [span.attributes or {} for span in spans]
     ids = {str(attributes[_ID]) for attributes in said if _ID in attributes}
     async with asyncio.timeout(timeout):
         homes = await _homes(session._client, ids)
-    drawn = draw(root, spans, homes)
-    others = [s for s in spans if s.context and s.context.trace_id != _id_of(root)]
-    return replace(
-        drawn, elsewhere=sum(since <= (span.start_time or 0) <= until for span in others)
-    )
+    return draw(root, spans, homes)
 
 
 def draw(root: "ReadableSpan", spans: "Iterable[ReadableSpan]", homes: Mapping[str, str]) -> Trace:
