@@ -121,6 +121,19 @@ async def running(server: ServerKind, storage: Storage) -> AsyncIterator[Bench]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@asynccontextmanager
+async def tuned_server(storage: Storage, folder: Path) -> AsyncIterator[None]:
+    """The workshop's server on free ports, and nothing else; in `own_environment`."""
+    pid, os.environ["TEMPORAL_ADDRESS"] = await asyncio.to_thread(
+        _on_free_ports, _start_tuned, storage, folder
+    )
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(end, pid)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 async def _start_team(server: Server) -> WorkerProcess:
     """The finance team's worker, which also serves the empty operations."""
     await ensure_namespaces(server)

@@ -114,9 +114,6 @@ CANCELLED = """    running = asyncio.create_task(worker.run())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 """
-LEFT_ALONE = """    serve.running = asyncio.create_task(worker.run())
-    await stop.wait()
-"""
 LEAVING = [
     right("leaving", "by hand", (SERVED, BY_HAND)),
     right("leaving", "by a task that is cancelled", (SERVED, CANCELLED)),
@@ -128,7 +125,6 @@ LEAVING = [
             ("no grace", GRACE, "", "cut and handed back"),
             ("half the grace", SECONDS, "lab.seconds(0.5)", "cut and handed back"),
             ("no end", SECONDS, "lab.seconds(60)", "a grace without an end is none"),
-            ("left alone", SERVED, LEFT_ALONE, "its worker still had the call"),
             ("another queue", "task_queue=queue", "task_queue='mine'", "nobody has begun"),
             ("does not wait", "await stop.wait()", "stop.is_set()", "it ended before it was told"),
             ("raises", SERVED, "    raise ValueError('stop')", "your code raised ValueError"),

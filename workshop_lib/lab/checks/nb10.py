@@ -116,7 +116,7 @@ def _hint(run: History, found: Any, cause: str) -> str | None:
         return 'return one of the three words: "queue", "work", "retries".'
     if any(step.started is None for step in run.steps):
         return "a step that nobody has started waits until `history.end`: that is the worst queue of all."
-    if cause == "retries":
+    if (found, cause) == ("queue", "retries"):
         return (
             "`started` is when the *last* attempt began. Of a step with `attempts` above 1 the time before "
             "went into the attempts that failed, and not into the queue."
