@@ -22,10 +22,10 @@
 #
 # After this notebook you can
 #
-# * follow one question through all teams, as one trace;
-# * tell a queue where nobody works from a model that takes its time;
-# * stop a worker in the middle of a turn, and pay for nothing twice;
-# * say what the system promises, and where that is shown.
+# * follow one question through all teams;
+# * tell a queue where nobody works from a slow model;
+# * stop a worker in mid-turn, and pay for nothing twice;
+# * say what the system promises, and where it is shown.
 
 # %% [markdown]
 # ## Where we are
@@ -85,7 +85,8 @@ await lab.trace(chat.handle, spans.get_finished_spans())
 # The dashed part of a row is the time from a request until somebody began it.
 #
 # A chat of days is no trace: it would not be seen before it ends. Each *turn* is one, with a link to its session.
-#
+
+# %% [markdown]
 # > **Predict.** The finance team starts a new worker, and has forgotten to trace it. It answers as before. What does the
 # > picture show: an error, a gap, or nothing at all?
 
@@ -169,7 +170,8 @@ for name, port in ports.items():
 # grows, the model is slow, and ten more workers change nothing. *"The time of the reply"* is the same in both.
 # *"The number of messages"*: a queue where nobody works gets no more of them than any other.
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise · Waiting, or working? (8 min)
 #
 # The history has the same numbers, of one run. `what_is_slow` gets one, as `lab/history.py` reads it, and returns `"queue"`,
@@ -213,7 +215,8 @@ for one, seconds in asked:
 # %% [markdown]
 # Where it is `work`, it is the model's: the other steps take milliseconds. Whoever came first in the crowd has waited for that
 # alone.
-#
+
+# %% [markdown]
 # ## Told to stop
 #
 # Every deployment stops workers, mostly in the middle of something. First they are asked: the signal SIGTERM. After a
@@ -224,7 +227,8 @@ for one, seconds in asked:
 # | `unprepared` | has never heard of SIGTERM |
 # | `at once` | stops polling, and cancels what it has |
 # | `service` | stops polling, finishes what it can, and hands back the rest: `temporal/service.py` |
-#
+
+# %% [markdown]
 # > **Predict.** Another worker takes over each time. How often is the call of the model made in each case? Who waits longest?
 
 # %%
@@ -246,7 +250,8 @@ await lab.stop_in_mid_turn(client, workers)
 # reports, so nobody waits, but the answer that was on its way is thrown away, and paid for. *"Once, Temporal repeats
 # nothing"*: it repeats nothing that has *ended*.
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise · Leave in time (6 min)
 #
 # `serve` runs a worker until the event `stop` is set. Let it then finish a call of two seconds, hand back one of a minute, and be
@@ -286,7 +291,8 @@ await check.leaving(client, serve)
 # %% [markdown]
 # Whoever stops a service has to wait longer than its grace: `stop_grace_period` in Compose,
 # `terminationGracePeriodSeconds` in Kubernetes.
-#
+
+# %% [markdown]
 # ## What exactly?
 #
 # A trace says where, a log says what. Our services write a JSON object a line: for programs, with the run, the step, the trace
@@ -387,7 +393,8 @@ my_guess = ""
 # A test, at once: `tests/test_terraform.py` asks the *code* which workers call which team, and compares. It also knows every
 # resource and every argument of the provider. *"The first user"* is who notices elsewhere.
 # </details>
-#
+
+# %% [markdown]
 # Honestly: these files were never applied to an account or to a cluster. [infrastructure/](../infrastructure/README.md) says what was
 # tried, and how. [Tuning](../infrastructure/tuning.md) has the figures, and [When a laptop is not
 # enough](../infrastructure/beyond-a-laptop.md) says where each part goes.
@@ -420,7 +427,8 @@ my_guess = ""
 # 2. Whoever asked loses patience, and kills: then nothing is handed back.
 # 3. Nobody sees it. A tree that was cut looks like a smaller tree.
 # </details>
-#
+
+# %% [markdown]
 # Stop this notebook's workers and servers:
 
 # %%
