@@ -141,7 +141,7 @@ def _hint(run: History, found: Any, cause: str) -> str | None:
 async def leaving(client: Client, serve: Serve) -> str:
     """Told to stop in the middle of two calls, does it finish the one and hand back the other?"""
     queue, stop = new_id("leaving"), asyncio.Event()
-    serving = asyncio.ensure_future(_told(serve, client, queue, stop))
+    serving: asyncio.Future[Any] = asyncio.ensure_future(_told(serve, client, queue, stop))
     try:
         async with (
             running(client, Thinking, (queue, SHORT)) as short,
@@ -172,15 +172,17 @@ async def _told(serve: Serve, client: Client, queue: str, stop: asyncio.Event) -
     await awaited(serve(client, queue, stop))
 
 
-async def _both_begun(serving: "asyncio.Future[None]", *runs: WorkflowHandle[Any, Any]) -> None:
+async def _both_begun(serving: "asyncio.Future[Any]", *runs: WorkflowHandle[Any, Any]) -> None:
     """Wait until both calls are under way.
 
     Raises:
         NotYet: the function has ended before, or nobody works.
     """
-    begun = asyncio.gather(*(until_at_work(run, think.__name__, timeout=15) for run in runs))
+    begun: asyncio.Future[Any] = asyncio.gather(
+        *(until_at_work(run, think.__name__, timeout=15) for run in runs)
+    )
     try:
-        await asyncio.wait({serving, begun}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving, begun], return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving  # what it raises is said
             raise NotYet(

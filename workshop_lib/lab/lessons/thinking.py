@@ -27,9 +27,6 @@ class Thinking:
     async def run(self, call: tuple[str, float]) -> str:
         """Have whoever polls this queue think for so many seconds."""
         queue, seconds = call
-        return await workflow.execute_activity(
-            think,
-            seconds,
-            task_queue=queue,
-            **step_options(attempt=90, total=120, longest_pause=1),
-        )
+        options = step_options(attempt=90, total=120, longest_pause=1)
+        options["task_queue"] = queue
+        return await workflow.execute_activity(think, seconds, **options)
