@@ -8,12 +8,11 @@ import importlib
 import re
 from pathlib import Path
 
-import nbformat
 from build_notebooks import Course, render
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from notebook_rules import checks_in, problems, style_problems
-from notebook_runner import RUN_SECONDS, Run, run_notebook
+from notebook_runner import Run, run_notebook
 from notebook_source import Source
 
 from workshop_lib.errors import WorkshopError
@@ -53,34 +52,25 @@ def checks_match_exercises(source: Source) -> list[str]:
     ]
 
 
-def solution_passes(path: Path, seconds: float = RUN_SECONDS) -> list[str]:
-    """A solution notebook runs to its end, and every check in it says that it passed.
-
-    The notebooks in `solutions/` are run by nbmake; this is the same without pytest.
-    """
-    notebook = nbformat.read(path, as_version=4)
-    run = run_notebook(notebook, path.parent, seconds)
-    if run.stopped_at is not None:
-        return [f"{path.name}: {_where(run)}"]
-    return [
-        f"{path.name}: check.{name} did not say that it passed"
-        for index, names in enumerate(_checks(notebook))
-        for name in names
-        if f"Check passed: {name} — " not in run.printed(index)
-    ]
-
-
-def stubs_are_refused(source: Source, folder: Path, seconds: float = WALK_SECONDS) -> list[str]:
-    """Each stub's own check says "not yet", and the solution then passes: one run, as a learner goes along.
+def stubs_fail_and_solutions_pass(source: Source, folder: Path) -> list[str]:
+    """Each stub's own check says "not yet", and then the solution passes: one run, as a learner goes along.
 
     So every check is met by a first attempt that fails, and must not hold it against the second.
     """
     notebook, attempts = _walk(source)
-    run = run_notebook(notebook, folder, seconds)
+    run = run_notebook(notebook, folder, WALK_SECONDS)
+    name = source.path.name
     if run.stopped_at is not None:
-        return [f"{source.path.name}: {_where(run)}"]
+        return [f"{name}: {_where(run)}"]
     problems = [_refusal_problem(run, index, exercise) for index, exercise in attempts.items()]
-    problems += [f"{source.path.name} shows a token or a key: {leak}" for leak in run.leaks]
+    problems += [
+        f"{name}: check.{check} did not say that it passed"
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and index not in attempts
+        for check in checks_in(cell.source)
+        if f"Check passed: {check} — " not in run.printed(index)
+    ]
+    problems += [f"{name} shows a token or a key: {leak}" for leak in run.leaks]
     return [problem for problem in problems if problem]
 
 
@@ -120,11 +110,6 @@ def _refusal_problem(run: Run, index: int, exercise: str) -> str | None:
     if STOPPED in lines[1]:
         return f"check.{exercise} broke on the stub: {lines[1]}"
     return None
-
-
-def _checks(notebook: NotebookNode) -> list[list[str]]:
-    """For each cell, the checks that it awaits."""
-    return [checks_in(c.source) if c.cell_type == "code" else [] for c in notebook.cells]
 
 
 def _where(run: Run) -> str:

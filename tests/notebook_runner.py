@@ -23,7 +23,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-RUN_SECONDS = 120.0
 PREFIX = "ws-"  # of state folders
 NO_ENV_FILE = Path(__file__).resolve().parent / "there-is-no.env"
 
@@ -52,8 +51,12 @@ class Run:
         return "".join(o["text"] for o in outputs if o.get("name") == "stdout")
 
 
-def run_notebook(notebook: NotebookNode, folder: Path, seconds: float = RUN_SECONDS) -> Run:
-    """Run a notebook's cells in order, in `folder`, until one raises or the time is up."""
+def run_notebook(notebook: NotebookNode, folder: Path, seconds: float) -> Run:
+    """Run a notebook's cells in order, in `folder`, until one raises or the time is up.
+
+    Args:
+        seconds: for the cells; the kernel's start has a limit of its own.
+    """
     with isolated_state() as state:
         run = asyncio.run(_run(notebook, folder, seconds))
         outputs = [str(cell.get("outputs", "")) for cell in notebook.cells]
@@ -67,6 +70,9 @@ async def _run(notebook: NotebookNode, folder: Path, seconds: float) -> Run:
         nonlocal at
         at = cell_index
 
+    def begins(**_: object) -> None:
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
     client = NotebookClient(
         notebook,
         timeout=None,  # the whole run is bounded, below
@@ -74,8 +80,9 @@ async def _run(notebook: NotebookNode, folder: Path, seconds: float) -> Run:
         kernel_name="python3",
         shutdown_kernel="immediate",
         on_cell_start=starts,
+        on_notebook_start=begins,
     )
-    limit = asyncio.timeout(seconds)
+    limit = asyncio.timeout(None)
     try:
         async with limit:
             await client.async_execute(cwd=str(folder))

@@ -1,7 +1,7 @@
 """The gates: the workshop's notebooks are fresh, solvable, and stop where a learner has to work.
 
-nbmake, which pytest runs over `solutions/`, executes the solutions. The second half breaks a tiny course
-in one way after another and sees the matching gate close.
+Of the solutions nbmake runs the first one, and all with `-m long`; the walk through each notebook runs all of
+its solution, too. The second half breaks a tiny course in one way after another and sees the gate close.
 """
 
 import os
@@ -14,14 +14,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from build_notebooks import Course, build, render
+from build_notebooks import Course, build
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_gates import (
     checks_match_exercises,
     notebooks_are_fresh,
-    solution_passes,
     sources_are_good,
-    stubs_are_refused,
+    stubs_fail_and_solutions_pass,
 )
 from notebook_runner import clear_leftovers, isolated_state, run_notebook
 from notebook_source import Source, read_source
@@ -73,7 +72,7 @@ def test_checks_match_exercises(source: Source) -> None:
 @pytest.mark.timeout(330)
 @pytest.mark.parametrize("source", SOURCES, ids=number)
 def test_stubs_are_refused_and_solutions_then_pass(source: Source) -> None:
-    assert stubs_are_refused(source, COURSE.notebooks) == []
+    assert stubs_fail_and_solutions_pass(source, COURSE.notebooks) == []
 
 
 # The gates themselves, on a course of one notebook
@@ -146,8 +145,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyCourse:
 def test_gates_are_open_for_a_good_course(course: TinyCourse) -> None:
     source = course.write()
     assert notebooks_are_fresh(course) == []
-    assert solution_passes(course.solution) == []
-    assert stubs_are_refused(source, course.notebooks) == []
+    assert stubs_fail_and_solutions_pass(source, course.notebooks) == []
 
 
 @pytest.mark.parametrize("edition", ["solutions", "notebooks"])
@@ -169,60 +167,52 @@ def test_a_missing_and_a_leftover_notebook_close_the_gate(course: TinyCourse) ->
 
 
 def test_a_broken_solution_closes_the_gate(course: TinyCourse) -> None:
-    course.write(SOURCE.replace("21 * 2", "21 + 2"))
-    assert "Not yet: double" in "".join(solution_passes(course.solution))
+    source = course.write(SOURCE.replace("21 * 2", "21 + 2"))
+    (problem,) = stubs_fail_and_solutions_pass(source, course.notebooks)
+    assert "Not yet: double" in problem
 
 
-def test_a_solution_that_skips_its_check_closes_the_gate(course: TinyCourse) -> None:
-    skipped = SOURCE.replace("await check.double", "if False:\n    await check.double")
-    course.write(skipped)
-    assert "check.double did not say" in "".join(solution_passes(course.solution))
-
-
-def test_a_check_that_is_always_true_closes_the_gate(course: TinyCourse) -> None:
-    source = course.write(checks=CHECKS.replace("value != 63", "False"))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert "check.triple passed" in "".join(problems)
-
-
-def test_a_stub_that_passes_closes_the_gate(course: TinyCourse) -> None:
-    source = course.write(SOURCE.replace("doubled = None", "doubled = 40 + 2"))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert "check.double passed with the exercise unsolved" in "".join(problems)
-
-
-def test_a_token_in_an_output_closes_the_gate(course: TinyCourse) -> None:
+def test_what_passes_unsolved_and_what_shows_a_token_closes_the_gate(course: TinyCourse) -> None:
+    """A stub that does the exercise, and a check that is always true."""
     token = "eyJhbGciOiJFUzI1NiJ9." + "eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
     shown = f"import tiny_checks as check\n\nprint({token!r})"
-    source = course.write(SOURCE.replace("import tiny_checks as check", shown))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert len(problems) == 1 and "shows a token or a key" in problems[0]
+    text = SOURCE.replace("import tiny_checks as check", shown)
+    source = course.write(
+        text.replace("doubled = None", "doubled = 40 + 2"), CHECKS.replace("value != 63", "False")
+    )
+    stub, check, leak = stubs_fail_and_solutions_pass(source, course.notebooks)
+    assert stub == "check.double passed with the exercise unsolved"
+    assert check == "check.triple passed with the exercise unsolved"
+    assert "shows a token or a key" in leak
 
 
-def test_a_stub_that_breaks_before_its_check_closes_the_gate(course: TinyCourse) -> None:
-    source = course.write(SOURCE.replace("doubled = None", "doubled = None + 1"))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert "stopped with TypeError" in "".join(problems)
-
-
-def test_a_check_whose_arguments_break_on_the_stub_closes_the_gate(course: TinyCourse) -> None:
-    source = course.write(SOURCE.replace("check.double(doubled)", "check.double(doubled + 0)"))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert 'check.double did not say "not yet" but TypeError' in problems[0]
+def test_a_check_that_is_skipped_or_given_what_breaks_closes_the_gate(course: TinyCourse) -> None:
+    skipped = SOURCE.replace("await check.double", "if False:\n    await check.double")
+    source = course.write(skipped.replace("check.triple(tripled)", "check.triple(tripled + 0)"))
+    stub, check, passed = stubs_fail_and_solutions_pass(source, course.notebooks)
+    assert stub == "check.double passed with the exercise unsolved"
+    assert 'check.triple did not say "not yet" but TypeError' in check
+    assert "check.double did not say that it passed" in passed
 
 
 def test_a_check_that_breaks_on_the_stub_closes_the_gate(course: TinyCourse) -> None:
     source = course.write(checks=CHECKS.replace("value != 42", "{42: False}[value]"))
-    problems = stubs_are_refused(source, course.notebooks)
-    assert "check.double broke on the stub" in "".join(problems)
+    (problem,) = stubs_fail_and_solutions_pass(source, course.notebooks)
+    assert "check.double broke on the stub" in problem
 
 
-def test_a_run_that_takes_too_long_is_stopped(course: TinyCourse) -> None:
-    source = course.write(SOURCE.replace("doubled = 21 * 2", "while True:\n    pass"))
-    # Time enough for a kernel to start and for the cell before.
-    run = run_notebook(render(source), course.notebooks, seconds=12)
+def test_a_stub_that_breaks_before_its_check_closes_the_gate(course: TinyCourse) -> None:
+    source = course.write(SOURCE.replace("doubled = None", "doubled = None + 1"))
+    (problem,) = stubs_fail_and_solutions_pass(source, course.notebooks)
+    assert "stopped with TypeError" in problem
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    """The time that its kernel takes to start does not count."""
+    cells = [new_code_cell("1 + 1"), new_code_cell("while True:\n    pass")]
+    run = run_notebook(new_notebook(cells=cells), tmp_path, seconds=3)
     assert run.error == "TimeoutError"
-    assert run.stopped_at == 2
+    assert run.stopped_at == 1
 
 
 def test_nbmake_gives_each_solution_a_state_and_no_key(tmp_path: Path) -> None:
