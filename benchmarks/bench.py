@@ -118,12 +118,16 @@ class Bench:
         task_queue: where the worker polls.
         person: the same for somebody who has signed in.
         checked_queue: where the worker polls that checks who is asking.
+        plain_queue: where the one polls whose manual loop has no policy.
     """
 
-    def __init__(self, client: Client, task_queue: str, person: Client, checked_queue: str) -> None:
+    def __init__(
+        self, client: Client, task_queue: str, person: Client, checked_queue: str, plain_queue: str
+    ) -> None:
         self._client = client
         self._queue = task_queue
         self._person, self._checked_queue = person, checked_queue
+        self._plain_queue = plain_queue
 
     async def round_trip(self, runs: int, tick: Callable[[], None]) -> Times:
         """Time empty activities from inside a workflow."""
@@ -193,10 +197,19 @@ class Bench:
         await floor.terminate(rpc_timeout=STEP_LIMIT)
         return Beside.of(f"Nexus, {kind}", "an empty operation", storage, times)
 
-    async def identity(self, storage: str, pairs: int, tick: Callable[[], None]) -> list[Beside]:
+    async def identity(
+        self, storage: str, pairs: int, tick: Callable[[], None], *, policy: bool = False
+    ) -> list[Beside]:
         """Time turns where everybody checks who is asking and where nobody does, in turn: with a local tool,
-        and with a call to another team, of which the call itself is looked at, by its history's times."""
+        and with a call to another team, of which the call itself is looked at, by its history's times.
+
+        Args:
+            policy: what the model is sent is decided where who is asking is checked, and nowhere else; left
+                out, in both.
+        """
         found = []
+        what_is_on, without = ("identity and policy", "neither") if policy else ("identity", "off")
+        queue = self._plain_queue if policy else self._queue
         for ask, what in (
             (partial(_ask, tools=1), "turn with one tool"),
             (_ask_price, "Nexus call"),
@@ -204,7 +217,7 @@ class Bench:
             times: list[tuple[float, float]] = []
             while len(times) < pairs:
                 on = ChatClient(self._person, "manual", task_queue=self._checked_queue)
-                off = self._chat()
+                off = ChatClient(self._client, "manual", task_queue=queue)
                 timed = []
                 for number in range(WARM_UP + min(SESSION_TURNS, pairs - len(times))):
                     # Neither is always the one that comes after the other.
@@ -218,7 +231,7 @@ class Bench:
                 await on.end()
                 await off.end()
             most = IDENTITY_TARGETS[what]
-            found.append(Beside.of(f"{what}, identity on", "off", storage, times, most))
+            found.append(Beside.of(f"{what}, {what_is_on} on", without, storage, times, most))
         return found
 
     async def history(self, tick: Callable[[], None]) -> History:

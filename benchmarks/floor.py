@@ -14,6 +14,11 @@ from pydantic import BaseModel
 from temporalio import activity, nexus, workflow
 
 with workflow.unsafe.imports_passed_through():
+    from workshop_lib.agents.chat import ChatStart
+    from workshop_lib.agents.conversation.policy import ContextPolicy
+    from workshop_lib.agents.conversation.state import Conversation
+    from workshop_lib.agents.loops.manual import ManualChat
+    from workshop_lib.llm.messages import Message
     from workshop_lib.settings import get_settings
     from workshop_lib.teams.finance.contract import FinanceService, StockPriceInput
     from workshop_lib.teams.finance.dispatcher import SlowPriceInput, SynchronousFinance
@@ -31,6 +36,22 @@ class EmptyService:
 
     answer: nexusrpc.Operation[Empty, Empty]
     start: nexusrpc.Operation[Empty, Empty]
+
+
+@workflow.defn(name="ManualChat")
+class EverythingChat(ManualChat):
+    """The manual loop without a policy: a model is sent all that was said, and nothing is summed up."""
+
+    @workflow.init
+    def __init__(self, start: ChatStart) -> None:
+        super().__init__(start)
+        everything = ContextPolicy(max_parts=1_000_000)
+        self.conversation = Conversation(Message, policy=everything)
+
+    @workflow.run
+    async def run(self, start: ChatStart) -> int:
+        """As the manual loop."""
+        return await self.until_ended()
 
 
 @activity.defn

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench import Bench
-from floor import EmptyHandler, EmptyRun, Floor, nothing
+from floor import EmptyHandler, EmptyRun, EverythingChat, Floor, nothing
 
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.auth.issuer import sign_in
@@ -95,10 +95,14 @@ async def running(server: ServerKind, storage: Storage) -> AsyncIterator[Bench]:
             )
             workers = [await start_process(spec, timeout=60)]
             checked = None
+            plain = replace(served, name="plain", workflows=[EverythingChat]).with_queue(
+                "plain-chat"
+            )
             if (
                 server == "tuned"
             ):  # the stock one has no namespaces, and only its round trip is measured
                 found = await asyncio.to_thread(ensure_server, state_dir=folder)
+                workers.append(await start_process(plain, timeout=60))
                 workers.append(await _start_team(found))
                 with identity_on():
                     checked = orchestrator()
@@ -112,6 +116,7 @@ async def running(server: ServerKind, storage: Storage) -> AsyncIterator[Bench]:
                     spec.task_queue,
                     await connect(spec.namespace, interceptors=[Person(sign_in("learner"))]),
                     checked.task_queue if checked else "",
+                    plain.task_queue,
                 )
             finally:
                 await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))

@@ -9,7 +9,8 @@ and payloads cost is the turn's. The model is the offline one, without latency: 
 
 A turn of the Agents SDK's loop is paired with one of the manual loop, and an operation of the finance team,
 synchronous or workflow-backed, with an empty one of its kind. What checking who is asking costs is seen in
-pairs of sessions, one where everybody does (`WORKSHOP_IDENTITY=on`) and one where nobody does.
+pairs of sessions, one where everybody does (`WORKSHOP_IDENTITY=on`) and one where nobody does; and once more
+with the policy that decides what a model is sent, summaries and all, beside a loop that has neither.
 
 Left out: what durability buys, and many chats at once.
 """
@@ -99,6 +100,8 @@ async def measure(runs: int, progress: Progress) -> Result:
                     beside.append(await bench.operation(kind, storage, runs, tick))
                 tick = bar(f"{label}: identity on and off", 2 * runs)
                 beside += await bench.identity(storage, runs, tick)
+                tick = bar(f"{label}: identity and policy on, and neither", 2 * runs)
+                beside += await bench.identity(storage, runs, tick, policy=True)
                 if history is None:  # the same bytes, wherever they are kept
                     history = await bench.history(bar("bytes of history", LATE))
     assert history

@@ -93,8 +93,9 @@ def test_a_named_session_is_rejoined_and_listed(workshop: Workshop) -> None:
     assert workshop("sessions", "delete", "mine", typed="n\n").returncode == 1
     deleted = workshop("sessions", "delete", "mine", "--yes")
     assert deleted.returncode == 0 and "it-namespace" in deleted.stdout, deleted.stderr
-    missing = workshop("sessions", "delete", "mine", "--yes")
+    missing = workshop("sessions", "delete", "mine", typed="y\n")  # it is not asked whether to
     assert missing.returncode == 1 and "no session" in missing.stderr
+    assert "Delete the session" not in missing.stderr
     other = workshop("chat", "--session", "other", typed="bye\n").stdout
     assert "Note: The server does not keep" in other and "You: What is 15 * 23?" in other
 

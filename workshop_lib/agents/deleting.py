@@ -44,9 +44,9 @@ async def delete_session(client: Client, workflow_id: str) -> Deletion:
     Raises:
         WorkshopError: there is no such session.
     """
-    try:
-        found = await _runs(client, workflow_id)
-        for run_id in found:  # the latest first: one that is open is ended, and no other follows it
+    found = await find_runs(client, workflow_id)
+    for run_id in found:  # the latest first: one that is open is ended, and no other follows it
+        try:
             await client.workflow_service.delete_workflow_execution(
                 DeleteWorkflowExecutionRequest(
                     namespace=client.namespace,
@@ -54,13 +54,9 @@ async def delete_session(client: Client, workflow_id: str) -> Deletion:
                 ),
                 timeout=CALL,
             )
-    except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
-            raise
-        raise WorkshopError(
-            f"There is no session {workflow_id}.",
-            expected="one that `workshop sessions` lists.",
-        ) from None
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:  # somebody else was faster
+                raise
     settings = get_settings()
     teams = [(name, getattr(settings, f"{name}_namespace")) for name in ("it", "finance")]
     return Deletion(
@@ -73,20 +69,28 @@ async def delete_session(client: Client, workflow_id: str) -> Deletion:
     )
 
 
-async def _runs(client: Client, workflow_id: str) -> list[str]:
-    """The ids of the runs that the server has, the latest first."""
+async def find_runs(client: Client, workflow_id: str) -> list[str]:
+    """The ids of the session's runs that the server has, the latest first.
+
+    Raises:
+        WorkshopError: there is no such session.
+    """
     found: list[str] = []
-    run_id = (await client.get_workflow_handle(workflow_id).describe(rpc_timeout=CALL)).run_id
-    while run_id:
-        handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-        try:
+    try:
+        run_id = (await client.get_workflow_handle(workflow_id).describe(rpc_timeout=CALL)).run_id
+        while run_id:
+            handle = client.get_workflow_handle(workflow_id, run_id=run_id)
             first = await anext(handle.fetch_history_events(page_size=1, rpc_timeout=CALL))
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND and found:
-                break
+            found.append(run_id)
+            run_id = first.workflow_execution_started_event_attributes.continued_execution_run_id
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
             raise
-        found.append(run_id)
-        run_id = first.workflow_execution_started_event_attributes.continued_execution_run_id
+        if not found:
+            raise WorkshopError(
+                f"There is no session {workflow_id}.",
+                expected="one that `workshop sessions` lists.",
+            ) from None
     return found
 
 

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from workshop_lib import harmless
 from workshop_lib.agents.chat import ChatStart
+from workshop_lib.agents.deleting import find_runs
 from workshop_lib.agents.session_list import list_sessions
 from workshop_lib.agents.sessions import (
     LOOPS,
@@ -173,10 +174,12 @@ async def delete(
     as_json: Json = False,
 ) -> Answer:
     """Delete a session, and say what remains elsewhere."""
-    if not yes and not typer.confirm(f"Delete the session {harmless.line(name)}?", err=True):
-        raise typer.Exit(1)
     async with connected() as client:
-        deletion = await ChatClient(client, loop, name).delete()
+        chat = ChatClient(client, loop, name)
+        await find_runs(client, chat.workflow_id)  # before anybody is asked
+        if not yes and not typer.confirm(f"Delete the session {harmless.line(name)}?", err=True):
+            raise typer.Exit(1)
+        deletion = await chat.delete()
     gone = f"Deleted: {deletion.runs} runs, {deletion.results} large results."
     return Answer(deletion, "\n".join([gone, *deletion.remains]))
 
