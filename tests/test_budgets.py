@@ -70,6 +70,7 @@ async def test_a_budget_is_warned_of_waited_for_and_raised(
     # Whoever looks at the run is told, as of a model that is down.
     seen = await look(client, chat.workflow_id)
     assert any("budget of" in line for line in seen.troubles.values())
+    assert len([line for line in seen.lines if "budget of" in line]) == 1
     assert time.monotonic() - begun < 30 and not sending.done()
     more = Budget(tokens=held.used.tokens + first + 2 * MAX_OUTPUT + 4_000)
     assert (await chat.set_budget(more)).waits == ""

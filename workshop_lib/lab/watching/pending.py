@@ -69,9 +69,15 @@ class Situation:
     ended: bool = False
 
     @property
+    def unsaid_troubles(self) -> list[str]:
+        """Those that `waits_for` does not say as well."""
+        return [said for key, said in self.troubles.items() if key != WAITS]
+
+    @property
     def lines(self) -> list[str]:
         """All of it, a line each."""
-        lines = [f"waits for {what}" for what in self.waits_for] + [*self.troubles.values()]
+        lines = [f"waits for {what}" for what in self.waits_for]
+        lines += self.unsaid_troubles
         if self.stuck:
             lines.append(f"its workflow task fails: {self.stuck.message}")
         if self.unserved:

@@ -219,12 +219,12 @@ def _nobody_polls(situation: Situation) -> str:
 
 def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation) -> NoAnswer:
     pending = "; ".join(latest.waits_for) or "a signal, an update or a timer"
-    troubles = "".join(f"\n{text}" for text in latest.troubles.values())
+    troubles = "".join(f"\n{text}" for text in latest.unsaid_troubles)
     return NoAnswer(
         f"Workflow {handle.id} gave no answer within {timeout:g} s. It waits for {pending}.{troubles}",
         fix=(
             f"mend what fails: waiting longer will not help. {GOES_ON}"
-            if troubles
+            if latest.troubles
             else "run the cell again to wait longer: the run goes on on the server, and nothing is lost."
         ),
     )
