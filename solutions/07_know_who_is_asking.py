@@ -73,7 +73,8 @@ await lab.watch(anybody.send(f"I am Bob. {HR}"), anybody.handle)
 # %% [markdown]
 # The agent is a *deputy*: it may see everything, so whoever may talk to it sees everything. No instruction to the model
 # changes that, since whoever talks to it can talk it out of it.
-#
+
+# %% [markdown]
 # ## A token
 #
 # From here on, workers and servers that this kernel makes check who is asking. A company's sign-in is played by
@@ -94,7 +95,8 @@ lab.read_token(token)
 # Anybody can read a token; nobody can change it, for the *issuer*, the sign-in that makes it, has signed it with a key that
 # only it has. Each entry is a *claim*: `iss` is the issuer, `sub` the person, `act` the program that acts for her, `aud` the
 # *audience*, the one team that it is for. It was made at `iat`, counts from `nbf` until `exp`, and `jti` is its own id.
-#
+
+# %% [markdown]
 # FastMCP has a verifier of its own, which checks tokens for a server. It is told our key, our issuer and our audience.
 #
 # > **Predict.** Somebody whom our issuer has given odd tokens tries them: without an expiry, without a subject, an ID
@@ -113,17 +115,18 @@ lab.show_verdicts(await lab.stock_verdicts())
 # another's. *"None, it is a security library."* It is, and it cannot know what you require. *"All, they are signed."* It
 # does check audience, issuer and a passed expiry.
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise · Check the claims (8 min)
 #
-# The signature is checked already. `problem_with` gets what a token says and the time, both in Unix seconds, and returns
-# why it does not count, or `None`. Require `iss`, `aud`, `sub`, `act`, `scope`, `iat`, `nbf`, `exp` and `jti`, each of the
-# right type; one issuer, one audience; not expired, not in the future, and valid for no more than an hour.
+# The signature is checked already. `problem_with` gets the claims, a dict, and the time now. It returns why the token does
+# not count, or `None`. Every claim in `KINDS` and `TIMES` has to be there, of the right type, and not empty; only `scope`
+# may be empty. Not expired, not in the future, valid for no more than an hour. All times are Unix seconds.
 #
 # The check tries good tokens, and the forged ones above.
 #
-# *Hint: a claim may be missing, empty or of another type, and a list that holds `"it"` is not `"it"`. Leave `LEEWAY`
-# seconds, for two clocks are never equal.*
+# *Hint: begin with what is missing, and a wrong type counts as missing: a list that holds `"it"` is not `"it"`. Leave
+# `LEEWAY` seconds at both ends, for two clocks are never equal.*
 
 # %% exercise="claims" minutes=8
 from workshop_lib.auth.tokens import ISSUER, LEEWAY
@@ -202,21 +205,23 @@ await lab.watch(intruder.send(f"Again: {HR}"), intruder.handle)
 # Bob's. Each message carries the proof of who sends it, and the calls that it causes are made in that name. *"Alice's, it
 # is her session"* is how deputies are built.
 # </details>
-#
+
+# %% [markdown]
 # ## What the history holds
 #
 # Everything that crosses a border of Temporal is written down, headers too, for years. A token there could be used by
 # whoever reads it. So what travels is a *sealed value*: encrypted for one team, and bound to this call and its arguments.
-#
+
+# %% [markdown]
 # ### Exercise · Steal it (5 min)
 #
-# Take the sealed value of Alice's call to the IT team out of the history of `hers`. The call is an event with
-# `nexus_operation_scheduled_event_attributes`, whose `nexus_header` is a mapping; the header is called
-# `workshop-asker`.
+# Take the sealed value of Alice's call to the IT team out of the history of `hers`, into `stolen`. The call is an event
+# with `nexus_operation_scheduled_event_attributes`. Their `nexus_header` is a mapping, and the header is called
+# `workshop-asker`. Bob has asked in the same session: Alice's call is the first.
 #
 # The check compares it with what the event holds, and then sends it with another project.
 #
-# *Hint: `event.HasField(name)` tells whether an event has such attributes.*
+# *Hint: `event.HasField("nexus_operation_scheduled_event_attributes")` tells whether an event has them.*
 
 # %% exercise="copied" minutes=5
 history = await hers.handle.fetch_history()
@@ -251,16 +256,19 @@ await attacker.nexus(stolen)
 # %% [markdown]
 # <details><summary>The same call again?</summary>
 #
-# Refused: the server's link names another caller. *"It works once more."* Links can be forged; even so no tool runs
-# again. The run's id is made of an id inside the value, so the same value leads to the run that there was. Temporal's own
-# retry needs exactly that.
+# Refused. With each call the server sends a *link* to whoever has made it, and this one names another caller. *"It works
+# once more, its proof fits."* It would with a forged link, which is no proof. Even then no tool runs again.
 # </details>
 #
+# A team makes the id of its run of an id *inside* the value. So the same value leads to the run that there was, and its
+# result. Temporal's own retry needs exactly that.
+
+# %% [markdown]
 # ## The attack table
 #
 # More than sixty attempts, at every door: forged tokens over MCP, copied and changed values over Nexus, the team's workflow
 # started by hand, its activity scheduled from elsewhere, messages sent again, and an order whose note tells the agent to
-# act as Alice. Some ten seconds:
+# act as Alice. It takes some ten seconds:
 
 # %%
 attacker.url = (await lab.start_mcp_server("it")).url
@@ -346,11 +354,12 @@ await run.handle.signal("decide_by_signal", own)
 # %% [markdown]
 # ### Exercise · Find somebody who may (4 min)
 #
-# Sign somebody in who may approve of Alice's plan, and approve it: see `data/people.json`.
+# Sign somebody in who may approve of Alice's plan, and approve it. `data/people.json` says who has `orders:approve`.
 #
 # The check looks at who has decided, and that the repairs were made.
 #
-# *Hint: `RepairClient(client, run.workflow_id)` is the same repair, seen with another client.*
+# *Hint: `await lab.sign_in(name)` returns a client. `RepairClient(that_client, run.workflow_id)` is the same repair, seen
+# by that person; its `approve` takes `plan.digest`.*
 
 # %% exercise="approved" minutes=4
 carol = await lab.sign_in("carol")
@@ -363,9 +372,10 @@ await RepairClient(carol, run.workflow_id).approve(plan.digest)
 await check.approved(client, run)
 
 # %% [markdown]
-# The receipt of the decision (who, when, which plan) goes along to each activity that changes something, and is checked there before it
-# does: a workflow that had lost its way could not make one up.
-#
+# The receipt of the decision (who, when, which plan) goes along to each activity that changes something. There it is
+# checked before the change: a workflow that had lost its way could not make one up.
+
+# %% [markdown]
 # ## Try it yourself
 #
 # No checks here. Ask as Dave, who has nothing to do with IT. Or serve MCP to a desktop assistant, which brings no proof: the
@@ -384,7 +394,7 @@ await check.approved(client, run)
 #
 # 1. Why is a valid signature not enough?
 # 2. A token goes over MCP, a sealed value over Nexus. Why not a token over both?
-# 3. What does a team make its run's id of, and why not of the request's id?
+# 3. What does a team make the id of its run of, and why not of the request's own id?
 #
 # <details><summary>Answers</summary>
 #

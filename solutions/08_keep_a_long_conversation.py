@@ -52,8 +52,8 @@ client = await lab.start()
 # %% [markdown]
 # ## Everything, every time
 #
-# The chat of 01 has a **policy**: an object that decides what of the conversation goes to the model. Here is the same
-# chat with a policy that leaves nothing out.
+# The chat of 01 has a **policy**: an object that decides what of the conversation goes to the model. The latest messages
+# that it lets through are the *window*. Here is the same chat with a policy that leaves nothing out.
 
 # %%
 # %%workflow everything
@@ -80,21 +80,18 @@ class Everything(ManualChat):
 
 
 # %% [markdown]
-# A conversation of 30 messages. Most are sums, which need a tool each. Two tell something:
-
-# %%
-talk = [f"What is {n} * 7?" for n in range(1, 31)]
-talk[0] = "My door code is 4471."
-talk[9] = "My door code is now 5582, not 4471."
-
-# %% [markdown]
-# It is held twice: with `Everything`, and with the library's chat. (Some fifteen seconds for the two cells: the model library
-# is loaded meanwhile.)
+# A conversation of 30 messages. Most are sums, which need a tool each. Two tell something. It is held twice: with
+# `Everything`, and with the library's chat. (Some fifteen seconds for the two cells: the model library is loaded
+# meanwhile.)
 
 # %%
 from workshop_lib.agents.chat import ChatStart
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
+
+talk = [f"What is {n} * 7?" for n in range(1, 31)]
+talk[0] = "My door code is 4471."
+talk[9] = "My door code is now 5582, not 4471."
 
 ours = ChatClient(client)
 activities = orchestrator().activities
@@ -128,13 +125,15 @@ lab.show_meter(
 # Each turn costs more than the one before, in both. All turns together grow with the *square* of their number. *"History
 # holds only what is new."* It holds the input of each activity, and here that is the whole conversation, twice a turn.
 #
-# The other line has teeth: now and then a turn pays for a summary. It does not climb.
+# The other line has teeth: now and then a turn pays for a summary of what leaves the window. It does not climb.
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise · Cut it where it may be cut (6 min)
 #
-# `window` gets the messages so far and returns the latest, `most` at the most. A provider refuses a tool's result without its
-# call, so what is kept begins with a user's message. The last turn is always kept whole, even if it is longer.
+# A turn begins with a user's message. Calls and results of tools come next, then the answer. `window` gets the messages so
+# far and returns the latest, `most` at the most, as many as fit. A provider refuses a tool's result without its call, so
+# what is kept begins with a user's message. The last turn is always kept whole, even if it is longer.
 #
 # The check tries sixty conversations. It writes them in letters: U for the user, A for the model, T for a tool.
 #
@@ -221,7 +220,7 @@ print(reply.text[:120])
 
 # %%
 reference = reply.text.partition("of result ")[2].partition(",")[0]
-reply = await lab.watch(audit.send(f'Read the result "{reference}", part 60'), audit.handle)
+reply = await lab.watch(audit.send(f"Read the result {reference}, part 60"), audit.handle)
 print(reply.tool_calls, reply.text[-120:])
 held = sum(cost.bytes for cost in await lab.measure_turns(audit.handle))
 print(f"{len(stock_report(ReportInput())):,} characters of report, {held:,} bytes of history")
@@ -267,11 +266,13 @@ print([one.session async for one in list_sessions(client)].count(short.session),
 # What of a message that arrives in that very moment? An accepted update cannot move to another run: its run has to answer it.
 # A new one is refused by the validator, with an error of the type `Rollover`, and the client sends it again, to the run that
 # is there by then.
-#
+
+# %% [markdown]
 # ### Exercise · Lose nobody (7 min)
 #
-# A desk gives out numbers, and each run gives out three. Let it go on as new: once there are three, and all that was
-# accepted is answered, with the last number, `n`, handed over. And refuse who comes meanwhile.
+# A desk gives out numbers, and each run gives out three. `self.n` is the last number given out, `self.first` the last one
+# before this run. Let it go on as new: once there are three, and all that was accepted is answered, with the last number
+# handed over. And refuse who comes meanwhile.
 #
 # The check sends nine people at once, and again where they are refused with `Rollover`. It looks for nine numbers, and at
 # the runs.
@@ -343,7 +344,8 @@ await check.lasting(client, Desk)
 # ## Stop
 #
 # Sometimes a turn goes astray while it is paid for. `chat.stop()` is an update too: it cancels the turn's task, and
-# answers with what there is. For this lesson a model takes three seconds for each answer.
+# answers with what there is. It names the message that it means, so that a late one stops no other. For this lesson a
+# model takes three seconds for each answer.
 
 # %%
 from workshop_lib.agents.loops.manual import ManualChat
@@ -384,7 +386,8 @@ for sent in (await history_of(astray.handle)).named("plan_next_action")[-1].inpu
 # call that was under way is named, with what it may have changed. *"The model goes on in secret"*: its activity heartbeats,
 # and learns so that nobody waits any more.
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise · Keep what is done (6 min)
 #
 # `Trip` looks at one city after the other, and rests in between. Cancelled, it loses all. Let it return what it has seen so
@@ -458,9 +461,7 @@ my_guess = ""
 
 # %%
 fork, reply = await ours.fork(10, "What is my door code?")
-reply
-
-# %%
+print(reply.text)
 await lab.show_timeline(fork.handle)
 
 # %% [markdown]

@@ -136,6 +136,14 @@ def test_the_recorded_chats_hold_a_summary_and_a_wait_for_a_budget(loop: str) ->
     assert recorded(f"waited_{loop}").count('"name":"set_budget"') >= 3
 
 
+@pytest.mark.parametrize("loop", ["manual", "sdk"])
+def test_the_recorded_chats_hold_a_large_result_that_was_kept_and_read_on(loop: str) -> None:
+    """A team's: what a local tool has brought is kept by the activity that brings it."""
+    kept = recorded(f"kept_{loop}")
+    assert kept.count('"name":"keep_result"') == kept.count('"name":"execute_tool"') == 1
+    assert '"name":"keep_result"' not in recorded(loop)
+
+
 def test_the_recorded_repairs_hold_every_step_and_every_kind_of_decision() -> None:
     """Approved in part, with a decision that did not count before; rejected; approved; left."""
     repair, proactive = recorded("repair"), recorded("proactive")

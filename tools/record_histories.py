@@ -21,6 +21,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(PROJECT_ROOT / "tests"))
@@ -30,9 +31,11 @@ from pydantic import BaseModel  # noqa: E402
 from temporalio.client import Client, WorkflowHandle  # noqa: E402
 
 from workshop_lib.agents.chat import ChatStart, SessionLimits  # noqa: E402
+from workshop_lib.agents.conversation.results import REFERENCE  # noqa: E402
 from workshop_lib.agents.conversation.spending import Budget  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
+from workshop_lib.lab.history import history_of  # noqa: E402
 from workshop_lib.lab.server import lifecycle as server  # noqa: E402
 from workshop_lib.lab.server.namespaces import ensure_namespaces  # noqa: E402
 from workshop_lib.lab.services.mcp_servers import ensured  # noqa: E402
@@ -54,6 +57,7 @@ from workshop_lib.repair.worker import repair as repair_worker  # noqa: E402
 from workshop_lib.settings import get_settings, reload_settings  # noqa: E402
 from workshop_lib.teams.finance.worker import finance  # noqa: E402
 from workshop_lib.teams.it.worker import it  # noqa: E402
+from workshop_lib.teams.records import read_records  # noqa: E402
 from workshop_lib.temporal.connect import connect  # noqa: E402
 
 FOLDER = PROJECT_ROOT / "tests" / "histories"
@@ -158,6 +162,22 @@ async def waited(client: Client, loop: str) -> Run:
     return chat.handle
 
 
+async def kept(client: Client, loop: str) -> Run:
+    """A team answers at length, all of it is kept, and its second part is asked for."""
+    chat = ChatClient(client, loop, f"kept-{loop}", start=ChatStart(user="ada"))
+    prices = read_records("finance")["prices"]
+    wordy = prices["NVDA"] | {"company": "NVIDIA Corporation of Santa Clara, " * 90}
+    with patch.dict(prices, NVDA=wordy):
+        print(f"{loop}: {(await chat.send('What is the stock price of NVDA?')).text[:100]}")
+    [step] = (await history_of(chat.handle)).named("keep_result")
+    found = REFERENCE.search(step.result)
+    assert found
+    print(f"{loop}: {(await chat.send(f'Read the result {found[1]}, part 2')).text[-100:]}")
+    await chat.end()
+    await chat.handle.result()
+    return chat.handle
+
+
 def _set_latency(milliseconds: str) -> None:
     """How long a call of the model lasts from now on."""
     os.environ["OFFLINE_LATENCY_MS"] = milliseconds
@@ -239,6 +259,8 @@ LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "forked_sdk": partial(forked, loop="sdk"),
     "summarised_manual": partial(summarised, loop="manual"),
     "summarised_sdk": partial(summarised, loop="sdk"),
+    "kept_manual": partial(kept, loop="manual"),
+    "kept_sdk": partial(kept, loop="sdk"),
     "waited_manual": partial(waited, loop="manual"),
     "waited_sdk": partial(waited, loop="sdk"),
     "continued_manual": partial(continued, loop="manual"),
