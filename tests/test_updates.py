@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.client import (
     Client,
     Interceptor,
@@ -15,14 +16,22 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.agents.sessions import LOOPS, ChatClient
+from workshop_lib.agents.worker import orchestrator
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
+from workshop_lib.repair.worker import repair
 from workshop_lib.temporal import client_retries
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
 
 LIMIT = 100  # seconds for each thing that is waited for
 QUESTION = "What is 25 + 17?"
+
+
+@pytest.mark.parametrize("served", [*orchestrator().workflows, *repair().workflows])
+def test_every_update_is_validated_before_it_is_recorded(served: type) -> None:
+    updates = workflow._Definition.must_from_class(served).updates
+    assert updates and all(update.validator for update in updates.values())
 
 
 async def begun(chat: ChatClient) -> "asyncio.Task[Any]":

@@ -213,6 +213,12 @@ async def test_a_bug_in_another_process_is_explained_too(nb: Notebook, client: C
     await start_process(spec)
     error = await seen_soon(await start(client, spec, "Sum", [1]))
     assert isinstance(error, StuckWorkflow) and "In cell `far`, line 6" in error.what
+    # And so is one in this process, which looks at that other one from within workflow code.
+    nb.workflow("near", WITH_BUG)
+    near = spec_of(nb["Sum"])
+    await start_worker(near)
+    error = await seen_soon(await start(client, near, "Sum", [1]))
+    assert isinstance(error, StuckWorkflow) and "NameError: name 'none_of_these'" in error.what
 
 
 async def test_a_sandbox_violation_is_explained_with_the_alternative(

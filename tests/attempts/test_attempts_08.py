@@ -120,6 +120,7 @@ LASTING = [
         wrong("lasting", *case)
         for case in [
             ("never", WAITED, "lambda: False", "no answer"),
+            ("not from its own first", "self.n > n + 2", "self.n >= 3", "count what *this* run"),
             ("no refusal", REFUSED, "if False:", "a run that answered 9"),
             ("off by one", REFUSED, "if self.n - self.first > 3:", "a run that answered 4"),
             ("too late", f"{WAITED})", f"{WAITED.replace('+ 2', '+ 3')})", "no answer"),

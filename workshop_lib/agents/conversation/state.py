@@ -34,8 +34,8 @@ from workshop_lib.temporal.lookup import WAITS
 from workshop_lib.temporal.steps import reason_of
 
 OVERDRAWN = (
-    "the session's budget of {} does not hold one model call more; it goes on when the budget is raised"
-    " (set_budget), and can be stopped"
+    "room in the session's budget of {}, which does not hold one model call more; it goes on when the budget"
+    " is raised (set_budget), and can be stopped"
 )
 NEARLY_SPENT = "This session has used {:.0%} of its budget of {}."
 NO_SUMMARY = (
@@ -103,7 +103,7 @@ class Conversation(Generic[Part]):
 
     @property
     def waits(self) -> str:
-        """What the turn under way waits for, in words; mostly empty."""
+        """What the turn under way waits for, in words after "waits for"; mostly empty."""
         return "" if self._affords(self._wanted) else OVERDRAWN.format(self.budget)
 
     def ask(self, message: str) -> None:

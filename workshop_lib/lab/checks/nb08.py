@@ -101,7 +101,11 @@ def _roles(messages: Any) -> str:
 async def lasting(client: Client, workflow: type) -> str:
     """Nine people at once: is each answered once, and does no run take more than it may?"""
     async with running(client, workflow, 0) as handle:
-        numbers = await watch(_drawn(handle), handle, timeout=15, patient=False)
+        try:
+            numbers = await watch(_drawn(handle), handle, timeout=15, patient=False)
+        except NoAnswer:
+            await _refuse_endless_runs(handle)
+            raise
         runs = [run for run in await runs_of_session(handle) if run.messages]
     if most := max((run.messages for run in runs if run.messages > A_RUN), default=0):
         only = len(runs) == 1
@@ -115,6 +119,16 @@ async def lasting(client: Client, workflow: type) -> str:
             hint="a run begins with what it is given: hand `self.n` on.",
         )
     return f"{PEOPLE} numbers from {len(runs)} runs, each given out once"
+
+
+async def _refuse_endless_runs(handle: WorkflowHandle[Any, Any]) -> None:
+    """Say so where each run goes on as new as soon as it has begun."""
+    found = await handle._client.count_workflows(f"WorkflowId = '{handle.id}'")
+    if found.count > PEOPLE:
+        raise NotYet(
+            saw=f"{found.count} runs, of which the last ones go on as new as soon as they begin",
+            hint="count what *this* run has given out, from `self.first` on: `self.n` goes on counting.",
+        )
 
 
 async def _drawn(handle: WorkflowHandle[Any, Any]) -> list[Any]:

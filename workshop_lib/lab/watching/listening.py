@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from temporalio import workflow
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
@@ -111,6 +112,12 @@ def listen() -> None:
 
 def _task_heard(record: logging.LogRecord) -> bool:
     """Note a workflow task's failure, and make one line of the SDK's twenty about it."""
+    # It is heard where workflow code runs, whose sandbox would hold against that code what we look at.
+    with workflow.unsafe.sandbox_unrestricted(), workflow.unsafe.imports_passed_through():
+        return _task_told(record)
+
+
+def _task_told(record: logging.LogRecord) -> bool:
     text = record.msg if isinstance(record.msg, str) else ""
     if text.startswith(_EVICTED) and isinstance(record.args, tuple):
         run_id, reason = str(record.args[0]), str(record.args[1])

@@ -126,7 +126,7 @@ async def look(
         parts.append(Situation(unserved=await _unserved(client, info.task_queue, WORKFLOW)))
     if told := decode(info.memo.fields[WAITS]) if WAITS in info.memo.fields else "":
         parts.append(
-            Situation(waits_for=[told], troubles={WAITS: harmless.line(f"It waits: {told}")})
+            Situation(waits_for=[told], troubles={WAITS: harmless.line(f"It waits for {told}")})
         )
     parts += [await _activity(client, activity, now) for activity in described.pending_activities]
     for operation in described.pending_nexus_operations:
