@@ -137,7 +137,8 @@ lab.show_meter(
 #
 # The check tries sixty conversations. It writes them in letters: U for the user, A for the model, T for a tool.
 #
-# *Hint: each message has a `role`. At which places may the window begin, and which of them is the earliest that fits?*
+# *Hint: `message.role` is "user", "assistant" or "tool". At which places may the window begin, and which of them is the
+# earliest that fits?*
 
 
 # %% exercise="windowed" minutes=6

@@ -90,6 +90,7 @@ async def later(messages: Messages, most: int) -> Messages:
         (lambda messages, most: turns_of(messages)[-2:], "no list of messages"),
         (forgets_tools, "not the latest messages"),
         (up_to_the_next_question, "nothing, which are not the latest messages"),
+        (up_to_the_next_question, "the last turn is kept whole"),
         (changes_it, "return a slice of it"),
         (later, "`def`, not `async def`"),
         (lambda messages, most: messages[messages.index("user") :], "your code raised ValueError"),

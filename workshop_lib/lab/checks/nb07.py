@@ -1,6 +1,6 @@
 """Checks of notebook 07: a check of claims, a value that was copied, a decision by somebody else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from temporalio.client import Client
@@ -20,7 +20,7 @@ _GOOD = (("alice", "it:read it:confidential"), ("bob", "it:read"), ("dave", ""))
 
 @check(
     expects="a check that lets no forged token in, and every good one.",
-    hint="look at the names of those that were let in: each says what was not asked for.",
+    hint="a forged token may lack a claim, or hold one of another type: look at that before you compare.",
     timeout=20,
 )
 async def claims(problem_with: Callable[[Claims, float], str | None]) -> str:
@@ -28,7 +28,13 @@ async def claims(problem_with: Callable[[Claims, float], str | None]) -> str:
     for name, scope in _GOOD:
         good = new_claims(name, "chat-agent", "it", scope)
         for_an_hour = good | {"exp": good["iat"] + 3600}
-        if problem := called(problem_with, for_an_hour, good["iat"] + 1.0):
+        problem = called(problem_with, for_an_hour, good["iat"] + 1.0)
+        if problem is not None and not isinstance(problem, str):
+            raise NotYet(
+                saw=f"a good token of {name}'s, for which it returned {problem!r}",
+                hint="return None where nothing is wrong, and words where something is.",
+            )
+        if problem:
             raise NotYet(
                 saw=f"a good token of {name}'s was refused: {problem}",
                 hint="a token without scopes is a good token too: it may list tools."
@@ -43,19 +49,27 @@ async def claims(problem_with: Callable[[Claims, float], str | None]) -> str:
                 )
     verdicts = verdicts_of(lambda claims, now: called(problem_with, claims, now))
     if let_in := [name for name, was in verdicts.items() if was]:
-        raise NotYet(saw=f"let in: {', '.join(let_in)}")
+        raise NotYet(
+            saw=f"let in: {', '.join(let_in)}",
+            hint="look at their names: each says what was not asked for.",
+        )
     return f"all {len(verdicts)} forged tokens are refused, and good ones are not"
 
 
 @check(
     expects="the sealed value of Alice's call, out of her session's history.",
-    hint="it is the header `workshop-asker` of the event that schedules the Nexus operation.",
+    hint="it is the header `workshop-asker` of the first event that schedules a Nexus operation: look at"
+    " no other event, and stop there.",
     timeout=20,
 )
 async def copied(value: str, attacker: Attacker) -> str:
     """Is it that value, and is it worth nothing for another question?"""
     if not isinstance(value, str) or not value:
-        raise NotYet(saw=repr(value))
+        is_mapping = isinstance(value, Mapping)
+        raise NotYet(
+            saw=f"{value!r:.80}",
+            hint='all headers are here: take `["workshop-asker"]`.' if is_mapping else None,
+        )
     if value in attacker.calls[1:]:
         raise NotYet(saw="the value of Bob's call", hint="Alice's is the first: stop there.")
     if value != attacker.stolen:
@@ -69,7 +83,8 @@ async def copied(value: str, attacker: Attacker) -> str:
 
 @check(
     expects="the plan approved by somebody who may, and who has not asked for the repair.",
-    hint="`orders:approve` is in data/people.json; whoever has started it is out.",
+    hint="`orders:approve` is in data/people.json; whoever has started it is out. It is decided with the"
+    " client of that person, which `await lab.sign_in(…)` returns.",
     timeout=40,
 )
 async def approved(client: Client, run: RepairClient) -> str:

@@ -64,7 +64,12 @@ async def windowed(window: Window) -> str:
                 hint="return a slice of it: `messages[start:]`.",
             )
         if problem := _problem_with_window(talk, kept, most):
-            raise NotYet(saw=f"of {_roles(talk)}, at most {most}: {_roles(kept)}, {problem}")
+            raise NotYet(
+                saw=f"of {_roles(talk)}, at most {most}: {_roles(kept)}, {problem}",
+                hint="the last turn is kept whole, also where it is longer."
+                if kept == []
+                else None,
+            )
     return f"{TALKS} conversations, each cut where a turn begins"
 
 
