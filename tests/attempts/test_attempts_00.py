@@ -64,7 +64,7 @@ GREETINGS = [
 ]
 
 
-@pytest.mark.parametrize("attempt", cases(GREETINGS))
+@pytest.mark.parametrize("attempt", cases(GREETINGS, always=2))
 async def test_two_greetings(nb: Notebook, attempt: Attempt) -> None:
     client = await start()
     nb.run(COMPOSE)

@@ -134,7 +134,7 @@ DURABLE = [
 ]
 
 
-@pytest.mark.parametrize("attempt", cases(DURABLE))
+@pytest.mark.parametrize("attempt", cases(DURABLE, always=2))
 async def test_a_durable_loop(nb: Notebook, attempt: Attempt) -> None:
     client = await start()
     await assert_judged(nb, attempt, lambda: nb01.durable_loop(client, nb["Agent"]))

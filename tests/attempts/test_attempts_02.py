@@ -30,7 +30,7 @@ TOOLS = [
 ]
 
 
-@pytest.mark.parametrize("attempt", cases(TOOLS))
+@pytest.mark.parametrize("attempt", cases(TOOLS, always=1))
 async def test_a_tool_added(nb: Notebook, attempt: Attempt) -> None:
     client = await start()
     said = await assert_judged(
@@ -58,7 +58,7 @@ MEMORIES = [
 ]
 
 
-@pytest.mark.parametrize("attempt", cases(MEMORIES))
+@pytest.mark.parametrize("attempt", cases(MEMORIES, always=1))
 async def test_a_memory(nb: Notebook, attempt: Attempt) -> None:
     client = await start()
     await assert_judged(nb, attempt, lambda: nb02.remembers(client, nb["Conversation"]))

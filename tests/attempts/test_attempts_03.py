@@ -55,7 +55,7 @@ from workshop_lib.teams.finance import contract
 """
 
 
-@pytest.mark.parametrize("attempt", cases(HANDLERS))
+@pytest.mark.parametrize("attempt", cases(HANDLERS, always=2))
 async def test_a_handler(nb: Notebook, attempt: Attempt) -> None:
     client = await start()
     nb.run(BEFORE)
