@@ -12,6 +12,7 @@ import pytest_asyncio
 from agents.run import get_default_agent_runner
 from lab_environment import fresh
 from openai_server import KEY, calling, says, scripted_model
+from sampled import sampled
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -595,6 +596,7 @@ async def test_a_refused_key_is_tried_once_and_written_nowhere(
 # --- the cost of a long conversation -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("loop", sampled(["sdk", "manual"], 1))
 async def test_the_hundredth_turn_costs_no_more_history_than_the_tenth(chat: ChatClient) -> None:
     for number in range(101):
         assert (await say(chat, f"What is {1000 + number} * 9973?")).tool_calls == ["calculator"]

@@ -77,7 +77,7 @@ def nothing_was_paid_twice(journal: Path) -> None:
     assert len(requests) == len({*requests})
 
 
-@pytest.mark.parametrize("loop", ["manual", "sdk"])
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
 async def test_forty_turns_over_many_runs(
     client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
 ) -> None:
@@ -131,7 +131,7 @@ async def test_a_history_that_is_long_or_large_is_left_too(
     assert len(await runs_in_the_list(client, chat)) > 1
 
 
-@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
+@pytest.mark.parametrize("loop", sampled(["sdk", "manual"], 1))
 async def test_messages_at_once_are_each_answered_once_over_runs(
     client: Client, spec: WorkerSpec, loop: str, settings_env: SettingsEnv, tmp_path: Path
 ) -> None:

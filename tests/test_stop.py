@@ -102,7 +102,7 @@ async def the_next_turn_is_right(chat: ChatClient, turn: int = 2) -> None:
     assert "345" in reply.text and reply.turn == turn and not reply.stopped
 
 
-@loops
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
 async def test_before_anything_has_begun(client: Client, spec: WorkerSpec, loop: str) -> None:
     chat = new_chat(client, spec, loop)
     await chat.begin()
@@ -153,7 +153,7 @@ async def test_while_it_streams(
     await the_next_turn_is_right(chat)
 
 
-@loops
+@pytest.mark.parametrize("loop", sampled(["sdk", "manual"], 1))
 async def test_in_the_summary(client: Client, spec: WorkerSpec, loop: str) -> None:
     """It is made by the next turn then."""
     slow = asyncio.Event()
@@ -230,7 +230,7 @@ async def test_two_tools_are_stopped_in_an_order_that_a_replay_keeps(
                 assert (await chat.send("Hello")).text == "Hello."
 
 
-@loops
+@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
 async def test_a_call_to_another_team_is_not_waited_for(
     client: Client, spec: WorkerSpec, unserved_teams: Teams, loop: str
 ) -> None:
@@ -243,7 +243,7 @@ async def test_a_call_to_another_team_is_not_waited_for(
         await the_next_turn_is_right(chat)
 
 
-@pytest.mark.parametrize("loop", sampled(["manual", "sdk"], 1))
+@pytest.mark.parametrize("loop", sampled(["sdk", "manual"], 1))
 async def test_where_the_worker_dies_as_well(client: Client, spec: WorkerSpec, loop: str) -> None:
     spec = replace(spec, name=fresh("stop"), warm_ups=[load])
     slow = {"OFFLINE_LATENCY_MS": str(LONG * 1000)}
