@@ -35,23 +35,11 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 # Files that take longest begin first: at the end no process waits long for another.
 LONGEST = (
-    *("test_notebooks", "test_repair_kill_points", "test_up_and_down", "test_mcp_loop"),
-    *(
-        "test_command_edges",
-        "test_attempts_05",
-        "test_attempts_06",
-        "test_server",
-        "test_waiting",
-        "test_repair_cli",
-    ),
-    *(
-        "test_attempts_06",
-        "test_machine",
-        "test_teams",
-        "test_jupyterlab",
-        "test_notices",
-        "test_quality",
-    ),
+    *("test_notebooks", "test_up_and_down", "test_mcp_loop", "test_repair_kill_points"),
+    *("test_command_edges", "test_machine", "test_services", "test_quality", "test_mcp_servers"),
+    *("test_server", "test_waiting", "test_chat", "test_kill_points", "test_repair_cli"),
+    *("test_failures", "test_attempts_05", "test_attempts_06", "test_teams", "test_tracing"),
+    *("test_jupyterlab", "test_notices"),
 )
 SERVER_FOLDER = "WORKSHOP_TEST_SERVER"  # names the folder; test workers inherit it
 
