@@ -455,7 +455,7 @@ await check.kept(client, Trip)
 # Message 10 changed the door code. What if it had not? A **fork** is a new session that goes on from the end of turn 9,
 # with another message 10.
 #
-# > **Predict.** How many model calls does the fork pay for: one, ten, or as many as the first ten turns?
+# > **Predict.** How many model calls does the fork pay for: one, ten, or more?
 
 # %%
 my_guess = ""
