@@ -7,9 +7,9 @@ have found so far, and the next one knows.
 
 A run of a workflow holds only so much, so a session is a chain of runs. When one has enough, it answers what
 it has accepted and refuses the rest for the moment; the next begins with what the conversation comes to and
-with the latest replies. Whoever sends a message again, since the reply was lost on its way, gets that reply,
-from this run or the next, and nothing is paid twice. Left out: how a reply is found. A loop is a subclass
-that says so in `respond`.
+with the latest replies, on the version of the code that is current by then. Whoever sends a message again,
+since the reply was lost on its way, gets that reply, from this run or the next, and nothing is paid twice.
+Left out: how a reply is found. A loop is a subclass that says so in `respond`.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ from workshop_lib.llm.messages import Message
 from workshop_lib.temporal.caller import asked_at
 from workshop_lib.temporal.client_retries import ROLLOVER
 from workshop_lib.temporal.steps import reason_of
+from workshop_lib.temporal.versions import UPGRADE
 
 __all__ = ["ChatSession", "ChatStart", "Reply", "SessionLimits", "TranscriptLine"]
 
@@ -64,6 +65,7 @@ class ChatSession:
 
     Attributes:
         part_type: what the loop's conversation is made of.
+        prompt: the system message that this version of the code comes with.
         conversation: what was said so far, by users, model and tools.
         turn: the turn under way or the last one, begun by the loop.
         stream: what replies are published to, in a loop that streams.
@@ -71,13 +73,14 @@ class ChatSession:
     """
 
     part_type: type[Any] = Message
+    prompt = INSTRUCTIONS
     turn: Turn | None = None
     stream: WorkflowStream | None = None
 
     def __init__(self, start: ChatStart) -> None:
         carried = start.carried or Carried()
         self._start, self._carried = start, carried
-        self.instructions = start.instructions or INSTRUCTIONS
+        self.instructions = start.instructions or self.prompt
         self._team_timeout = timedelta(seconds=start.team_timeout)
         self._toolbox: Toolbox | None = None
         self._transcript: list[TranscriptLine] = []  # of this run
@@ -308,14 +311,18 @@ class ChatSession:
             carried.stream = WorkflowStreamState(
                 base_offset=state.base_offset + len(state.log), publishers=state.publishers
             )
+        start = self._start.model_copy(update={"carried": carried})
         memo = {**workflow.memo(), "begun": carried.begun}
-        workflow.continue_as_new(self._start.model_copy(update={"carried": carried}), memo=memo)
+        # This run is pinned to its version of the code. The next one is on the version that is current then,
+        # and takes its `prompt` along with it: what nobody has chosen is not carried.
+        workflow.continue_as_new(start, memo=memo, initial_versioning_behavior=UPGRADE)
 
     def _roll_over_when_due(self) -> None:
         """At the end of a turn: see whether the run has enough."""
         run, limits = workflow.info(), self._start.limits
         due = (
             run.is_continue_as_new_suggested()
+            or run.is_target_worker_deployment_version_changed()
             or self._updates >= limits.updates
             or run.get_current_history_length() >= limits.events
             or run.get_current_history_size() >= limits.history_bytes

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.lessons.telemetry import json_lines as json_lines
     from workshop_lib.lab.lessons.telemetry import read_metrics as read_metrics
+    from workshop_lib.lab.lessons.versions import move_run as move_run
+    from workshop_lib.lab.lessons.versions import version_of as version_of
     from workshop_lib.lab.other_side import linked_runs as linked_runs
     from workshop_lib.lab.other_side import mcp_runs as mcp_runs
     from workshop_lib.lab.registry import stop_all as stop_all

@@ -5,7 +5,8 @@ because its parts belong together: an order that is repaired by half counts as l
 notifies (log, e-mail, callback signal) and waits for a decision like any repair. Each cycle has a plan and a
 decision of its own: one that is rejected, expired or failed does not touch the next.
 
-After ten cycles it continues as new, with its state. Left out: what a cycle does (`cycle`).
+After ten cycles, or when another version of its code is current, it continues as new, with its state.
+Left out: what a cycle does (`cycle`).
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workshop_lib.repair.workflow import RepairWorkflow
     from workshop_lib.temporal.steps import reason_of
+    from workshop_lib.temporal.versions import UPGRADE
 
 PERIOD = timedelta(days=1)
 CYCLES_A_RUN = 10
@@ -73,10 +75,13 @@ class ProactiveRepair(RepairWorkflow):
         """Run cycles, one a day, until `request_exit`."""
         cycles = 0
         while not self._exit:
-            if cycles == CYCLES_A_RUN:
+            # On another version of the code as soon as one is current.
+            newer = workflow.info().is_target_worker_deployment_version_changed()
+            if cycles == CYCLES_A_RUN or (newer and cycles):
                 # Nothing is awaited between the look at the signals and here, so none is lost: those that
                 # have come are carried along, and a later one finds the new run.
-                workflow.continue_as_new(start.model_copy(update={"carried": self._carried()}))
+                onward = start.model_copy(update={"carried": self._carried()})
+                workflow.continue_as_new(onward, initial_versioning_behavior=UPGRADE)
             await self._wait_for_next()
             if not self._exit:
                 await self._run_cycle()

@@ -18,15 +18,15 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.common import WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Worker
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.logs import Logged, log_to_stderr
@@ -37,7 +37,8 @@ from workshop_lib.temporal import tracing
 from workshop_lib.temporal.connect import connect, quiet_runtime
 from workshop_lib.temporal.metrics import Counted
 from workshop_lib.temporal.own_server import NoServer, wait_for_server
-from workshop_lib.temporal.worker import WorkerSpec, identity
+from workshop_lib.temporal.versions import version_of
+from workshop_lib.temporal.worker import WorkerSpec, code_hash, identity
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ async def serve(spec: WorkerSpec, polls: Callable[[], object] = lambda: None) ->
         WorkshopError: a server that the user names does not answer, or refuses the credentials.
     """
     log_to_stderr(logging.INFO)
+    spec = replace(spec, version=version_of_services())
     stop = asyncio.Event()
     _stop_in_time(stop)
     _offer_metrics()
@@ -129,14 +131,18 @@ def _service_options() -> dict[str, Any]:
     options["interceptors"] = [Logged()] if settings.log == "json" else []
     if settings.metrics_port:
         options["interceptors"] += [Counted()]
-    if settings.deployment_name and settings.build_id:
-        # A run stays with the version that it began on; who deploys says which one new runs get.
-        options["deployment_config"] = WorkerDeploymentConfig(
-            version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
-            use_worker_versioning=True,
-            default_versioning_behavior=VersioningBehavior.PINNED,
-        )
     return options
+
+
+def version_of_services() -> WorkerDeploymentVersion | None:
+    """The version that the environment gives to services; who deploys them says which one is current.
+
+    Raises:
+        WorkshopError: there can be no such version.
+    """
+    settings = get_settings()
+    named = settings.deployment_name and settings.build_id
+    return version_of(settings.deployment_name, settings.build_id) if named else None
 
 
 async def client_for(spec: WorkerSpec) -> Client:
@@ -254,15 +260,5 @@ def answers_with() -> dict[str, str]:
         "model": model,
         "faults": settings.offline_faults,
         "other settings": hashlib.sha256(also.encode()).hexdigest()[:12],
-        "code": _code(),
+        "code": code_hash(),
     }
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """A hash of the library's code, as it is when this process asks for the first time."""
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parent.parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]

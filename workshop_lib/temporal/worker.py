@@ -10,17 +10,21 @@ production.
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexusrpc import get_service_definition
 from temporalio import activity, workflow
 from temporalio.client import Client, Plugin
 from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.converter import (
     DataConverter,
     StorageDriverStoreContext,
@@ -31,6 +35,7 @@ from temporalio.worker import (
     Interceptor,
     PollerBehaviorAutoscaling,
     Worker,
+    WorkerDeploymentConfig,
     WorkflowInstance,
     WorkflowInstanceDetails,
     WorkflowRunner,
@@ -40,6 +45,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from workshop_lib.temporal.bounded import Bounded
 from workshop_lib.temporal.steps import HEARTBEAT_INTERVAL
 from workshop_lib.temporal.tries import CarriesTries
+from workshop_lib.temporal.versions import in_words, version_of
 
 if TYPE_CHECKING:
     from workshop_lib.temporal.chaos.experiment import Experiment
@@ -89,6 +95,8 @@ class WorkerSpec:
         warm_ups: run in the background when the worker starts, such as the import of a large library
             that its first activity would otherwise wait for.
         chaos: faults that happen in its work.
+        version: of its code (`temporal.versions`); None for the only one there is. A run stays with the
+            version that it began on.
     """
 
     name: str
@@ -101,10 +109,22 @@ class WorkerSpec:
     interceptors: Sequence[Callable[[], ClientInterceptor]] = ()
     warm_ups: Sequence[Callable[[], Awaitable[None]]] = ()
     chaos: "Experiment | None" = None
+    version: WorkerDeploymentVersion | None = None
 
     def with_queue(self, task_queue: str) -> "WorkerSpec":
         """The same worker on another task queue."""
         return replace(self, task_queue=task_queue)
+
+    def with_version(self, build_id: str) -> "WorkerSpec":
+        """The same worker as a version of its code. Several of them run beside each other, so each has a
+        name of its own: "orchestrator-2".
+
+        Raises:
+            WorkshopError: there can be no such version.
+        """
+        deployment = self.version.deployment_name if self.version else self.name
+        version = version_of(deployment, build_id)
+        return replace(self, name=f"{deployment}-{build_id}", version=version)
 
     @property
     def workflow_names(self) -> list[str]:
@@ -145,7 +165,9 @@ class WorkerSpec:
             )
             if names
         ]
-        return f"worker {self.name} · {self.namespace}/{self.task_queue} · {' · '.join(served)}"
+        which = [in_words(self.version)] if self.version else []
+        place = f"{self.namespace}/{self.task_queue}"
+        return " · ".join([f"worker {self.name}", place, *which, *served])
 
     def build(
         self,
@@ -188,6 +210,17 @@ class WorkerSpec:
             "workflow_task_poller_behavior": PollerBehaviorAutoscaling(),
             "activity_task_poller_behavior": PollerBehaviorAutoscaling(),
         }
+        if not self.version:
+            # What histories call the code. The SDK would hash the bytecode of every module of the process,
+            # which takes seconds where a model's library is among them.
+            chosen["build_id"] = code_hash()
+        else:
+            # On the workflow's class the server would refuse every worker without a version.
+            chosen["deployment_config"] = WorkerDeploymentConfig(
+                version=self.version,
+                use_worker_versioning=True,
+                default_versioning_behavior=VersioningBehavior.PINNED,
+            )
         if self.warm_ups:
             options["plugins"] = [
                 *options.get("plugins", ()),
@@ -223,3 +256,13 @@ def identity(name: str) -> str:
 def _activity_names(activities: Sequence[Callable[..., Any]]) -> list[str]:
     found = [(fn, activity._Definition.must_from_callable(fn).name) for fn in activities]
     return [name or fn.__name__ for fn, name in found]
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """A hash of the library's code, as it is when this process asks for the first time."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent.parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -52,8 +52,13 @@ async def replay(
         # In debug mode nothing is held against a machine that is slow.
         replayer = Replayer(workflows=[workflow], data_converter=DATA_CONVERTER, debug_mode=True)
         outcome = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-    if outcome.replay_failure is None:
+    return outcome_of(outcome.replay_failure)
+
+
+def outcome_of(failure: Exception | None) -> Replayed:
+    """How a replay went, from what it failed with."""
+    if failure is None:
         return Replayed()
-    text = str(outcome.replay_failure)
+    text = str(failure)
     said = _SAID.search(text)
     return Replayed(said[0] if said else text)

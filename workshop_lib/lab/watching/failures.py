@@ -8,6 +8,7 @@ import re
 
 from temporalio.api.failure.v1 import Failure
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.common import WorkerDeploymentVersion
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, NexusOperationError
 from temporalio.service import RPCError
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
@@ -15,6 +16,7 @@ from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.cell_files import CellLine, locate_in_exception, locate_in_stack
 from workshop_lib.temporal.failures import ABOUT_COROUTINE, MISSING, Link, chain, chain_of
+from workshop_lib.temporal.versions import in_words
 
 SAME_RUN = (
     "change the cell and run it again: its worker is restarted and this same run goes on, "
@@ -33,13 +35,19 @@ ALTERNATIVES = (
 )  # fmt: skip
 
 
-def advice(kind: str, message: str) -> str:
+def advice(kind: str, message: str, pinned: WorkerDeploymentVersion | None = None) -> str:
     """What to do about an error that workflow code raised.
 
     Args:
         kind: the exception's class name.
         message: what it says.
+        pinned: the version of the code that the run stays with.
     """
+    if pinned:
+        return (
+            f"no other version gets this run, which is pinned to {in_words(pinned)}. Move it to one that can"
+            " replay what it has done, `await lab.move_run(handle, …)`, and it goes on."
+        )
     refused = kind == "RestrictedWorkflowAccessError"
     if MISSING in message or ABOUT_COROUTINE.search(message):
         first = "write `await` before the call whose result is used there"

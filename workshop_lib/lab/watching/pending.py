@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import WorkflowExecution
@@ -24,6 +24,7 @@ from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionResponse,
 )
 from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkerDeploymentVersion
 from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib import harmless
@@ -35,6 +36,7 @@ from workshop_lib.lab.watching.failures import root_failure
 from workshop_lib.lab.watching.listening import TaskFailure, last_task_failure
 from workshop_lib.lab.watching.queues import look_at_queue
 from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WAITS, WORKFLOW, Kind, find_endpoint
+from workshop_lib.temporal.versions import in_words, wanted
 
 UNSERVED_AFTER = 2.0  # seconds that a task lies in its queue before we ask who polls it
 SETTLED = 0.5  # seconds after which an attempt that began has failed rather than not yet succeeded
@@ -55,7 +57,8 @@ class Situation:
     Attributes:
         waits_for: what is pending, a phrase each.
         stuck: why its workflow task fails, if it does.
-        unserved: namespace and queue that hold a task and that nobody polls.
+        pinned: the version that the run is on, where its code has versions.
+        unserved: where a task lies that nobody polls for.
         troubles: things that fail and are tried again: a stable key and what to say about it.
         failing: the first of these that fails each time it is tried.
         ended: the run is over.
@@ -63,7 +66,8 @@ class Situation:
 
     waits_for: list[str] = field(default_factory=list)
     stuck: TaskFailure | None = None
-    unserved: tuple[str, str] | None = None
+    pinned: WorkerDeploymentVersion | None = None
+    unserved: "Unserved | None" = None
     troubles: dict[str, str] = field(default_factory=dict)
     failing: str | None = None
     ended: bool = False
@@ -80,9 +84,24 @@ class Situation:
         lines += self.unsaid_troubles
         if self.stuck:
             lines.append(f"its workflow task fails: {self.stuck.message}")
+        if self.stuck and self.pinned:
+            lines.append(f"it is pinned to {in_words(self.pinned)}: no other version gets its task")
         if self.unserved:
-            lines.append("nobody polls {1} in {0}".format(*self.unserved))
+            lines.append(f"nobody polls {self.unserved.what} in {self.unserved.namespace}")
         return lines
+
+
+class Unserved(NamedTuple):
+    """A task queue that nobody polls, or nobody of the version that is asked for."""
+
+    namespace: str
+    queue: str
+    version: WorkerDeploymentVersion | None = None
+
+    @property
+    def what(self) -> str:
+        """The queue, and the version."""
+        return self.queue + (f" for {in_words(self.version)}" if self.version else "")
 
 
 def _together(parts: Iterable[Situation], *, ended: bool) -> Situation:
@@ -91,7 +110,8 @@ def _together(parts: Iterable[Situation], *, ended: bool) -> Situation:
     for part in parts:
         whole.waits_for += part.waits_for
         whole.troubles |= part.troubles
-        whole.stuck = whole.stuck or part.stuck
+        if part.stuck and not whole.stuck:
+            whole.stuck, whole.pinned = part.stuck, part.pinned
         whole.unserved = whole.unserved or part.unserved
         whole.failing = whole.failing or part.failing
     return whole
@@ -122,13 +142,15 @@ async def look(
     info, now = described.workflow_execution_info, _clock_of(described)
     ended = info.HasField("close_time")
     parts = [await _workflow_task(client, described, now)]
+    version = wanted(info.versioning_info)
     if asks and not ended:
-        parts.append(Situation(unserved=await _unserved(client, info.task_queue, WORKFLOW)))
+        unserved = await _unserved(client, info.task_queue, WORKFLOW, version=version)
+        parts.append(Situation(unserved=unserved))
     if told := decode(info.memo.fields[WAITS]) if WAITS in info.memo.fields else "":
         parts.append(
             Situation(waits_for=[told], troubles={WAITS: harmless.line(f"It waits for {told}")})
         )
-    parts += [await _activity(client, activity, now) for activity in described.pending_activities]
+    parts += [await _activity(client, one, now, version) for one in described.pending_activities]
     for operation in described.pending_nexus_operations:
         parts.append(_operation(operation, now))
         if doors:
@@ -186,11 +208,11 @@ async def _workflow_task(
     if not described.HasField("pending_workflow_task"):
         return Situation()
     task, info = described.pending_workflow_task, described.workflow_execution_info
-    run = info.execution
-    situation = Situation(waits_for=[f"a workflow task, attempt {task.attempt}"])
+    run, version = info.execution, wanted(info.versioning_info)
+    situation = Situation(waits_for=[f"a workflow task, attempt {task.attempt}"], pinned=version)
     if task.state != _TASK_STARTED:
         if _age(task.scheduled_time, now) > UNSERVED_AFTER:
-            situation.unserved = await _unserved(client, info.task_queue, WORKFLOW)
+            situation.unserved = await _unserved(client, info.task_queue, WORKFLOW, version=version)
         return situation
     since = _age(task.started_time, now)
     if task.attempt > 1 and since > SETTLED:
@@ -204,7 +226,12 @@ async def _workflow_task(
     return situation
 
 
-async def _activity(client: Client, activity: PendingActivityInfo, now: float) -> Situation:
+async def _activity(
+    client: Client,
+    activity: PendingActivityInfo,
+    now: float,
+    version: WorkerDeploymentVersion | None,
+) -> Situation:
     name, queue = activity.activity_type.name, activity.activity_options.task_queue.name
     situation = Situation(waits_for=[f"activity {name}, attempt {activity.attempt}"])
     started = activity.state == _ACTIVITY_STARTED
@@ -216,7 +243,7 @@ async def _activity(client: Client, activity: PendingActivityInfo, now: float) -
             "server gives it to another one when its timeout is over"
         )
     if queue and (lost or (not started and _age(activity.scheduled_time, now) > UNSERVED_AFTER)):
-        situation.unserved = await _unserved(client, queue, ACTIVITY)
+        situation.unserved = await _unserved(client, queue, ACTIVITY, version=version)
     keeps_failing = activity.attempt >= MANY_ATTEMPTS or next_in > LONG_PAUSE
     if activity.HasField("last_failure") and activity.attempt > 1 and keeps_failing:
         kind, message, line = root_failure(activity.last_failure)
@@ -266,8 +293,8 @@ def _failed_attempts(count: int) -> str:
 
 async def _nobody_behind(
     client: Client, operation: PendingNexusOperationInfo, now: float
-) -> tuple[str, str] | None:
-    """Namespace and queue that an endpoint leads to, where nobody polls there."""
+) -> Unserved | None:
+    """The queue that an endpoint leads to, where nobody polls there."""
     if _age(operation.scheduled_time, now) <= UNSERVED_AFTER:
         return None
     endpoint = await find_endpoint(client, operation.endpoint)
@@ -280,11 +307,17 @@ async def _nobody_behind(
 
 
 async def _unserved(
-    client: Client, queue: str, kind: Kind, namespace: str = ""
-) -> tuple[str, str] | None:
-    """A queue's namespace and name, where no living worker polls it."""
+    client: Client,
+    queue: str,
+    kind: Kind,
+    namespace: str = "",
+    version: WorkerDeploymentVersion | None = None,
+) -> Unserved | None:
+    """A queue, where no living worker polls it; or none of a version, and where that is not said, of the
+    version that the server sends runs to."""
     looked = await look_at_queue(client, namespace or client.namespace, queue, kind)
-    return None if looked.living else (looked.namespace, queue)
+    version = (version or looked.current) if looked.current or looked.versions else None
+    return None if looked.living_of(version) else Unserved(looked.namespace, queue, version)
 
 
 def _clock_of(described: DescribeWorkflowExecutionResponse) -> float:

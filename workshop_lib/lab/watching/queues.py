@@ -5,9 +5,12 @@ a worker that was killed for five minutes. Left out: what to make of it (`pendin
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from temporalio.api.enums.v1 import WorkerVersioningMode
 from temporalio.client import Client
+from temporalio.common import WorkerDeploymentVersion
 from temporalio.service import RPCError
 
 from workshop_lib.lab.registry import identity_alive
@@ -22,18 +25,26 @@ class Queue:
     Attributes:
         pollers: identities of those who have asked it for work in the last minutes; the dead too.
         waiting: how many tasks lie in it.
+        versions: of the pollers whose code has one, by identity.
+        current: the version that gets new runs; None where that is whoever has none.
     """
 
     namespace: str
     name: str
     pollers: tuple[str, ...] = ()
     waiting: int = 0
+    versions: Mapping[str, WorkerDeploymentVersion] = field(default_factory=dict)
+    current: WorkerDeploymentVersion | None = None
 
     @property
     def living(self) -> list[str]:
         """The pollers that are not known to be gone, held, or at work elsewhere."""
         place = self.namespace, self.name
         return [one for one in self.pollers if identity_alive(one, place=place)]
+
+    def living_of(self, version: WorkerDeploymentVersion | None) -> list[str]:
+        """Those of them whose code is this version, or has none."""
+        return [one for one in self.living if self.versions.get(one) == version]
 
 
 def places() -> dict[str, tuple[str, str]]:
@@ -59,7 +70,15 @@ async def look_at_queue(client: Client, namespace: str, name: str, *kinds: Kind)
     )
     identities = sorted({poller.identity for reply in replies for poller in reply.pollers})
     waiting = sum(reply.stats.approximate_backlog_count for reply in replies)
-    return Queue(namespace, name, tuple(identities), waiting)
+    options = {p.identity: p.deployment_options for reply in replies for p in reply.pollers}
+    versions = {
+        one: WorkerDeploymentVersion(found.deployment_name, found.build_id)
+        for one, found in options.items()
+        if found.worker_versioning_mode == WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
+    }
+    now = replies[0].versioning_info.current_deployment_version
+    current = WorkerDeploymentVersion(now.deployment_name, now.build_id) if now.build_id else None
+    return Queue(namespace, name, tuple(identities), waiting, versions, current)
 
 
 async def look_at(client: Client, *queues: tuple[str, str]) -> list[Queue]:

@@ -36,6 +36,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.watching.cell_files import locate_in_stack
 from workshop_lib.lab.watching.failures import advice, failed_for_good, plain
 from workshop_lib.lab.watching.pending import Situation, look
+from workshop_lib.temporal.versions import in_words
 
 T = TypeVar("T")
 _watched: ContextVar[bool] = ContextVar("watched", default=False)
@@ -202,19 +203,22 @@ def _needs_a_person(
         return StuckWorkflow(
             f"Workflow {handle.id} is stuck, not failed: {kind}{plain(failure.message)}"
             + (f"\nIn {line}" if line else ""),
-            fix=advice(failure.kind, failure.message),
+            fix=advice(failure.kind, failure.message, situation.pinned),
         )
-    if situation.unserved:
+    if unserved := situation.unserved:
+        which = f" a worker of {in_words(unserved.version)}" if unserved.version else " its worker"
         return NobodyPolls(
             f"{_nobody_polls(situation)} Workflow {handle.id} waits there, and nothing is lost.",
-            fix="run the cell that starts its worker (`await start_worker(…)`), or `workshop up`; "
+            fix=f"run the cell that starts{which} (`await start_worker(…)`), or `workshop up`; "
             "then wait again.",
         )
     return None
 
 
 def _nobody_polls(situation: Situation) -> str:
-    return "Nobody polls task queue {1} in namespace {0}.".format(*(situation.unserved or ("", "")))
+    unserved = situation.unserved
+    assert unserved
+    return f"Nobody polls task queue {unserved.what} in namespace {unserved.namespace}."
 
 
 def _no_answer(handle: WorkflowHandle[Any, Any], timeout: float, latest: Situation) -> NoAnswer:

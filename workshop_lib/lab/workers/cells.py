@@ -30,6 +30,7 @@ from workshop_lib.lab.watching.cell_files import (
 )
 from workshop_lib.lab.workers import threads as workers
 from workshop_lib.machine.files import write_whole
+from workshop_lib.temporal.versions import in_words
 from workshop_lib.temporal.worker import WorkerSpec
 
 MAGIC = "workflow"
@@ -158,7 +159,9 @@ def _restart_users(name: str, module: ModuleType) -> list[str]:
         spec, gone = _with_new_version(worker.spec, name, module)
         if spec == worker.spec:
             continue
-        if not isinstance(worker, workers.RunningWorker):
+        if spec.version:
+            said.append(f"{in_words(spec.version)} keeps its code; new code is another version")
+        elif not isinstance(worker, workers.RunningWorker):
             said.append(f"worker process {spec.name} still runs the old code, start it again")
         elif not (spec.workflows or spec.activities or spec.nexus_handlers):
             stop_worker(spec.name)

@@ -32,7 +32,7 @@ from workshop_lib.lab.watching.waiting import within
 from workshop_lib.lab.workers import child
 from workshop_lib.lab.workers.forking import Child
 from workshop_lib.lab.workers.kill_points import KillPoint
-from workshop_lib.lab.workers.threads import check_spec, with_chaos
+from workshop_lib.lab.workers.threads import becomes_current, check_spec, with_chaos
 from workshop_lib.machine import state_folder
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.chaos.experiment import Experiment
@@ -111,6 +111,7 @@ async def start_process(
     env: Mapping[str, str] | None = None,
     as_service: bool = False,
     timeout: float = 90,
+    current: bool = True,
 ) -> WorkerProcess:
     """Start a worker in a process of its own, in place of the one that has its name.
 
@@ -123,6 +124,7 @@ async def start_process(
         as_service: run what `python -m` of a worker runs, with its logs, metrics and grace.
         timeout: seconds until it must poll. Loading a model's library is among them, which takes 5 on
             a quiet laptop and many times that on a busy one. One that fails is noticed at once.
+        current: False for a version that gets no new runs, as in `start_worker`.
 
     Returns:
         The process, polling.
@@ -175,6 +177,8 @@ async def start_process(
     if failure == {}:
         # The file is open in the child; only its name waited for the process id.
         worker.log = worker.log.rename(worker.log.with_name(f"worker-{spec.name}-{worker.pid}.log"))
+        if current:
+            await becomes_current(spec, say=None)
         return worker
     worker.kill()
     failure = failure or {"what": f"Worker process {spec.name} did not start within {timeout:g} s."}

@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from datetime import timedelta
@@ -35,11 +36,14 @@ from workshop_lib.lab.registry import (
 from workshop_lib.lab.watching import listening
 from workshop_lib.lab.watching.failures import start_failure
 from workshop_lib.lab.watching.listening import track, tracking_threads
+from workshop_lib.lab.watching.waiting import within
 from workshop_lib.logs import Logged
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.chaos.experiment import Experiment
 from workshop_lib.temporal.chaos.plan import ChaosPlan
+from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.service import client_for, serve_until
+from workshop_lib.temporal.versions import CURRENT_LIMIT, in_words, make_current
 from workshop_lib.temporal.worker import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -152,14 +156,16 @@ async def start_worker(
     spec: WorkerSpec,
     *,
     announce: bool = True,
+    current: bool = True,
     kill_at: object = None,
     chaos: ChaosPlan | Experiment | None = None,
 ) -> RunningWorker:
     """Start a worker in a background thread, in place of the one that has its name.
 
     Args:
-        spec: what it serves.
+        spec: what it serves. Where it is a version (`spec.with_version("2")`), new runs go to it from now on.
         announce: print what it serves, once it polls.
+        current: False for a version that is there for the runs which are on it, and gets no new ones.
         kill_at: of `start_process`; refused here, since a thread cannot be killed.
         chaos: faults that happen in its work. Of a plan a new experiment begins, `worker.spec.chaos`.
 
@@ -182,7 +188,23 @@ async def start_worker(
         raise _failed(worker, error) from error
     if announce:
         print(spec.banner())
+    if current:
+        await becomes_current(spec, say=print if announce else None)
     return worker
+
+
+async def becomes_current(spec: WorkerSpec, say: Callable[[str], object] | None) -> None:
+    """New runs go to a spec whose worker polls, if it is a version. Says so.
+
+    Raises:
+        WorkshopError: the server did not send them there in time.
+    """
+    if spec.version is None:
+        return
+    making = make_current(await connect(spec.namespace), spec.version)
+    await within(making, 2 * CURRENT_LIMIT, f"New runs for {in_words(spec.version)}")
+    if say:
+        say(f"{in_words(spec.version)} is current: new runs go to it")
 
 
 def check_spec(spec: Any) -> WorkerSpec:
