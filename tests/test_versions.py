@@ -27,7 +27,7 @@ from workshop_lib.temporal.worker import WorkerSpec
 SUM, ANSWER = "What is 15 * 23?", "15 * 23 = 345."
 SIGNED = " (version 2)"
 PLAN = "plan_next_action"
-LIMIT = 60
+LIMIT = 200
 
 
 @pytest_asyncio.fixture

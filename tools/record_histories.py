@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,16 @@ from temporalio.client import Client, WorkflowHandle  # noqa: E402
 from workshop_lib.agents.chat import ChatStart, SessionLimits  # noqa: E402
 from workshop_lib.agents.conversation.results import REFERENCE  # noqa: E402
 from workshop_lib.agents.conversation.spending import Budget  # noqa: E402
+from workshop_lib.agents.loops.manual import ManualChat  # noqa: E402
 from workshop_lib.agents.sessions import ChatClient  # noqa: E402
 from workshop_lib.agents.worker import orchestrator  # noqa: E402
 from workshop_lib.lab.history import history_of  # noqa: E402
+from workshop_lib.lab.lessons.code_changes import (  # noqa: E402
+    Added,
+    Change,
+    Deprecated,
+    Patched,
+)
 from workshop_lib.lab.server import lifecycle as server  # noqa: E402
 from workshop_lib.lab.server.namespaces import ensure_namespaces  # noqa: E402
 from workshop_lib.lab.services.mcp_servers import ensured  # noqa: E402
@@ -178,6 +186,18 @@ async def kept(client: Client, loop: str) -> Run:
     return chat.handle
 
 
+async def changed(client: Client, change: type[Change]) -> Run:
+    """A short conversation, held with changed code."""
+    name = f"{change.__name__.lower()}-manual"
+    spec = replace(orchestrator(), task_queue=name, workflows=[ManualChat])
+    async with spec.build(client, interceptors=[change()]):
+        chat = ChatClient(client, "manual", name, task_queue=name, start=ChatStart(user="ada"))
+        print(f"{name}: {(await chat.send(CONVERSATION[0])).text}")
+        await chat.end()
+        await chat.handle.result()
+    return chat.handle
+
+
 def _set_latency(milliseconds: str) -> None:
     """How long a call of the model lasts from now on."""
     os.environ["OFFLINE_LATENCY_MS"] = milliseconds
@@ -266,7 +286,12 @@ LASTING: dict[str, Callable[[Client], Awaitable[Run]]] = {
     "continued_manual": partial(continued, loop="manual"),
     "continued_sdk": partial(continued, loop="sdk", stream=True),
 }
-RECORDINGS = CHATS | LASTING | REPAIRS  # name of the file: what is recorded
+CHANGED: dict[str, Callable[[Client], Awaitable[Run]]] = {
+    "patched_manual": partial(changed, change=Patched),
+    "deprecated_manual": partial(changed, change=Deprecated),
+    "added_manual": partial(changed, change=Added),
+}
+RECORDINGS = CHATS | LASTING | REPAIRS | CHANGED  # name of the file: what is recorded
 SPECS = (it, finance, orchestrator, repair_worker)
 
 
