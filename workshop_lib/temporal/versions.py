@@ -34,8 +34,8 @@ from workshop_lib.errors import WorkshopError
 
 # Of a run that continues as new: the next is on the version that is current, which may be another.
 UPGRADE = ContinueAsNewVersioningBehavior.AUTO_UPGRADE
-# Seconds until the server knows a version that polls, and sends runs to it: one or two, and where it has missed
-# the first polls of one, as a busy machine's does, a minute more.
+# Seconds until the server knows a version that polls, and sends runs to it: one or two, and where it has
+# missed the first polls, as that of a busy machine may, a minute more.
 CURRENT_LIMIT = 90.0
 CALL = timedelta(seconds=10)
 # As long as the first polls of a version have not arrived.
