@@ -13,14 +13,22 @@ from typing import Any
 
 import pytest
 import record_histories
-from changed_workflows import CHANGED
-from record_histories import CHATS, CONVERSATION, FOLDER, IDENTITY, PROJECT_ROOT, RECORDINGS, STATE
-from sampled import sampled
+from record_histories import (
+    CHANGED,
+    CHATS,
+    CONVERSATION,
+    FOLDER,
+    IDENTITY,
+    PROJECT_ROOT,
+    RECORDINGS,
+    STATE,
+)
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from workshop_lib.agents.worker import orchestrator
+from workshop_lib.lab.lessons.replay_matrix import replay_matrix
 from workshop_lib.repair.worker import repair
 from workshop_lib.temporal.failures import DATA_CONVERTER
 from workshop_lib.temporal.worker import WorkerSpec
@@ -78,10 +86,10 @@ async def replay(name: str, workflow: type | None = None) -> None:
 def test_every_workflow_is_recorded() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(RECORDINGS)
     served = {kind for spec in WORKERS for kind in spec.workflow_names}
-    assert {type_of(name) for name in RECORDINGS} == served == set(CHANGED)
+    assert {type_of(name) for name in RECORDINGS} == served
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize("name", [name for name in RECORDINGS if name not in CHANGED])
 async def test_a_recorded_run_replays(name: str) -> None:
     try:
         await replay(name)
@@ -103,10 +111,44 @@ async def test_a_session_from_before_it_could_go_on_replays(
     await replay(name)
 
 
-@pytest.mark.parametrize("name", sampled(RECORDINGS, 2))
-async def test_another_order_of_commands_is_noticed(name: str) -> None:
-    with pytest.raises(NondeterminismError):
-        await replay(name, CHANGED[type_of(name)])
+async def test_recorded_runs_under_changed_code_are_green_or_red_for_a_stated_reason() -> None:
+    """Every run under every change: the table of notebook 09, and more of it."""
+    matrix = await replay_matrix(list(RECORDINGS))
+    print(matrix)
+    chats = [name for name in RECORDINGS if type_of(name) not in repair().workflow_names]
+    found = {
+        state.title: {run for run in matrix.runs if not matrix.fields[run, state.title].green}
+        for state in matrix.states
+    }
+    before = {*RECORDINGS} - {*CHANGED}
+    # A change is harmless to runs that never come to its place. Names and order count, arguments do not.
+    forked = {name for name in before if name.startswith("forked")}
+    assert found == {
+        "today": {*CHANGED},
+        "step added": before | {"patched_manual"},
+        "patched": {"added_manual"},
+        "deprecated": before,
+        "order changed": forked | {*CHANGED},
+        "step removed": {*chats},
+        "activity renamed": {name for name in chats if '"name":"execute_tool"' in recorded(name)}
+        | {*CHANGED},
+        "argument added": {*CHANGED},
+    }
+    assert len(matrix.runs) >= 8 and len(matrix.states) >= 4
+    assert 3 * len(matrix.red) >= len(matrix.fields)
+    for place, field in matrix.red.items():
+        assert "Nondeterminism" not in field.problem, f"{place}: why is not said"
+
+
+async def test_the_table_of_replays_is_words_first(name: str = "manual") -> None:
+    matrix = await replay_matrix([name, "repair"])
+    page, text = matrix._repr_html_(), repr(matrix)
+    assert (
+        page.count("<td class=")
+        == 2 * len(matrix.states)
+        == text.count("red ") + text.count("green")
+    )
+    assert "where the history holds execute_tool, the code calls call_tool" in page
 
 
 @pytest.mark.parametrize("name", CHATS)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.leaving import unprepared as unprepared
     from workshop_lib.lab.lessons.leaving import with_options as with_options
     from workshop_lib.lab.lessons.outage import live_through_outage as live_through_outage
+    from workshop_lib.lab.lessons.replay_matrix import replay_matrix as replay_matrix
     from workshop_lib.lab.lessons.replaying import replay as replay
     from workshop_lib.lab.lessons.stopping import until_begun as until_begun
     from workshop_lib.lab.lessons.telemetry import json_lines as json_lines

@@ -12,11 +12,9 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.deployment.v1 import RoutingConfig
-from temporalio.api.enums.v1 import RoutingConfigUpdateState
+from temporalio.api.deployment.v1 import WorkerDeploymentVersion as DeploymentVersion
 from temporalio.api.workflow.v1 import WorkflowExecutionOptions, WorkflowExecutionVersioningInfo
 from temporalio.api.workflowservice.v1 import (
-    DescribeWorkerDeploymentRequest,
     SetWorkerDeploymentCurrentVersionRequest,
     UpdateWorkflowExecutionOptionsRequest,
 )
@@ -31,6 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 from workshop_lib.errors import WorkshopError
+from workshop_lib.temporal.lookup import WORKFLOW, describe_queue
 
 # Of a run that continues as new: the next is on the version that is current, which may be another.
 UPGRADE = ContinueAsNewVersioningBehavior.AUTO_UPGRADE
@@ -40,7 +39,6 @@ CURRENT_LIMIT = 90.0
 CALL = timedelta(seconds=10)
 # As long as the first polls of a version have not arrived.
 _NOT_YET = RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION
-_IN_PROGRESS = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PROGRESS
 
 
 def version_of(deployment: str, build_id: str) -> WorkerDeploymentVersion:
@@ -64,14 +62,17 @@ def in_words(version: WorkerDeploymentVersion) -> str:
 
 
 async def make_current(
-    client: Client, version: WorkerDeploymentVersion, limit: float = CURRENT_LIMIT
+    client: Client, version: WorkerDeploymentVersion, queue: str, limit: float = CURRENT_LIMIT
 ) -> None:
     """New runs go to this version from now on, and so do chats when they go on in a new run.
 
-    Waits for a worker of it to poll, and until the server's queues know.
+    Waits for a worker of it to poll, and until the queue knows.
+
+    Args:
+        queue: where its workflows run.
 
     Raises:
-        WorkshopError: none of it polls, within `limit` seconds.
+        WorkshopError: none of it polls there, within `limit` seconds.
         RPCError: the server does not answer, or does not let this client do that.
     """
     set_current = SetWorkerDeploymentCurrentVersionRequest(
@@ -82,7 +83,7 @@ async def make_current(
     )
     try:
         async with asyncio.timeout(limit):
-            # The server has no event for a version that begins to poll, or for queues that know it.
+            # The server has no event for a version that begins to poll, or for a queue that knows it.
             while True:
                 try:
                     await client.workflow_service.set_worker_deployment_current_version(
@@ -93,24 +94,33 @@ async def make_current(
                     if error.status not in _NOT_YET:
                         raise
                 await asyncio.sleep(0.1)
-            while (await _deployment(client, version.deployment_name))[1]:  # noqa: ASYNC110
+            # The queue's own word: what the deployment says of its queues (1.32) stays "in progress" where one
+            # is made known in that moment.
+            while await current(client, queue) != version:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise WorkshopError(
-            f"{in_words(version).capitalize()} is not current: no worker of it polls.",
+            f"{in_words(version).capitalize()} is not current: no worker of it polls {queue}.",
             expected=f"one that polls within {limit:g} s.",
             fix="start a worker of that version, and try again.",
         ) from None
 
 
-async def current(client: Client, deployment: str) -> WorkerDeploymentVersion | None:
-    """The version of a deployment that new runs go to. None: those go to workers without a version.
+async def current(client: Client, queue: str) -> WorkerDeploymentVersion | None:
+    """The version that a queue's new runs go to. None: those go to workers without a version.
 
     Raises:
-        RPCError: the server does not answer, or knows no such deployment.
+        RPCError: the server does not answer.
     """
-    build_id = (await _deployment(client, deployment))[0].current_deployment_version.build_id
-    return WorkerDeploymentVersion(deployment, build_id) if build_id else None
+    described = await describe_queue(client, client.namespace, queue, WORKFLOW)
+    return named(described.versioning_info.current_deployment_version)
+
+
+def named(version: DeploymentVersion) -> WorkerDeploymentVersion | None:
+    """A version as the SDK names it, from what the server says; None where it names none."""
+    if not version.build_id:
+        return None
+    return WorkerDeploymentVersion(version.deployment_name, version.build_id)
 
 
 async def of_run(handle: WorkflowHandle[Any, Any]) -> WorkerDeploymentVersion | None:
@@ -126,15 +136,12 @@ async def of_run(handle: WorkflowHandle[Any, Any]) -> WorkerDeploymentVersion | 
 def wanted(info: WorkflowExecutionVersioningInfo) -> WorkerDeploymentVersion | None:
     """The version whose workers get a run's tasks, from what the server keeps about it."""
     override = info.versioning_override
-    found = (
+    return named(
         override.one_time.target_deployment_version
         if override.HasField("one_time")
         else override.pinned.version
         if override.HasField("pinned")
         else info.deployment_version
-    )
-    return (
-        WorkerDeploymentVersion(found.deployment_name, found.build_id) if found.build_id else None
     )
 
 
@@ -164,13 +171,3 @@ async def move(
         ),
         timeout=CALL,
     )
-
-
-async def _deployment(client: Client, name: str) -> tuple[RoutingConfig, bool]:
-    """Where a deployment's runs go, and whether some queue does not know that yet."""
-    described = await client.workflow_service.describe_worker_deployment(
-        DescribeWorkerDeploymentRequest(namespace=client.namespace, deployment_name=name),
-        timeout=CALL,
-    )
-    info = described.worker_deployment_info
-    return info.routing_config, info.routing_config_update_state == _IN_PROGRESS

@@ -9,6 +9,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.worker import (
     ExecuteWorkflowInput,
+    HandleUpdateInput,
     Interceptor,
     StartActivityInput,
     StartLocalActivityInput,
@@ -36,6 +37,9 @@ class Change(Interceptor):
 
     async def begin(self) -> None:
         """What the workflow does before all that it has done so far."""
+
+    async def take(self) -> None:
+        """What it does with an update before anything else."""
 
     def activity(self, name: str, arguments: list[Any]) -> tuple[str, list[Any]]:
         """What is scheduled, by name and with arguments, in place of an activity."""
@@ -66,6 +70,10 @@ class Change(Interceptor):
             async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
                 await change.begin()
                 return await super().execute_workflow(input)
+
+            async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002
+                await change.take()
+                return await super().handle_update_handler(input)
 
         return Inbound
 
@@ -106,16 +114,21 @@ class Deprecated(Change):
 
 
 class Reordered(Change):
-    """An improvement, so that the first answer comes sooner."""
+    """An improvement, so that the first answer comes sooner. It makes a difference to runs whose first
+    message came later than their start."""
 
     title = "order changed"
-    what = "a chat looks for its tools when it starts, and not with the first message"
+    what = "a chat looks for its tools when it starts, and not with its first message"
 
     async def begin(self) -> None:
         """See base class."""
-        session = workflow.instance()
-        if isinstance(session, ChatSession):
+        if session := _session():
             session._toolbox = await session.open_toolbox()
+
+    async def take(self) -> None:
+        """See base class."""
+        if session := _session():
+            await workflow.wait_condition(lambda: session._toolbox is not None)
 
 
 class Removed(Change):
@@ -124,11 +137,10 @@ class Removed(Change):
     title = "step removed"
     what = "a chat does not look for tools any more"
 
-    async def begin(self) -> None:
+    async def take(self) -> None:
         """See base class."""
-        session = workflow.instance()
-        if isinstance(session, ChatSession):
-            session._toolbox = Toolbox([])
+        if session := _session():
+            session._toolbox = session._toolbox or Toolbox([])
 
 
 class Renamed(Change):
@@ -151,6 +163,12 @@ class MoreArguments(Change):
     def activity(self, name: str, arguments: list[Any]) -> tuple[str, list[Any]]:
         """See base class."""
         return name, [*arguments, "new"]
+
+
+def _session() -> ChatSession | None:
+    """The run that is replayed, if it is a chat."""
+    found = workflow.instance()
+    return found if isinstance(found, ChatSession) else None
 
 
 CHANGES: tuple[type[Change], ...] = (

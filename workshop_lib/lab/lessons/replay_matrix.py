@@ -7,6 +7,7 @@ why. Nothing is run. Left out: what a worker says when it meets the same (`lab.w
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,6 +33,7 @@ SHOWN = (
     *("manual", "sdk", "sdk_streaming", "mcp", "repair", "proactive", "continued_manual"),
     *("stopped_manual", "forked_manual", "patched_manual", "deprecated_manual", "added_manual"),
 )
+_WHERE = re.compile(r"^\[TMPRL\d+\] (?:at event \d+ )?")
 LIMIT = 120.0  # seconds for all of it; a quiet laptop needs three
 _STYLE = (
     ".rm{padding:4px 0 0 5px;font:12px/18px var(--jp-ui-font-family,system-ui,sans-serif);"
@@ -122,19 +124,23 @@ class ReplayMatrix:
         return "green" if field.green else f"red {self._letter(field)}"
 
     def _letter(self, field: Replayed) -> str:
-        return "abcdefghijklmnopqrstuvwxyz"[self._problems().index(field.problem) % 26]
+        return "abcdefghijklmnopqrstuvwxyz"[self._problems().index(_reason(field)) % 26]
 
     def _problems(self) -> list[str]:
         """Why fields are red, each reason once."""
-        return list(dict.fromkeys(field.problem for field in self.red.values()))
+        return list(dict.fromkeys(map(_reason, self.red.values())))
 
     def _legend(self) -> list[str]:
         return [f"{state.title}: {state.what}" for state in self.states if state.what]
 
     def _reasons(self) -> list[str]:
-        fields = list(self.red.values())
-        firsts = [next(f for f in fields if f.problem == problem) for problem in self._problems()]
-        return [f"red {self._letter(field)}: {field.problem}" for field in firsts]
+        seen = {self._letter(field): _reason(field) for field in self.red.values()}
+        return [f"red {letter}: {reason}" for letter, reason in seen.items()]
+
+
+def _reason(field: Replayed) -> str:
+    """Why a field is red, in words that hold for others, too."""
+    return _WHERE.sub("", field.problem)
 
 
 async def replay_matrix(
@@ -227,7 +233,7 @@ async def _replayed(
     replayer = Replayer(
         workflows=list(spec.workflows),
         interceptors=[state.change] if state.change else [],
-        # What the sandbox refuses it has refused when the run was recorded; without it, it takes half the time.
+        # What the sandbox refuses, it has refused when the run was recorded; without, it takes half the time.
         workflow_runner=UnsandboxedWorkflowRunner(),
         debug_mode=True,  # nothing is held against a machine that is slow
         **options,

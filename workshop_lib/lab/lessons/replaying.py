@@ -12,9 +12,10 @@ from typing import Any
 from temporalio.client import WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer
 
+from workshop_lib.lab.watching.failures import mismatch
 from workshop_lib.temporal.failures import DATA_CONVERTER
 
-_SAID = re.compile(r'\[TMPRL\d+\][^"]*')
+_SAID = re.compile(r'(\[TMPRL\d+\])[^"]*')
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,6 @@ def outcome_of(failure: Exception | None) -> Replayed:
         return Replayed()
     text = str(failure)
     said = _SAID.search(text)
+    if said and (words := mismatch(said[0])):
+        return Replayed(f"{said[1]} {words}")
     return Replayed(said[0] if said else text)

@@ -23,6 +23,18 @@ SAME_RUN = (
     "at the latest ten seconds later."
 )
 
+# What the SDK says of code that does not fit a run's history, and what that means.
+_MISMATCHES = (
+    (r"type of scheduled event '(.+?)' does not match \w+ type of \w+ command '(.+?)'",
+     "where the history holds {0}, the code calls {1}"),
+    (r"(\w+?) ?[Mm]achine does not handle (?:this event: )?HistoryEvent\(id: (\d+), (\w+)\)",
+     "at event {1} the history holds '{2}', and the code asks for something else: {0}"),
+    (r"No command scheduled for event HistoryEvent\(id: (\d+), (\w+)\)",
+     "at event {0} the history holds '{1}', and the code asks for nothing there"),
+    (r"[Nn]on-deprecated patch marker encountered for change (\S+)",
+     "the run passed `workflow.patched('{0}')`, which the code does not know"),
+)  # fmt: skip
+
 # What the sandbox refuses, by a part of its qualified name, and what a workflow uses instead.
 ALTERNATIVES = (
     (("datetime", "date.today"), "`workflow.now()`: the time that is in the history"),
@@ -53,8 +65,8 @@ def advice(kind: str, message: str, pinned: WorkerDeploymentVersion | None = Non
         first = "write `await` before the call whose result is used there"
     elif "TMPRL1100" in message:
         return (
-            "the changed code takes other steps than this run's history holds. Put the change behind "
-            "`if workflow.patched('my-change'):` and run the cell again, or start a new run."
+            f"{mismatch(message) or 'the changed code takes other steps than the history holds'}. Put the "
+            "change behind `if workflow.patched('my-change'):` and run the cell again, or start a new run."
         )
     elif "TMPRL1101" in message:
         first = "workflow code may not compute or block for seconds: an activity may"
@@ -74,6 +86,23 @@ def advice(kind: str, message: str, pinned: WorkerDeploymentVersion | None = Non
     else:
         return SAME_RUN
     return f"{first}. Then {SAME_RUN}"
+
+
+def mismatch(message: str) -> str:
+    """Where code and history part, from what the SDK says about it; "" where it says something else.
+
+    A worker that takes a run over runs its code from the beginning and compares each step with the history.
+    """
+    for pattern, words in _MISMATCHES:
+        if found := re.search(pattern, message):
+            return words.format(*map(_in_words, found.groups()))
+    return ""
+
+
+def _in_words(name: str) -> str:
+    """ActivityTaskScheduled: activity task scheduled. Names that code has given stay as they are."""
+    camels = re.findall(r"[A-Z][a-z]+", name)
+    return " ".join(camels).lower() if "".join(camels) == name else name
 
 
 def alternative(message: str) -> str:

@@ -16,6 +16,7 @@ from temporalio.service import RPCError
 from workshop_lib.lab.registry import identity_alive
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.lookup import ACTIVITY, NEXUS, WORKFLOW, Kind, describe_queue
+from workshop_lib.temporal.versions import named
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ async def look_at_queue(client: Client, namespace: str, name: str, *kinds: Kind)
         for one, found in options.items()
         if found.worker_versioning_mode == WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
     }
-    now = replies[0].versioning_info.current_deployment_version
-    current = WorkerDeploymentVersion(now.deployment_name, now.build_id) if now.build_id else None
+    current = named(replies[0].versioning_info.current_deployment_version)
     return Queue(namespace, name, tuple(identities), waiting, versions, current)
 
 

@@ -201,7 +201,7 @@ async def becomes_current(spec: WorkerSpec, say: Callable[[str], object] | None)
     """
     if spec.version is None:
         return
-    making = make_current(await connect(spec.namespace), spec.version)
+    making = make_current(await connect(spec.namespace), spec.version, spec.task_queue)
     await within(making, 2 * CURRENT_LIMIT, f"New runs for {in_words(spec.version)}")
     if say:
         say(f"{in_words(spec.version)} is current: new runs go to it")
