@@ -94,8 +94,8 @@ async def make_current(
                     if error.status not in _NOT_YET:
                         raise
                 await asyncio.sleep(0.1)
-            # The queue's own word: what the deployment says of its queues (1.32) stays "in progress" where one
-            # is made known in that moment.
+            # The queue's own word: what the deployment says of its queues (1.32) stays "in progress" where
+            # one is made known in that moment.
             while await current(client, queue) != version:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     except TimeoutError:
