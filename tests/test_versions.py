@@ -1,7 +1,7 @@
 """Versions of a worker's code: which one new runs get, which one a run stays with, how chats are upgraded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -18,10 +18,13 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import decode
 from workshop_lib.lab.lessons.versions import move_run, version_of
 from workshop_lib.lab.registry import stop_all
+from workshop_lib.lab.services.background import agreed_on_versions
 from workshop_lib.lab.watching.pending import waits_for
 from workshop_lib.lab.watching.waiting import NobodyPolls, StuckWorkflow, watch
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.llm.gateway import warm_up
+from workshop_lib.machine.records import remove_record
+from workshop_lib.temporal.service import announce
 from workshop_lib.temporal.worker import WorkerSpec
 
 SUM, ANSWER = "What is 15 * 23?", "15 * 23 = 345."
@@ -123,6 +126,24 @@ async def test_nobody_polls_for_a_version(client: Client, desk: WorkerSpec) -> N
         new = chats(client, desk)
         await new.send(SUM)
         assert await version_of(new.handle) == f"version 2 of {desk.name}"
+
+
+async def test_workers_without_a_version_are_told_that_one_is_current(
+    client: Client, desk: WorkerSpec, settings_env: Callable[..., None]
+) -> None:
+    """As `workshop up` does, which makes a version of the environment current instead."""
+    async with asyncio.timeout(LIMIT):
+        await start_worker(desk.with_version("1"))
+        record = announce(desk, "service")
+        try:
+            [told] = [line for line in await agreed_on_versions(client) if desk.name in line]
+            assert f"version 1 of {desk.name} is current on its queue" in told
+            settings_env(TEMPORAL_DEPLOYMENT_NAME=desk.name, TEMPORAL_WORKER_BUILD_ID="2")
+            await start_worker(desk.with_version("2"), current=False)
+            [told] = [line for line in await agreed_on_versions(client) if desk.name in line]
+            assert f"version 2 of {desk.name} is current" in told
+        finally:
+            remove_record(record)
 
 
 async def test_a_run_without_versions_is_not_moved(client: Client, desk: WorkerSpec) -> None:

@@ -15,6 +15,7 @@ from workshop_lib.lab.server.lifecycle import status as server_status
 from workshop_lib.lab.server.lifecycle import stop
 from workshop_lib.lab.services.background import (
     Service,
+    agreed_on_versions,
     all_at_work,
     at_work,
     lost_services,
@@ -32,16 +33,19 @@ app = typer.Typer()
 def up() -> Answer:
     """Start the dev server and all workers as processes, without JupyterLab."""
 
-    async def see_them_work() -> list[tuple[Service, bool]]:
-        return await all_at_work(await connect())
+    async def see_them_work() -> tuple[list[tuple[Service, bool]], list[str]]:
+        client = await connect()
+        return await all_at_work(client), await agreed_on_versions(client)
 
     with one_at_a_time(say):
         server = start_server()
         asyncio.run(prepare(server))
         start_services()
-        services = asyncio.run(see_them_work())
+        services, said = asyncio.run(see_them_work())
     for service, works in services:
         say(_line(service, works, server))
+    for line in said:
+        say(line)
     say(f"{_where(server)}\nStop all of it with `workshop down`.")
     return Answer(failed=not all(works for _, works in services))
 

@@ -22,6 +22,9 @@ from workshop_lib.machine import processes, records, state_folder
 from workshop_lib.machine.records import Record, record_service
 from workshop_lib.mcp.addresses import MCP_PREFIX
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.service import version_of_services
+from workshop_lib.temporal.versions import current, in_words, make_current
 
 LOCK_TIMEOUT = 6 * START_LIMIT  # seconds; another `up` on a slow machine takes so long
 POLL_LIMIT = 60.0  # seconds until a worker that was started polls
@@ -141,6 +144,33 @@ async def all_at_work(client: Client, limit: float = POLL_LIMIT) -> list[tuple[S
         if all(works) or now() > end:
             return list(zip(services, works, strict=True))
         await asyncio.sleep(0.2)
+
+
+async def agreed_on_versions(client: Client) -> list[str]:
+    """Make the workers' version current, where the environment names one. Returns what is to be said.
+
+    Workers without a version get no runs from a queue on which one is current. That is told and not changed:
+    on a server of others it may be meant.
+
+    Raises:
+        WorkshopError: the server did not send runs to the version in time.
+    """
+    version, said = version_of_services(), []
+    for service in running_services():
+        queue, namespace = service.record.get("queue", ""), service.record.get("namespace", "")
+        if service.mcp_server or not queue:
+            continue
+        there = client if namespace == client.namespace else await connect(namespace)
+        if version:
+            await make_current(there, version, queue)
+            said.append(f"{service}: {in_words(version)} is current, new runs go to it")
+        elif other := await current(there, queue):
+            said.append(
+                f"{service} gets no new runs: {in_words(other)} is current on its queue (temporal worker"
+                f" deployment set-current-version --namespace {namespace} --deployment-name"
+                f" {other.deployment_name} --unversioned)"
+            )
+    return said
 
 
 def stop_services() -> list[str]:

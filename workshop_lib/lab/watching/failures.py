@@ -31,7 +31,7 @@ _MISMATCHES = (
      "at event {1} the history holds '{2}', and the code asks for something else: {0}"),
     (r"No command scheduled for event HistoryEvent\(id: (\d+), (\w+)\)",
      "at event {0} the history holds '{1}', and the code asks for nothing there"),
-    (r"[Nn]on-deprecated patch marker encountered for change (\S+)",
+    (r"[Nn]on-deprecated patch marker encountered for change ([^\s,]+)",
      "the run passed `workflow.patched('{0}')`, which the code does not know"),
 )  # fmt: skip
 
