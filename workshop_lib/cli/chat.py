@@ -8,9 +8,11 @@ import contextlib
 import shlex
 import signal
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from temporalio.client import Client
@@ -33,6 +35,7 @@ from workshop_lib.cli.support import (
     Json,
     command,
     connected,
+    failing,
     name_of,
     one_of,
     serving,
@@ -43,6 +46,9 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.services.mcp_servers import ensured
 from workshop_lib.mcp.addresses import Transport as McpTransport
 from workshop_lib.settings import get_settings
+from workshop_lib.temporal.chaos.experiment import Experiment
+from workshop_lib.temporal.chaos.plan import ChaosPlan
+from workshop_lib.temporal.chaos.plan_file import chaos_plan
 
 LEAVE = ("quit", "exit", "bye")
 INDENT = "       "  # so that a line of a message does not look like the beginning of another one
@@ -60,6 +66,9 @@ Loop = Annotated[
 Transport = Annotated[
     McpTransport, typer.Option("--mcp-transport", help="How the loop mcp reaches its servers.")
 ]
+Chaos = Annotated[
+    str | None, typer.Option(help="A plan of what goes wrong meanwhile.", metavar="PLAN.yaml")
+]
 Session = Annotated[
     str | None,
     typer.Option(help="Name of the session to start or to rejoin.", callback=name_of("session")),
@@ -72,12 +81,16 @@ async def ask(
     loop: Loop = "manual",
     session: Session = None,
     mcp_transport: Transport = "http",
+    chaos: Chaos = None,
     as_json: Json = False,
 ) -> Answer:
     """Ask one question and print the reply."""
     check_message(question)  # server and model library take seconds to start
-    async with _chat_worker(loop, mcp_transport) as client:
-        chat = ChatClient(client, loop, session, start=ChatStart(mcp_transport=mcp_transport))
+    plan = chaos_plan(Path(chaos)) if chaos is not None else None
+    async with _chat_worker(loop, mcp_transport, plan) as (client, experiment):
+        # What goes wrong hangs on the session's name up to its ~: the same plan is the same day.
+        name = session or (f"chaos-{plan.digest}~{uuid.uuid4().hex[:6]}" if plan else None)
+        chat = ChatClient(client, loop, name, start=ChatStart(mcp_transport=mcp_transport))
         begun = time.perf_counter()
         late = asyncio.get_running_loop().call_later(
             5, say, WAITING.format(get_settings().model.name)
@@ -91,7 +104,10 @@ async def ask(
             await _end(chat)
     if reply.notice:
         say(reply.notice)
-    document = {
+    report = experiment.report() if experiment else None
+    if report:
+        say(str(report))
+    document: dict[str, Any] = {
         "reply": reply.text,
         "workflow_id": chat.workflow_id,
         "model": get_settings().model.name,
@@ -100,6 +116,8 @@ async def ask(
         "milliseconds": milliseconds,
         "failed": reply.failed,
     }
+    if report:
+        document["chaos"] = report.lines
     return Answer(document, reply.text, reply.failed)
 
 
@@ -108,7 +126,7 @@ async def chat(
     loop: Loop = "manual", session: Session = None, mcp_transport: Transport = "http"
 ) -> None:
     """Talk to the agent; leave with quit, exit or bye. Ctrl-C stops a reply, twice leaves."""
-    async with _chat_worker(loop, mcp_transport) as client:
+    async with _chat_worker(loop, mcp_transport) as (client, _):
         # Only the SDK's loops can stream; of the other the reply comes in one piece.
         start = ChatStart(stream=loop != "manual", mcp_transport=mcp_transport)
         talking = ChatClient(client, loop, session, start=start)
@@ -199,7 +217,7 @@ async def fork(
 ) -> Answer:
     """Change an earlier message: a new session goes on from there."""
     check_message(message)
-    async with _chat_worker(loop, mcp_transport) as client:
+    async with _chat_worker(loop, mcp_transport) as (client, _):
         origin = ChatClient(client, loop, name)
         new, reply = await origin.fork(turn, message, session=session, confirmed=yes)
     say(f"Session {new.session}.")
@@ -229,13 +247,24 @@ async def accept(
 
 
 @asynccontextmanager
-async def _chat_worker(loop: str, transport: McpTransport) -> AsyncIterator[Client]:
-    """A server, and workers that serve the chats and the teams while the block runs."""
+async def _chat_worker(
+    loop: str, transport: McpTransport, plan: ChaosPlan | None = None
+) -> AsyncIterator[tuple[Client, Experiment | None]]:
+    """A server, and workers that serve the chats and the teams while the block runs.
+
+    Args:
+        plan: of what goes wrong in them.
+    """
+    experiment = None
     async with AsyncExitStack() as running:
-        client = await running.enter_async_context(serving(("it", "finance", "orchestrator")))
+        if plan:
+            going_wrong = failing(plan, "orchestrator", ("it", "finance"))
+            client, experiment = await running.enter_async_context(going_wrong)
+        else:
+            client = await running.enter_async_context(serving(("it", "finance", "orchestrator")))
         if loop == "mcp" and transport == "http":  # over stdio the worker starts its servers itself
             await running.enter_async_context(ensured())
-        yield client
+        yield client, experiment
 
 
 @contextlib.contextmanager

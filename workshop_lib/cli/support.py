@@ -27,10 +27,13 @@ from workshop_lib.lab.server.dev_server import Server
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.lab.services.programs import spec_of
-from workshop_lib.lab.services.stand_ins import find_gaps, there_may_be
+from workshop_lib.lab.services.stand_ins import OWN_QUEUES, find_gaps, there_may_be
 from workshop_lib.lab.watching.waiting import Notices
+from workshop_lib.lab.workers.chaos import chaos
 from workshop_lib.llm.gateway import warm_up
-from workshop_lib.settings import get_settings
+from workshop_lib.settings import get_settings, reload_settings
+from workshop_lib.temporal.chaos.experiment import Experiment
+from workshop_lib.temporal.chaos.plan import ChaosPlan
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.names import check_name
 from workshop_lib.temporal.service import polling
@@ -181,3 +184,23 @@ async def serving(
             for queue in queues:
                 await workers.enter_async_context(polling(spec.with_queue(queue)))
         yield client
+
+
+@asynccontextmanager
+async def failing(
+    plan: ChaosPlan, first: str, teams: Sequence[str]
+) -> AsyncIterator[tuple[Client, Experiment]]:
+    """A server, and workers in processes of their own whose work goes wrong as a plan says.
+
+    Args:
+        first: the worker that does the command's work, on a queue of this plan's: no other one takes it.
+        teams: workers that it calls; those that poll already are used, and nothing goes wrong in them.
+    """
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
+    async with connected() as client:
+        gaps = await find_gaps(client, teams, say)
+        os.environ[OWN_QUEUES[first]] = f"{spec_of(first).task_queue}-chaos-{plan.digest}"
+        reload_settings()
+        own = [spec_of(name).with_queue(queue) for name, queues in gaps.items() for queue in queues]
+        async with chaos(plan, spec_of(first), *own) as experiment:
+            yield client, experiment

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.workers.chaos import chaos as chaos
     from workshop_lib.lab.workers.process import start_process as start_process
     from workshop_lib.lab.workers.threads import start_worker as start_worker
-    from workshop_lib.temporal.chaos.plan import chaos_plan as chaos_plan
+    from workshop_lib.temporal.chaos.plan_file import chaos_plan as chaos_plan
 
 
 @cache

@@ -17,7 +17,8 @@ from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.machine.records import live_record
 from workshop_lib.settings import get_settings
 from workshop_lib.temporal.chaos.experiment import Experiment
-from workshop_lib.temporal.chaos.plan import ChaosPlan, Place, chaos_plan
+from workshop_lib.temporal.chaos.plan import ChaosPlan, Place
+from workshop_lib.temporal.chaos.plan_file import chaos_plan
 from workshop_lib.temporal.connect import address_is_users
 from workshop_lib.temporal.worker import WorkerSpec
 

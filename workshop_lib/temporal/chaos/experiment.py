@@ -24,7 +24,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.machine import state_folder
 from workshop_lib.machine.files import append
 from workshop_lib.settings import get_settings
-from workshop_lib.temporal.chaos.plan import ChaosPlan, Place
+from workshop_lib.temporal.chaos.plan import ChaosPlan, Place, lasting
 from workshop_lib.temporal.places import Step
 
 _reading = threading.Lock()  # workflow tasks run in threads
@@ -40,6 +40,7 @@ class Entry(BaseModel):
             time; "struck"; "kept", a strike was due and could not be.
         fault: its number in the plan, counted from 0.
         name, workflow_id, step, attempt: of the step, as in `places.Step`.
+        lets_go_on: the step's attempt is not over with it.
         why: it was kept.
         serves: of a worker, names of its workflows, activities and operations.
     """
@@ -53,8 +54,13 @@ class Entry(BaseModel):
     step: str = ""
     attempt: int = 0
     event: int = 0
+    lets_go_on: bool = False
     why: str = ""
     serves: list[str] = []
+
+    def ends(self, step: Step) -> bool:
+        """Whether it has ended an attempt of a step whose attempts the server does not tell."""
+        return not self.lets_go_on and (self.name, self.workflow_id, self.step) == step[:3]
 
 
 class Line(BaseModel):
@@ -79,6 +85,16 @@ class Report(BaseModel):
     def __str__(self) -> str:
         width = max((len(line.planned) for line in self.lines), default=0)
         return "\n".join(f"{line.planned:<{width}}  {line.happened}" for line in self.lines)
+
+    def _repr_html_(self) -> str:
+        """The same as a table: a notebook asks for it."""
+        rows = (
+            f"<tr><td style='text-align:left'>{harmless.html(line.planned)}</td>"
+            f"<td style='text-align:left'>{harmless.html(line.happened)}</td></tr>"
+            for line in self.lines
+        )
+        head = "<tr><th style='text-align:left'>planned</th><th style='text-align:left'>happened</th></tr>"
+        return f"<table>{head}{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True)
@@ -170,14 +186,15 @@ class Experiment:
     def _strikes(self, number: int, step: Step) -> bool:
         fault = self.plan.faults[number]
         exact = bool(fault.when and fault.when.event)
-        if fault.down_for or exact or not step.attempt:
+        if fault.down_for or exact:
             before = [e for e in self.entries() if e.what == "struck" and e.fault == number]
             if fault.down_for:
                 return not before or time.time() < before[0].time + fault.down_for
-            here = [e for e in before if e.workflow_id == step.workflow_id]
-            if fault.when and fault.when.event:
-                return not here and step.event >= fault.when.event
-            step = step._replace(attempt=1 + sum(e.step == step.step for e in here))
+            here = any(e.workflow_id == step.workflow_id for e in before)
+            return not here and bool(fault.when and step.event >= (fault.when.event or 0))
+        if not step.attempt:
+            ended = [e for e in self.entries() if e.what == "struck" and e.ends(step)]
+            step = step._replace(attempt=1 + len(ended))
         return self.plan.strikes(number, step)
 
     def _pass(self, number: int, step: Step) -> None:
@@ -188,7 +205,8 @@ class Experiment:
     def _say(
         self, what: Literal["passed", "struck", "kept"], number: int, step: Step, why: str = ""
     ) -> None:
-        who = {"time": time.time(), "pid": os.getpid(), "what": what}
+        goes_on = self.plan.faults[number].kind == "slow"
+        who = {"time": time.time(), "pid": os.getpid(), "what": what, "lets_go_on": goes_on}
         self._write(Entry(**who, fault=number, why=why, **step._asdict()))
 
     def _write(self, entry: Entry) -> None:
@@ -231,4 +249,4 @@ class Experiment:
 def _place(entry: Entry) -> str:
     step = f" step {entry.step}" if entry.step else ""
     attempt = f" attempt {entry.attempt}" if entry.attempt else ""
-    return harmless.line(f"{entry.name}{step}{attempt} of {entry.workflow_id}", 120)
+    return harmless.line(f"{entry.name}{step}{attempt} of {lasting(entry.workflow_id)}", 120)
