@@ -162,7 +162,7 @@ class Fault(_Data):
             "an event is one of a workflow task": event and self.at and not task,
             "an event stands in place of step and attempt": event
             and self.when
-            and self.when.model_fields_set != {"event"},
+            and (self.when.step or self.when.attempt != (1,)),
         }
         for problem, there in problems.items():
             if there:

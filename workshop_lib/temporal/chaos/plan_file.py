@@ -15,6 +15,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.temporal.chaos.plan import ChaosPlan
 
 MAX_FILE = 64_000  # bytes
+MAX_DEPTH = 10  # a plan needs 6
 
 
 def chaos_plan(source: "str | Path | dict[str, Any] | ChaosPlan") -> ChaosPlan:
@@ -60,19 +61,27 @@ def _read_yaml(text: str, title: str) -> Any:
     class Loader(yaml.SafeLoader):
         """Plain data, each of it written out: no references, and no key twice."""
 
+        depth = 0
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
                 raise yaml.MarkedYAMLError(None, None, "it refers to another place", mark)
-            return super().compose_node(parent, index)
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.MarkedYAMLError(None, None, "it is nested too deeply", mark)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
+            seen = set[str]()
             for key, _ in node.value:
-                if keys.count(key.value) > 1:
-                    raise yaml.MarkedYAMLError(
-                        None, None, "this key is there twice", key.start_mark
-                    )
+                if str(key.value) in seen:
+                    said = "this key is there twice"
+                    raise yaml.MarkedYAMLError(None, None, said, key.start_mark)
+                seen.add(str(key.value))
             made = super().construct_mapping(node, deep)
             if any(not isinstance(key, str) for key in made):
                 said = "YAML reads one of these keys as no text (`on` is true): it is `when`"
