@@ -8,6 +8,8 @@ may hold, and that it decides the same everywhere (`test_chaos_plan`).
 
 import asyncio
 import itertools
+import json
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +24,7 @@ from repair_ground import assert_repaired_once
 from teams_environment import runs_on
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
+from workshop_command import workshop_command
 
 from workshop_lib.agents.chat import Reply
 from workshop_lib.agents.sessions import ChatClient
@@ -261,6 +264,52 @@ async def test_a_small_bad_day(tmp_path: Path) -> None:
 @pytest.mark.timeout(5400)
 async def test_a_long_bad_day(tmp_path: Path) -> None:
     print(await the_day(LONG, tmp_path, teams_too=True))
+
+
+def test_a_plan_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("faults:\n  - {place: model, kind: rate_limit, chance: 1.2}\n")
+    with workshop_command() as workshop:
+        for path, said in ((plan, "line 2: fault 1 chance"), (tmp_path / "no.yaml", "exist")):
+            done = workshop("ask", "--chaos", str(path), "What is 2 + 2?")
+            assert (done.returncode, done.stdout) == (1, "") and said in done.stderr, done.stderr
+            assert len(done.stderr.splitlines()) <= 3
+        assert not (workshop.state / "server.json").exists()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_command_has_its_bad_day_too(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        """
+        faults:
+          - {place: worker, at: activity-report, name: plan_next_action, when: {step: 2}}
+          - {place: nexus, kind: fails, name: stock_price, when: {attempt: [1, 2]}}
+          - {place: nexus, kind: answer_lost, name: stock_price, when: {attempt: 3}}
+          - {place: worker, at: operation-after, when: {attempt: 4}}
+          - {place: server, at: activity-before, name: plan_next_action, when: {step: 3}}
+          - {place: mcp, kind: server_error, chance: 1}
+        """
+    )
+    with workshop_command() as workshop:
+        asked = ("ask", "--json", "--chaos", str(plan), "What is the price of AAPL?")
+        days = [
+            subprocess.run(
+                workshop.command(*asked),
+                env=workshop.environment(),
+                capture_output=True,
+                text=True,
+                timeout=400,
+            )
+            for _ in range(2)
+        ]
+        assert all(day.returncode == 0 for day in days), days[-1].stderr
+        first, second = (json.loads(day.stdout) for day in days)
+    assert "185.5" in first["reply"] and first["tool_calls"] == ["stock_price"]
+    assert [line["times"] for line in first["chaos"]] == [1, 2, 1, 1, 1, 0]
+    assert first["chaos"] == second["chaos"]  # the same plan is the same day
+    assert first["workflow_id"] != second["workflow_id"]
 
 
 def test_the_same_seed_is_the_same_day() -> None:
