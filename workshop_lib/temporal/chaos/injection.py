@@ -183,8 +183,7 @@ class _OuterActivity(ActivityInboundInterceptor):
         stalled = self._due("stalled_heartbeat", step)
         if stalled is not None:
             experiment.struck(stalled, step)
-            silence = activity.info().heartbeat_timeout or LONGEST_WAIT
-            await asyncio.sleep(silence.total_seconds() + 0.5)
+            await asyncio.sleep((_silence() or LONGEST_WAIT).total_seconds() + 0.5)
         result = await super().execute_activity(input)
         if lost is not None:
             experiment.struck(lost, step)
@@ -193,15 +192,20 @@ class _OuterActivity(ActivityInboundInterceptor):
 
     def _due(self, kind: str, step: Step) -> int | None:
         number = self._experiment.strike(Place.ACTIVITY, [step.name], step, kind=kind)
-        info = activity.info()
-        silence = info.heartbeat_timeout or info.start_to_close_timeout
         if number is None:
             return None
-        if info.is_local or not silence or silence > LONGEST_WAIT:
+        silence = _silence()
+        if activity.info().is_local or not silence or silence > LONGEST_WAIT:
             why = f"{step.name} has no short heartbeat timeout: its run would not notice for long"
             self._experiment.kept(number, step, why)
             return None
         return number
+
+
+def _silence() -> timedelta | None:
+    """How long the server waits for this activity's worker before it gives it up."""
+    info = activity.info()
+    return info.heartbeat_timeout or info.start_to_close_timeout
 
 
 class _Counting(WorkflowInboundInterceptor):
