@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -122,7 +121,7 @@ NEXUS = "RunStartNexusOperationHandler:FinanceService/stock_price"
 def test_a_question_is_one_trace_down_to_the_teams_activity(
     loop: str, border: str, workshop: Workshop, collector: Collector
 ) -> None:
-    end = workshop.cold(
+    end = workshop(
         *("ask", "--loop", loop, "--session", f"traced-{loop}", "What is the price of AAPL?"),
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
     )
@@ -142,9 +141,8 @@ def test_a_question_is_one_trace_down_to_the_teams_activity(
 
 def test_a_replay_adds_no_span(workshop: Workshop) -> None:
     """With a cache of 0 every task of a workflow replays all that came before it."""
-    end = workshop.run([sys.executable, "-c", REPLAYED])
-    assert end.returncode == 0, end.stderr
-    cached, replayed = json.loads(end.stdout.splitlines()[-1])
+    said = workshop.python(REPLAYED)
+    cached, replayed = json.loads(said.splitlines()[-1])
     assert cached == replayed
     assert cached.count(["", "turn"]) == 2
     assert cached.count(["StartActivity:plan_next_action", "RunActivity:plan_next_action"]) == 4

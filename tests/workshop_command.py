@@ -27,10 +27,11 @@ class Workshop:
         """Run it to its end, in a process that has all loaded."""
         return run_warm(arguments, self.environment(**env), typed=typed, limit=LIMIT)
 
-    def python(self, code: str) -> None:
-        """Run Python as a notebook's kernel would, in this state folder; it ends well."""
+    def python(self, code: str) -> str:
+        """Run Python as a notebook's kernel would, in this state folder; it ends well. Returns its stdout."""
         done = run_warm([], self.environment(), code=code)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def cold(
         self, *arguments: str, typed: str = "", **env: str
