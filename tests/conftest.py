@@ -3,12 +3,16 @@
 The server starts when the first test asks for it, whichever test worker that is, and the controller stops
 it at the end. Its address is in `TEMPORAL_ADDRESS` only while a test that uses it runs: notebooks and the
 tests of the lab's own server start theirs. Left out: a lab of its own for a test (`lab_environment`).
+
+What a fixture alone needs, and takes seconds to load, it imports itself: the controller, which waits for this
+file before it starts a test worker, runs no fixture.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -19,19 +23,18 @@ from notebook_runner import clear, state_folder
 from teams_environment import Teams, new_names
 from temporalio.client import Client
 
-from workshop_lib.agents.loops.mcp_clients import mcp_plugin
-from workshop_lib.agents.loops.sdk_model import agents_plugin
-from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import lifecycle as server
 from workshop_lib.lab.server.lifecycle import run_sync
 from workshop_lib.lab.server.namespaces import ensure_namespaces
 from workshop_lib.llm.offline import faults
-from workshop_lib.repair.store import OrderStore, open_store
 from workshop_lib.settings import reload_settings
 from workshop_lib.temporal import breaker
 from workshop_lib.temporal.connect import connect
 from workshop_lib.temporal.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from workshop_lib.repair.store import OrderStore
 
 # Files that take longest begin first: at the end no process waits long for another.
 LONGEST = (
@@ -83,6 +86,9 @@ def temporal_server() -> str:
 @pytest_asyncio.fixture
 async def client(temporal_server: str, monkeypatch: pytest.MonkeyPatch) -> Client:
     """A client of the orchestrator's namespace; code that connects by itself finds the same server."""
+    from workshop_lib.agents.loops.mcp_clients import mcp_plugin
+    from workshop_lib.agents.loops.sdk_model import agents_plugin
+
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server)
     # Workers made with it serve the loops of the Agents SDK too.
     return await connect(plugins=[agents_plugin(), mcp_plugin()])
@@ -97,6 +103,8 @@ def queue() -> str:
 @pytest.fixture
 def spec(queue: str) -> WorkerSpec:
     """The orchestrator's worker on a queue of its own."""
+    from workshop_lib.agents.worker import orchestrator
+
     return orchestrator().with_queue(queue)
 
 
@@ -128,8 +136,10 @@ def settings_env(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None
 
 
 @pytest.fixture
-def store(settings_env: Callable[..., None], tmp_path: Path) -> OrderStore:
+def store(settings_env: Callable[..., None], tmp_path: Path) -> "OrderStore":
     """An order store that no other test uses."""
+    from workshop_lib.repair.store import open_store
+
     settings_env(WORKSHOP_STATE_DIR=tmp_path)
     return open_store()
 
