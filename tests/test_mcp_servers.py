@@ -505,9 +505,16 @@ def inspector() -> list[str]:
     return [str(binaries / "node"), str(program), "--cli"]
 
 
-@pytest.mark.parametrize("transport", ["http", "stdio"])
+@pytest.mark.parametrize(
+    ("transport", "calls"),
+    [
+        pytest.param("http", CALLS, id="http"),
+        pytest.param("stdio", CALLS[1:3], id="stdio"),  # one of each team
+        pytest.param("stdio", CALLS, id="stdio-all", marks=pytest.mark.long),
+    ],
+)
 def test_the_inspector_lists_and_calls_every_tool(
-    teams: ServedTeams, inspector: list[str], transport: str, tmp_path: Path
+    teams: ServedTeams, inspector: list[str], transport: str, calls: list[Any], tmp_path: Path
 ) -> None:
     # As a person would: with the configuration that we print for it.
     config = tmp_path / "mcp.json"
@@ -533,7 +540,7 @@ def test_the_inspector_lists_and_calls_every_tool(
 
     with ThreadPoolExecutor(2) as two_at_a_time:
         listings = two_at_a_time.map(lambda name: inspect(name, "tools/list"), TEAM_SERVERS)
-        assert [None] * len(CALLS) == list(two_at_a_time.map(call, *zip(*CALLS, strict=True)))
+        assert [None] * len(calls) == list(two_at_a_time.map(call, *zip(*calls, strict=True)))
         offered = {tool["name"] for listing in listings for tool in listing["tools"]}
     assert offered == {tool for _, tool, _, _ in CALLS}
 
