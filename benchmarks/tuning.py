@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from floor import Floor, nothing
+from floor import Empty, EmptyRun, Floor, nothing
 from ground import own_environment, tuned_server
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum
@@ -163,6 +163,26 @@ async def recovery(client: Client, seconds: float) -> float:
             await asyncio.to_thread(worker.stop)
 
 
+async def eager_start(client: Client, rounds: int) -> list[tuple[float, float]]:
+    """Seconds of a run of one empty activity, started eagerly and not, by the process that also serves it."""
+    plain = replace(spec(), workflows=[EmptyRun])
+
+    async def run(eager: bool) -> float:
+        begun = time.perf_counter()
+        await client.execute_workflow(
+            EmptyRun.run,
+            Empty(),
+            id=f"eager-{uuid.uuid4().hex}",
+            task_queue=plain.task_queue,
+            request_eager_start=eager,
+        )
+        return time.perf_counter() - begun
+
+    async with plain.build(client):
+        await run(False)
+        return [(await run(True), await run(False)) for _ in range(8 * rounds)]
+
+
 async def measure(rounds: int) -> None:
     """Measure all of it, and print the table."""
     client = await connect("default")
@@ -172,8 +192,10 @@ async def measure(rounds: int) -> None:
     print(
         "| option | against | takes, of the other's time | a round, ours / other's |\n|---|---|---|---|"
     )
-    for option in OPTIONS:
-        ours, other = await compare(client, option, rounds)
+    eager = await eager_start(client, rounds)
+    measured = [(option, await compare(client, option, rounds)) for option in OPTIONS]
+    eagerly = Option("runs start eagerly (one session)", "not", {})
+    for option, (ours, other) in [*measured, (eagerly, tuple(map(list, zip(*eager, strict=True))))]:
         ratios = [one / two for one, two in zip(ours, other, strict=True)]
         low, middle, high = quantiles(ratios, n=4, method="inclusive")
         print(
