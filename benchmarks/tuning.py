@@ -192,10 +192,11 @@ async def measure(rounds: int) -> None:
     print(
         "| option | against | takes, of the other's time | a round, ours / other's |\n|---|---|---|---|"
     )
-    eager = await eager_start(client, rounds)
-    measured = [(option, await compare(client, option, rounds)) for option in OPTIONS]
     eagerly = Option("runs start eagerly (one session)", "not", {})
-    for option, (ours, other) in [*measured, (eagerly, tuple(map(list, zip(*eager, strict=True))))]:
+    measured = [(option, *await compare(client, option, rounds)) for option in OPTIONS]
+    pairs = await eager_start(client, rounds)
+    measured.append((eagerly, [one for one, _ in pairs], [other for _, other in pairs]))
+    for option, ours, other in measured:
         ratios = [one / two for one, two in zip(ours, other, strict=True)]
         low, middle, high = quantiles(ratios, n=4, method="inclusive")
         print(

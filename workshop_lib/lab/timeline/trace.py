@@ -19,7 +19,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from workshop_lib.errors import WorkshopError
-from workshop_lib.lab.timeline.labels import duration, shorten
+from workshop_lib.lab.timeline.labels import duration, shorten, step_name
 from workshop_lib.settings import get_settings
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def draw(root: "ReadableSpan", spans: "Iterable[ReadableSpan]", homes: Mapping[s
         since = begun if asked is None else min(asked, begun)
         yield Row(
             depth,
-            shorten(span.name, 60),
+            _name(span.name),
             shorten(here),
             since,
             begun,
@@ -210,6 +210,11 @@ def draw(root: "ReadableSpan", spans: "Iterable[ReadableSpan]", homes: Mapping[s
 
     found = tuple(rows(root, 0, CLIENT))
     return Trace(f"{_id_of(root):032x}", found)
+
+
+def _name(of_span: str) -> str:
+    kind, colon, what = of_span.partition(":")
+    return shorten(kind + colon + step_name(what), 60)
 
 
 def _id_of(span: "ReadableSpan") -> int:

@@ -142,6 +142,11 @@ async def start_process(
             )
         spec = replace(spec, chaos=replace(spec.chaos, may_kill=True))
     point = KillPoint.parse(kill_at) if isinstance(kill_at, str) else kill_at
+    if point and as_service:
+        raise WorkshopError(
+            "A process that runs as a service has no kill points.",
+            fix="start it without `as_service`, or end it with `.kill()`.",
+        )
     if point and point.name != "*":
         _refuse_unknown(point, spec)
     pickled = _pickled(spec)
