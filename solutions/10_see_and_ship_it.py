@@ -58,7 +58,7 @@ client = await lab.start()
 # %% [markdown]
 # ## One question, one trace
 #
-# Two workers, and the finance team's MCP server. (The first message takes some seconds: the model library is loaded.)
+# Two workers, and the MCP servers of two teams. (The first message takes some seconds: the model library is loaded.)
 
 # %%
 from workshop_lib.agents.sessions import ChatClient
@@ -370,8 +370,8 @@ from workshop_lib.settings import PROJECT_ROOT
 
 folder = PROJECT_ROOT / "infrastructure"
 for path in ("Dockerfile", "self-hosted/compose.yaml", "kubernetes/workers.yaml"):
-    text = (folder / path).read_text(encoding="utf-8")
-    print(f"{path}\n    {text.splitlines()[0].lstrip('# ')}")
+    first = (folder / path).read_text(encoding="utf-8").splitlines()[0]
+    print(f"{path:<26}{first.lstrip('# ').split('. ')[0]}")
 
 # %% [markdown]
 # Who may call whom is written twice: in the code, and in the Terraform (a language that describes accounts and networks) for Temporal
@@ -379,7 +379,8 @@ for path in ("Dockerfile", "self-hosted/compose.yaml", "kubernetes/workers.yaml"
 
 # %%
 terraform = (folder / "temporal-cloud" / "main.tf").read_text(encoding="utf-8")
-print(terraform[terraform.index('resource "temporalcloud_nexus_endpoint"') :].split("\n}")[0])
+endpoint = terraform.index('resource "temporalcloud_nexus_endpoint"')
+print(terraform[endpoint : terraform.index("\n}", endpoint) + 2])
 
 # %% [markdown]
 # > **Predict.** Somebody deletes the caller from that list. Nothing has been applied to any account. Who notices, and when?

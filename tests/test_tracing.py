@@ -4,7 +4,7 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,21 +23,70 @@ TEAM = [
     ("RunWorkflow:StockPriceWorkflow", "StartActivity:look_up_price"),
     ("StartActivity:look_up_price", "RunActivity:look_up_price"),
 ]
+NEXUS = "RunStartNexusOperationHandler:FinanceService/stock_price"
+TOOL = "tools/call stock_price"
+
+
+def _steps(*activities: str) -> list[tuple[str, str]]:
+    """A chat's activities below the message that has caused them."""
+    pairs = [(f"StartActivity:{name}", f"RunActivity:{name}") for name in activities]
+    return [("HandleUpdate:send_message", start) for start, _ in pairs] + pairs
+
+
+def _sent(method: str, by: str) -> list[tuple[str, str]]:
+    """A message to an MCP server, below the activity that sends it."""
+    return [(f"RunActivity:{by}", f"MCP send {method}"), (f"MCP send {method}", method)]
+
+
+def _message(chat: str) -> list[tuple[str, str]]:
+    start = f"StartUpdateWithStartWorkflow:{chat}"
+    below = [(start, "ValidateUpdate:send_message"), (start, "HandleUpdate:send_message")]
+    return [("", "turn"), ("turn", start), *below]
+
+
+LISTS = [f"temporalio.mcp.{team}-http.list-tools" for team in ("it", "finance")]
+CALL = "temporalio.mcp.finance-http.call-tool"
+# Of a question for a price, every span after the one that has caused it.
+WHOLE = {
+    "manual": {
+        *_message("ManualChat"),
+        *_steps("discover_teams", "plan_next_action"),
+        ("HandleUpdate:send_message", "StartNexusOperation:FinanceService/stock_price"),
+        ("StartNexusOperation:FinanceService/stock_price", NEXUS),
+        (NEXUS, "StartWorkflow:StockPriceWorkflow"),
+        *TEAM,
+    },
+    "mcp": {
+        *_message("McpChat"),
+        *_steps(*LISTS, "invoke_model_activity", CALL),
+        *(
+            edge
+            for one in LISTS
+            for what in ("server/discover", "tools/list")
+            for edge in _sent(what, one)
+        ),
+        *_sent(TOOL, CALL),
+        (TOOL, "StartWorkflow:StockPriceWorkflow"),
+        *TEAM,
+    },
+}
 REPLAYED = """
 import asyncio, json
 from workshop_lib.temporal import tracing
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.agents.worker import orchestrator
 from workshop_lib.temporal.connect import connect
+from workshop_lib.teams.finance.worker import finance
 from workshop_lib.temporal.service import client_for
 
 async def tree(cached):
     spans = tracing.in_memory()
-    spec = orchestrator().with_queue(f"cached-{cached}")
-    async with spec.build(await client_for(spec), max_cached_workflows=cached):
+    spec, team = orchestrator().with_queue(f"cached-{cached}"), finance()
+    chats = spec.build(await client_for(spec), max_cached_workflows=cached)
+    async with chats, team.build(await client_for(team), max_cached_workflows=cached):
         chat = ChatClient(await connect(), task_queue=spec.task_queue)
         await chat.send("What is 15 * 23?")
-        await chat.send("What is 2 + 3?")
+        await chat.send("What is the price of AAPL?")
     found = spans.get_finished_spans()
     names = {one.context.span_id: one.name for one in found}
     return sorted((names.get(one.parent and one.parent.span_id, ""), one.name) for one in found)
@@ -66,10 +115,21 @@ class Collector(ThreadingHTTPServer):
         names = {key: span.name for key, span in self.spans.items()} | {b"": ""}
         return [(names.get(s.parent_span_id, "missing"), s.name) for s in self.spans.values()]
 
+    def edges_of(self, trace: bytes) -> set[tuple[str, str]]:
+        """The same of one trace, each once: what is tried again has a span an attempt."""
+        spans = {**self.spans}
+        names = {key: span.name for key, span in spans.items()} | {b"": ""}
+        of_it = [span for span in spans.values() if span.trace_id == trace]
+        return {(names.get(span.parent_span_id, "missing"), span.name) for span in of_it}
+
     def wait_for(self, name: str) -> None:
         """Wait until a span has come: each process sends its own."""
+        self.wait_until(lambda: any(span.name == name for span in [*self.spans.values()]))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds of the spans that have come."""
         end = time.monotonic() + LIMIT
-        while all(span.name != name for span in [*self.spans.values()]):
+        while not condition():
             assert time.monotonic() < end, self.edges
             time.sleep(0.1)
 
@@ -106,13 +166,10 @@ def workshop() -> Iterator[Workshop]:
         command("down")
 
 
-NEXUS = "RunStartNexusOperationHandler:FinanceService/stock_price"
-
-
 @pytest.mark.parametrize(
     ("loop", "border"),
     sampled(
-        [("manual", NEXUS), ("sdk", NEXUS), ("mcp", "tools/call stock_price")],
+        [("manual", NEXUS), ("sdk", NEXUS), ("mcp", TOOL)],
         0,
         ids=["manual", "sdk", "mcp"],
         always=lambda case: case[0] != "sdk",
@@ -137,6 +194,9 @@ def test_a_question_is_one_trace_down_to_the_teams_activity(
     assert set(TEAM) <= set(edges)
     assert (border, TEAM[0][0]) in edges
     assert ("missing", border) not in edges
+    if loop in WHOLE:  # each process sends its own, some when it is about to end
+        collector.wait_until(lambda: collector.edges_of(root.trace_id) >= WHOLE[loop])
+        assert collector.edges_of(root.trace_id) == WHOLE[loop]
 
 
 def test_a_replay_adds_no_span(workshop: Workshop) -> None:
@@ -146,6 +206,7 @@ def test_a_replay_adds_no_span(workshop: Workshop) -> None:
     assert cached == replayed
     assert cached.count(["", "turn"]) == 2
     assert cached.count(["StartActivity:plan_next_action", "RunActivity:plan_next_action"]) == 4
+    assert cached.count(list(TEAM[-1])) == 1
 
 
 @pytest.mark.parametrize(
