@@ -152,7 +152,8 @@ async def recovery(client: Client, seconds: float) -> float:
         await run.execute_update(Floor.run_empty, 1, rpc_timeout=LIMIT)
         history = await run.fetch_history()
         began = [e.workflow_task_started_event_attributes.identity for e in history.events]
-        holder = doomed if doomed.spec.name in next(filter(None, reversed(began))) else other
+        held_by = next(filter(None, reversed(began)))
+        holder = doomed if held_by.startswith(f"{doomed.spec.name}@") else other
         await asyncio.to_thread(holder.kill)
         begun = time.perf_counter()
         await run.execute_update(Floor.run_empty, 1, rpc_timeout=LIMIT)
