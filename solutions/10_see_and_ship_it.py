@@ -38,9 +38,9 @@
 #     accTitle: What a service tells
 #     accDescr: A question goes from the chat to an MCP server and to another team's workflow. Each of them sends spans, metrics and log lines. One trace id is in all that belongs to the question.
 #     Q[question] --> C[chat] --> M[MCP server] --> W[team's workflow]
-#     C & M & W -. spans .-> T[(traces: where?)]
-#     C & M & W -. numbers .-> P[(metrics: how much?)]
-#     C & M & W -. lines .-> L[(logs: what exactly?)]
+#     C & M & W -.-> T[(traces: where?)]
+#     C & M & W -.-> P[(metrics: how much?)]
+#     C & M & W -.-> L[(logs: what exactly?)]
 # ```
 #
 # A **span** is a piece of work: a name, a beginning, an end, and the span that caused it. A **trace** is all spans of
@@ -107,7 +107,7 @@ await lab.trace(chat.handle, spans.get_finished_spans())
 # </details>
 
 # %%
-await lab.start_worker(finance(), announce=False)
+traced = await lab.start_worker(finance(), announce=False)
 
 # %% [markdown]
 # ## Waiting, or working?

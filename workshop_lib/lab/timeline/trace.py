@@ -30,6 +30,8 @@ MOST_ROWS = 80
 _RUN, _ID, _SERVER = "temporalRunID", "temporalWorkflowID", "fastmcp.server.name"
 # Each stands out on a light and a dark page (WCAG AA for graphics).
 _COLOURS = ("#9a63b5", "#3b7fca", "#bf6a24", "#35905f", "#93731f")
+# Names of spans are long, and indented.
+_COLUMNS = "grid-template-columns:auto fit-content(40%) minmax(0,1fr) auto"
 _STYLE = Path(__file__).with_name("timeline.css").read_text(encoding="utf-8")
 
 
@@ -92,7 +94,7 @@ class Trace:
         grid = "".join(self._cells(colours, end))
         return (
             f'<div class="wt" role="figure" aria-label="{escape(self._headline())}"><style>{_STYLE}</style>'
-            f'<div class="wt-head">{escape(self._headline())}</div><div class="wt-grid">{grid}</div>'
+            f'<div class="wt-head">{escape(self._headline())}</div><div class="wt-grid" style="{_COLUMNS}">{grid}</div>'
             '<div class="wt-note">indented: caused by the row above · dashed: asked for, and not begun'
             " · filled: at work · hatched: went wrong</div>"
             f"<details><summary>This trace as text</summary><pre>{escape(repr(self))}</pre></details></div>"
@@ -133,7 +135,7 @@ async def trace(
         timeout: seconds that the server may take to say which namespace a run belongs to.
 
     Raises:
-        WorkshopError: there is no turn of this session among the spans.
+        WorkshopError: no turn of this session is among the spans, or the server does not answer in time.
     """
     roots = [
         s for s in spans if not s.parent and (s.attributes or {}).get("session.id") == session.id
@@ -145,11 +147,19 @@ async def trace(
             fix="restart the kernel, and run the cells from the top.",
         )
     root = max(roots, key=lambda span: span.start_time or 0)
-    said = [span.attributes or {} for span in spans]
+    of_it = [span for span in spans if _id_of(span) == _id_of(root)]
+    said = [span.attributes or {} for span in of_it]
     ids = {str(attributes[_ID]) for attributes in said if _ID in attributes}
-    async with asyncio.timeout(timeout):
-        homes = await _homes(session._client, ids)
-    return draw(root, spans, homes)
+    try:
+        async with asyncio.timeout(timeout):
+            homes = await _homes(session._client, ids)
+    except TimeoutError:
+        raise WorkshopError(
+            f"The server did not say within {timeout:g} s where the runs of this trace are.",
+            expected="a running Temporal server.",
+            fix="see `workshop status`, start the server with `workshop up`, and run this cell again.",
+        ) from None
+    return draw(root, of_it, homes)
 
 
 def draw(root: "ReadableSpan", spans: "Iterable[ReadableSpan]", homes: Mapping[str, str]) -> Trace:
