@@ -366,12 +366,14 @@ for line in lines_of_turn(lines, chat.workflow_id):
 # For other machines there is `infrastructure/`. What each file is, in its own words:
 
 # %%
+import re
+
 from workshop_lib.settings import PROJECT_ROOT
 
 folder = PROJECT_ROOT / "infrastructure"
 for path in ("Dockerfile", "self-hosted/compose.yaml", "kubernetes/workers.yaml"):
     first = (folder / path).read_text(encoding="utf-8").splitlines()[0]
-    print(f"{path:<26}{first.lstrip('# ').split('. ')[0]}")
+    print(f"{path:<26}{re.split('[.;(]', first)[0].lstrip('# ')}")
 
 # %% [markdown]
 # Who may call whom is written twice: in the code, and in the Terraform (a language that describes accounts and networks) for Temporal
@@ -396,9 +398,9 @@ my_guess = ""
 # </details>
 
 # %% [markdown]
-# Honestly: these files were never applied to an account or to a cluster. [infrastructure/](../infrastructure/README.md) says what was
-# tried, and how. [Tuning](../infrastructure/tuning.md) has the figures, and [When a laptop is not
-# enough](../infrastructure/beyond-a-laptop.md) says where each part goes.
+# Honestly: these files were never applied to an account or to a cluster. `infrastructure/README.md` says what was tried, and
+# how. Beside it, `tuning.md` has figures on a worker's options, and `beyond-a-laptop.md` says where each part goes when a
+# laptop is not enough.
 
 # %% [markdown]
 # ## Try it yourself

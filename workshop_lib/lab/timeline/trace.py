@@ -94,7 +94,8 @@ class Trace:
         grid = "".join(self._cells(colours, end))
         return (
             f'<div class="wt" role="figure" aria-label="{escape(self._headline())}"><style>{_STYLE}</style>'
-            f'<div class="wt-head">{escape(self._headline())}</div><div class="wt-grid" style="{_COLUMNS}">{grid}</div>'
+            f'<div class="wt-head">{escape(self._headline())}</div>'
+            f'<div class="wt-grid" style="{_COLUMNS}">{grid}</div>'
             '<div class="wt-note">indented: caused by the row above · dashed: asked for, and not begun'
             " · filled: at work · hatched: went wrong</div>"
             f"<details><summary>This trace as text</summary><pre>{escape(repr(self))}</pre></details></div>"
