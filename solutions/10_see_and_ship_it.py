@@ -446,7 +446,7 @@ lab.stop_all()
 #
 # | it promises | by | shown in |
 # |---|---|---|
-# | a killed worker loses no turn | event history, replay | 00, 01 · `tests/test_kill_points.py` |
+# | a kill at any event of a run loses no turn | event history, replay | 00, 01 · `tests/test_crash_lattice.py` |
 # | no model call that has ended is paid again | results in the history | 01 · `tests/test_kill_points.py` |
 # | a repair is made once | a key, and one transaction | 05 · `tests/test_repair_kill_points.py` |
 # | nothing is done that nobody approved | rules, the plan's digest | 05 · `tests/test_repair_approval.py` |
@@ -455,7 +455,8 @@ lab.stop_all()
 # | no history holds a token | sealed values | 07 · `tests/test_identity_leaks.py` |
 # | the thousandth message costs as the tenth | window, summary, continue-as-new | 08 · `tests/test_long_sessions.py` |
 # | a stop keeps what is done | cancellation in both of its shapes | 08 · `tests/test_stop.py` |
-# | old runs survive new code | patches, versions | 09 · `tests/test_replay.py` |
+# | a model that is down is not besieged | a breaker, whose probe is Temporal's retry | 09 · `tests/test_model_down.py` |
+# | old runs survive new code | patches, versions | 09 · `tests/test_versions.py` |
 # | one question is one trace | the trace id in every header | 10 · `tests/test_tracing.py` |
 # | a deployment loses nothing and pays nothing twice | SIGTERM, grace, hand back | 10 · `tests/test_services.py` |
 # | who may call is who does call | the code compared with the Terraform | 10 · `tests/test_terraform.py` |
