@@ -142,6 +142,15 @@ def test_a_worker_with_new_broken_code_leaves_the_old_one_running(nb: Notebook) 
     assert registered()["kept"] is old and old.alive
 
 
+def test_a_version_keeps_its_code_when_the_cell_is_run_again(nb: Notebook) -> None:
+    nb.workflow("released", GREETING)
+    spec = spec_of(nb["Greeting"], nb["say_hello"], name="released").with_version("1")
+    old = workers.start_worker_now(spec)
+    nb.workflow("released", GREETING.replace("Hello", "Good day"))
+    assert "version 1 of released keeps its code" in nb.printed
+    assert registered()["released-1"] is old and old.spec.workflows != (nb["Greeting"],)
+
+
 def test_a_line_of_an_earlier_version_is_still_found(nb: Notebook) -> None:
     nb.workflow("history", "A = 1\nB = 2\n")
     (first,) = [f for f in cells_dir().glob("*.py") if cell_files.cell_of(f.name) == "history"]

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from chat_versions import SECOND_PROMPT, BrokenChat, SecondChat
 from lab_environment import fresh
+from repair_ground import TODAY, badges, planning, with_activities
 from temporalio.client import Client
 
 from workshop_lib.agents.chat import INSTRUCTIONS, ChatStart, SessionLimits
@@ -24,6 +25,10 @@ from workshop_lib.lab.watching.waiting import NobodyPolls, StuckWorkflow, watch
 from workshop_lib.lab.workers.threads import start_worker
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.machine.records import remove_record
+from workshop_lib.repair.proactive_client import ProactiveClient
+from workshop_lib.repair.states import RepairStatus, State
+from workshop_lib.repair.store import OrderStore
+from workshop_lib.repair.worker import repair
 from workshop_lib.temporal.service import announce
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -84,6 +89,39 @@ async def test_a_chat_is_upgraded_when_it_goes_on_and_a_pinned_one_is_not(
         assert (await chats(client, desk).send(SUM)).text == ANSWER + SIGNED
         lines = [line.text for line in await chat.transcript()]
         assert lines[1] == ANSWER and lines[-1] == ANSWER + SIGNED
+
+
+@pytest.mark.long
+async def test_a_proactive_agent_takes_a_new_version_between_two_cycles(
+    client: Client, queue: str, store: OrderStore
+) -> None:
+    desk = replace(repair(), name=fresh("repair"), task_queue=queue)
+    desk = with_activities(desk, planning(badges(0.96)))  # for which it needs nobody
+    try:
+        async with asyncio.timeout(LIMIT):
+            await start_worker(desk.with_version("1"))
+            started = await ProactiveClient.start_agent(
+                client, today=TODAY, workflow_id=fresh("agent"), task_queue=queue
+            )
+            agent = ProactiveClient(client, started.workflow_id)
+            await agent.wait_until(lambda status: status.state is State.WAITING)
+            assert await version_of(agent.handle) == f"version 1 of {desk.name}"
+            await start_worker(desk.with_version("2"))
+            cycle = 1
+            while await version_of(agent.handle) != f"version 2 of {desk.name}":
+                cycle = max(cycle, (await agent.status()).cycle) + 1
+                await agent.stop_waiting()
+                await agent.wait_until(over(cycle))
+            assert cycle <= 4 and (await agent.cycles())[0].cycle == 1
+            await agent.request_exit()
+            assert (await agent.stopped()).state is State.STOPPED
+    finally:
+        stop_all()
+
+
+def over(cycle: int) -> Callable[[RepairStatus], bool]:
+    """Whether a cycle is over."""
+    return lambda status: status.cycle >= cycle and status.state is State.WAITING
 
 
 async def test_a_pinned_run_whose_code_is_broken_is_stuck_until_it_is_moved(
