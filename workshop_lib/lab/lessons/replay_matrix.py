@@ -38,11 +38,12 @@ LIMIT = 120.0  # seconds for all of it; a quiet laptop needs three
 _STYLE = (
     ".rm{padding:4px 0 0 5px;font:12px/18px var(--jp-ui-font-family,system-ui,sans-serif);"
     "color:var(--jp-content-font-color1,var(--vscode-foreground,CanvasText))}"
-    ".rm table{border-collapse:separate;border-spacing:3px}.rm th{font-weight:500;text-align:left;"
-    "padding:2px 8px 2px 0;vertical-align:bottom}.rm thead th{max-width:76px}"
+    ".rm table{border-collapse:separate;border-spacing:3px;font:inherit}"
+    ".rm th{font-weight:500;text-align:left;padding:2px 8px 2px 0;vertical-align:bottom}.rm thead th{max-width:76px}"
     ".rm td{padding:2px 10px;text-align:center!important;border-radius:3px}"
     ".rm .g{background:#2f8f4e33}.rm .r{background:#c4403033;font-weight:600}"
-    ".rm ul{margin:4px 0;padding-left:18px}.rm pre{white-space:pre-wrap}"
+    ".rm-notes{display:flex;flex-wrap:wrap;gap:0 32px}.rm ul{margin:4px 0;padding-left:18px}"
+    ".rm pre{white-space:pre-wrap}"
 )
 
 
@@ -106,11 +107,14 @@ class ReplayMatrix:
             + "</tr>"
             for run in self.runs
         )
-        notes = "".join(f"<li>{escape(note)}</li>" for note in [*self._legend(), *self._reasons()])
+        notes = "".join(
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+            for notes in (self._legend(), self._reasons())
+        )
         return (
             f'<div class="rm" role="figure" aria-label="Recorded runs under states of the code">'
             f"<style>{_STYLE}</style><table><thead><tr><td></td>{heads}</tr></thead>"
-            f"<tbody>{rows}</tbody></table><ul>{notes}</ul>"
+            f'<tbody>{rows}</tbody></table><div class="rm-notes">{notes}</div>'
             f"<details><summary>As text</summary><pre>{escape(repr(self))}</pre></details></div>"
         )
 
