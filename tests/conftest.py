@@ -36,11 +36,13 @@ from workshop_lib.temporal.worker import WorkerSpec
 if TYPE_CHECKING:
     from workshop_lib.repair.store import OrderStore
 
+pytest.register_assert_rewrite("crash_stories", "crash_accounts")
+
 # Files that take longest begin first: at the end no process waits long for another.
 LONGEST = (
-    *("test_notebooks", "test_up_and_down", "test_mcp_loop", "test_repair_kill_points"),
+    *("test_notebooks", "test_up_and_down", "test_mcp_loop", "test_crash_lattice"),
     *("test_command_edges", "test_machine", "test_services", "test_quality", "test_mcp_servers"),
-    *("test_server", "test_waiting", "test_chat", "test_kill_points", "test_repair_cli"),
+    *("test_server", "test_waiting", "test_chat", "test_repair_cli"),
     *("test_failures", "test_attempts_05", "test_attempts_06", "test_teams", "test_tracing"),
     *("test_jupyterlab", "test_notices"),
 )

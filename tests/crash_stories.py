@@ -253,3 +253,9 @@ def recorded_result(name: str) -> Any:
     """What a recorded run has returned, as plain JSON."""
     done = recorded_events(name)[-1].workflow_execution_completed_event_attributes
     return decode(done.result.payloads[0])
+
+
+STORIES: dict[str, type[Story]] = {
+    **{"manual": Chat, "sdk": Chat, "mcp": Chat},
+    **{"repair": Repair, "proactive": Proactive},
+}

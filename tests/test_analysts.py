@@ -1,17 +1,13 @@
-"""The four analysts: on a real server with bad days and killed workers, and against a model that errs."""
+"""The four analysts: on a real server with bad days, and against a model that errs."""
 
 import asyncio
-import signal
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from analyst_workflow import AllAnalysts, Outcome
 from openai_server import KEY, OpenAIServer, calling, says, scripted_model
 from order_samples import sample, with_injection
@@ -21,8 +17,6 @@ from temporalio.testing import ActivityEnvironment
 
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.lessons.gold import load_gold, score_plan
-from workshop_lib.lab.workers.kill_points import KillPoint, Where
-from workshop_lib.lab.workers.process import WorkerProcess, start_process
 from workshop_lib.llm.gateway import warm_up
 from workshop_lib.llm.journal import read_journal
 from workshop_lib.repair.analyst_prompts import BEGIN, digest_of
@@ -201,51 +195,6 @@ async def test_what_a_gullible_model_proposes_is_stopped_by_the_rules(
     assert f"approver: Input should be '{APPROVER}'" in reasons
     assert all("The notes of" in str(r.proposal) for r in outcome.plan.refused[:2])
     assert "lockhart" not in str([p.arguments for p in outcome.plan.proposals])
-
-
-@pytest_asyncio.fixture
-async def started() -> AsyncIterator[list[WorkerProcess]]:
-    workers: list[WorkerProcess] = []
-    yield workers
-    for worker in workers:
-        if worker.alive:
-            worker.kill()
-
-
-async def test_a_worker_is_killed_in_every_analyst_and_the_outcome_is_the_same(
-    client: Client,
-    analysts: WorkerSpec,
-    settings_env: SettingsEnv,
-    tmp_path: Path,
-    started: list[WorkerProcess],
-) -> None:
-    async def killed_in(name: str) -> None:
-        spec = replace(analysts.with_queue(f"{analysts.task_queue}-{name}"), name=f"doomed-{name}")
-        journal = tmp_path / f"{name}.jsonl"
-        # The answer is there, and the worker dies before it can report it.
-        point = KillPoint(Where.ACTIVITY_RESULT, name)
-        doomed = await start_process(
-            spec, kill_at=point, env={"WORKSHOP_MODEL_JOURNAL": str(journal)}
-        )
-        started.append(doomed)
-        handle = await start(client, spec.task_queue)
-        assert await doomed.exited(LIMIT) == -signal.SIGKILL
-        before = [entry.request for entry in read_journal(journal)]
-        assert len(before) == NAMES.index(name) + 1
-        async with spec.build(client):
-            is_right(await result(handle))
-        # It was handed out again once its heartbeats had stopped, long before its five minutes were over.
-        runs = (await history_of(handle)).activities
-        assert [(run.name, run.lost) for run in runs] == [(n, n == name) for n in NAMES]
-        paid.update(before)
-
-    paid: Counter[str] = Counter()
-    settings_env(WORKSHOP_MODEL_JOURNAL=tmp_path / "after.jsonl")
-    await asyncio.gather(*map(killed_in, NAMES))
-    after = Counter(entry.request for entry in read_journal(tmp_path / "after.jsonl"))
-    # Four runs: each of them paid for one answer twice, the same request byte for byte, and for no other.
-    assert len(paid | after) == len(NAMES)
-    assert (paid + after).total() == 4 * len(NAMES) + len(NAMES)
 
 
 # --- against a model that errs -----------------------------------------------------------------------

@@ -370,23 +370,16 @@ async def test_whoever_has_taken_the_port_of_a_killed_server_is_not_asked(
 # --- the agent's worker dies -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("point", "transport"),
-    [
-        # Listings are the first and the second activity, a model call is the third; the fourth calls the
-        # tool.
-        ("activity-report@*#4", "stdio"),
-        pytest.param("activity-inside@*#4", "http", marks=pytest.mark.long),
-    ],
-)
 async def test_a_kill_of_the_agents_worker_costs_no_second_run(
-    client: Client, spec: WorkerSpec, all_up: ServedTeams, point: str, transport: str
+    client: Client, spec: WorkerSpec, all_up: ServedTeams
 ) -> None:
+    """Through pipes; through HTTP each place is tried in `test_crash_lattice`."""
     began = datetime.now(UTC)
-    begin = ChatStart.model_validate({"mcp_transport": transport})
+    begin = ChatStart(mcp_transport="stdio")
     session = ChatClient(client, "mcp", task_queue=spec.task_queue, start=begin)
     spec = replace(spec, name=fresh("agent"))
-    doomed = await start_process(spec, kill_at=point)
+    # The teams are listed first, then the model is asked; the fourth activity calls the tool.
+    doomed = await start_process(spec, kill_at="activity-report@*#4")
     sending = asyncio.create_task(say(session, "What's the stock price of TSLA?"))
     assert await doomed.exited(LIMIT.total_seconds()) == -signal.SIGKILL
     assert not sending.done()

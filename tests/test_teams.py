@@ -5,15 +5,11 @@ in the second half: nothing.
 """
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from lab_environment import LIMIT
-from sampled import sampled
 from teams_environment import TeamCall, Teams, calls_of, events
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
@@ -28,7 +24,7 @@ from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.history import history_of
 from workshop_lib.lab.timeline.page import timeline
 from workshop_lib.lab.timeline.run import NEXUS, TEAM
-from workshop_lib.lab.workers.kill_points import KillPoint, Where, kill_points
+from workshop_lib.lab.workers.kill_points import KillPoint, Where
 from workshop_lib.lab.workers.process import start_process
 from workshop_lib.teams.finance.activities import compute_roi, look_up_price
 from workshop_lib.teams.finance.contract import StockPrice, StockPriceInput
@@ -369,59 +365,10 @@ async def test_a_turn_that_meets_a_missing_endpoint_goes_on_once_it_is_made(
 
 # --- the finance worker is killed --------------------------------------------------------------------
 
-_FINANCE = finance()
-# One operation, its workflow and its activity: every place that one call passes.
-POINTS = kill_points(["StockPriceWorkflow"], ["look_up_price"], ["stock_price"])
-ALWAYS = {Where.TASK_AFTER, Where.ACTIVITY_REPORT, Where.OPERATION_AFTER}
-
-
-def test_every_place_of_a_call_is_a_kill_point() -> None:
-    assert {point.where for point in POINTS} == set(Where)
-    known = {*_FINANCE.workflow_names, *_FINANCE.activity_names, *_FINANCE.operation_names}
-    assert {point.name for point in POINTS} <= known
-
-
-# A task and an activity of the team's run, and the operation that has started it; all with `-m long`.
-@pytest.mark.parametrize(
-    "point",
-    sampled(POINTS, 0, ids=str, always=lambda point: point.where in ALWAYS),
-)
-async def test_a_call_survives_a_kill_of_the_teams_worker_anywhere(
-    point: KillPoint,
-    client: Client,
-    worker: WorkerSpec,
-    new_teams: Callable[[], Awaitable[Teams]],
-) -> None:
-    async def story(loop: str, teams: Teams, chat: ChatClient) -> None:
-        doomed = await teams.start_finance(kill_at=point)
-        sending = asyncio.create_task(say(chat, TSLA))
-        assert await doomed.exited(LIMIT) == -signal.SIGKILL
-        assert not sending.done()
-        await teams.start_finance()
-        async with asyncio.timeout(LIMIT):
-            reply = await sending
-        assert reply == Reply(
-            text=TSLA_REPLY, turn=2, model_calls=2, tool_calls=["stock_price"], tokens=reply.tokens
-        )
-        # One run, which is the one that the caller's history leads to.
-        assert await teams.runs_of(teams.finance) == [
-            call.run for call in await calls_of(chat.handle)
-        ]
-        await teams.stop_finance()
-
-    # Both loops at once, since most of the time is spent waiting for the server to notice.
-    stories: list[Any] = []
-    for loop in NEXUS_LOOPS:
-        teams = await new_teams()
-        chat = ChatClient(client, loop, task_queue=worker.task_queue)
-        await say(chat, "Hello")  # from here on the session knows its teams
-        stories.append(story(loop, teams, chat))
-    await asyncio.gather(*stories)
-
 
 async def test_a_kill_point_in_an_operation_that_the_worker_lacks_is_refused() -> None:
     with pytest.raises(WorkshopError, match="would kill nobody") as refused:
-        await start_process(_FINANCE, kill_at=KillPoint(Where.OPERATION_BEFORE, "get_ip"))
+        await start_process(finance(), kill_at=KillPoint(Where.OPERATION_BEFORE, "get_ip"))
     assert "stock_price" in str(refused.value)
 
 

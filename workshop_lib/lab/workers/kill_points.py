@@ -6,7 +6,7 @@ Left out: the hooks at these places (`temporal.places`), and starting the proces
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from workshop_lib.errors import WorkshopError
@@ -90,16 +90,3 @@ class Executioner:
             now = self._passed == self._point.occurrence
         if now:
             self._kill()
-
-
-def kill_points(
-    workflows: Sequence[str], activities: Sequence[str], operations: Sequence[str] = ()
-) -> list[KillPoint]:
-    """Every place that these workflows, activities and operations pass, at its first occurrence."""
-    tasks = (Where.TASK_BEFORE, Where.TASK_AFTER)
-    starts = (Where.OPERATION_BEFORE, Where.OPERATION_AFTER)
-    steps = tuple(where for where in Where if where not in (*tasks, *starts))
-    passed = ((workflows, tasks), (activities, steps), (operations, starts))
-    return [
-        KillPoint(where, name) for names, places in passed for name in names for where in places
-    ]
