@@ -15,7 +15,7 @@ from notebook_runner import processes_of, runs
 from sampled import sampled
 from workshop_command import Workshop, workshop_command
 
-PATIENCE = 90.0  # seconds, on a busy machine
+PATIENCE = 150.0  # seconds, on a busy machine
 WORKERS = {"orchestrator", "it", "finance", "repair"}
 MCP_SERVERS = {"it", "finance", "repair"}
 Begin = Callable[..., "subprocess.Popen[str]"]
@@ -31,21 +31,23 @@ def workshop() -> Iterator[Workshop]:
         yield command
 
 
+def launched(workshop: Workshop, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        workshop.command(*arguments),
+        env=workshop.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture
 def begin(workshop: Workshop) -> Iterator[Begin]:
     """Start the command and go on; nothing of it is left in the end."""
     begun = []
 
     def start(*arguments: str) -> "subprocess.Popen[str]":
-        begun.append(
-            subprocess.Popen(
-                workshop.command(*arguments),
-                env=workshop.environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        begun.append(launched(workshop, *arguments))
         return begun[-1]
 
     yield start
@@ -84,76 +86,21 @@ def everything_runs_once(workshop: Workshop) -> None:
     assert len(ours(workshop)) == len(WORKERS) + len(MCP_SERVERS) + 1
 
 
-def test_ups_and_downs_wait_for_each_other(workshop: Workshop, begin: Begin) -> None:
-    both = [begin("up"), begin("up")]
-    assert [process.wait(PATIENCE) for process in both] == [0, 0]
-    everything_runs_once(workshop)
-    stopping = begin("down")
-    eventually(lambda: len(ours(workshop)) < 8 or stopping.poll() is not None)
-    starting = begin("up")
-    assert stopping.wait(PATIENCE) == 0
-    eventually(lambda: list((workshop.state / "services").glob("*.json")))
-    again = begin("down")
-    assert (starting.wait(PATIENCE), again.wait(PATIENCE)) == (0, 0)
-    stopped = again.communicate()[1]
-    assert "waiting for it" in stopped and "dev server" in stopped
-    assert all(f"worker {name}" in stopped for name in WORKERS)
-    assert all(f"MCP server {name}" in stopped for name in MCP_SERVERS)
-    nothing_runs(workshop)
-    assert "Nothing was running" in workshop("down").stderr
-
-
-@pytest.mark.parametrize(
-    "started", sampled(["server-starting.json", "server.json", "services/*.json"], 1)
-)
-def test_what_a_killed_up_has_started_is_stopped(
-    workshop: Workshop, begin: Begin, started: str
-) -> None:
-    starting = begin("up")
-    eventually(lambda: list(workshop.state.glob(started)))
-    starting.kill()
-    starting.wait()
-    assert workshop("down").returncode == 0
-    nothing_runs(workshop)
-
-
-def test_jupyterlab_is_stopped_where_its_workshop_was_killed(
-    workshop: Workshop, begin: Begin
-) -> None:
-    lab = begin("--no-browser", f"--port={free_port()}")
-    eventually(lambda: list((workshop.state / "services").glob("jupyterlab-*.json")))
-    assert "JupyterLab" not in workshop("down").stderr  # while it lives, it is its own to end
-    lab.kill()
-    lab.wait()
-    assert "JupyterLab" in workshop("down").stderr
-    nothing_runs(workshop)
-
-
-def test_a_second_mcp_server_leaves_the_first_ones_record(workshop: Workshop, begin: Begin) -> None:
-    def lines() -> list[str]:
-        return [line for line in workshop("status").stdout.splitlines() if "MCP" in line]
-
-    both = [begin("mcp", "serve", "it", "--port", str(free_port())) for _ in range(2)]
-    urls = [str(process.stdout and process.stdout.readline()).strip() for process in both]
-    assert all(url.startswith("http://127.0.0.1:") for url in urls)
-    assert len(lines()) == 2
-    both[1].send_signal(signal.SIGINT)
-    both[1].wait(PATIENCE)
-    (left,) = lines()
-    assert urls[0] in left and "None" not in left
-    both[0].kill()
-    both[0].wait()
-    assert "MCP server it: is gone" in workshop("status").stdout
-
-
-# Who comes later
+# Who comes later: before the tests that stop what runs
 
 
 @pytest.fixture(scope="module")
 def with_workers(workshop: Workshop) -> Iterator[Workshop]:
-    assert workshop("up").returncode == 0
-    yield workshop
-    workshop("down")
+    """All runs, once, although two have started it at the same time."""
+    both = [launched(workshop, "up") for _ in range(2)]
+    try:
+        assert [process.wait(PATIENCE) for process in both] == [0, 0]
+        everything_runs_once(workshop)
+        yield workshop
+    finally:
+        workshop("down")
+        for process in both:
+            process.communicate()
 
 
 def imported(stderr: str) -> set[str]:
@@ -203,3 +150,65 @@ def test_a_worker_that_is_held_is_not_used(with_workers: Workshop) -> None:
         assert done.stdout == "125 * 8 = 1000.\n", done.stderr
     finally:
         os.kill(worker.pid, signal.SIGCONT)
+
+
+# Starting and stopping
+
+
+def test_ups_and_downs_wait_for_each_other(with_workers: Workshop, begin: Begin) -> None:
+    stopping = begin("down")
+    eventually(lambda: len(ours(with_workers)) < 8 or stopping.poll() is not None)
+    starting = begin("up")
+    assert stopping.wait(PATIENCE) == 0
+    eventually(lambda: list((with_workers.state / "services").glob("*.json")))
+    again = begin("down")
+    assert (starting.wait(PATIENCE), again.wait(PATIENCE)) == (0, 0)
+    stopped = again.communicate()[1]
+    assert "waiting for it" in stopped and "dev server" in stopped
+    assert all(f"worker {name}" in stopped for name in WORKERS)
+    assert all(f"MCP server {name}" in stopped for name in MCP_SERVERS)
+    nothing_runs(with_workers)
+    assert "Nothing was running" in with_workers("down").stderr
+
+
+@pytest.mark.parametrize(
+    "started", sampled(["server-starting.json", "server.json", "services/*.json"], 1)
+)
+def test_what_a_killed_up_has_started_is_stopped(
+    workshop: Workshop, begin: Begin, started: str
+) -> None:
+    starting = begin("up")
+    eventually(lambda: list(workshop.state.glob(started)))
+    starting.kill()
+    starting.wait()
+    assert workshop("down").returncode == 0
+    nothing_runs(workshop)
+
+
+def test_jupyterlab_is_stopped_where_its_workshop_was_killed(
+    workshop: Workshop, begin: Begin
+) -> None:
+    lab = begin("--no-browser", f"--port={free_port()}")
+    eventually(lambda: list((workshop.state / "services").glob("jupyterlab-*.json")))
+    assert "JupyterLab" not in workshop("down").stderr  # while it lives, it is its own to end
+    lab.kill()
+    lab.wait()
+    assert "JupyterLab" in workshop("down").stderr
+    nothing_runs(workshop)
+
+
+def test_a_second_mcp_server_leaves_the_first_ones_record(workshop: Workshop, begin: Begin) -> None:
+    def lines() -> list[str]:
+        return [line for line in workshop("status").stdout.splitlines() if "MCP" in line]
+
+    both = [begin("mcp", "serve", "it", "--port", str(free_port())) for _ in range(2)]
+    urls = [str(process.stdout and process.stdout.readline()).strip() for process in both]
+    assert all(url.startswith("http://127.0.0.1:") for url in urls)
+    assert len(lines()) == 2
+    both[1].send_signal(signal.SIGINT)
+    both[1].wait(PATIENCE)
+    (left,) = lines()
+    assert urls[0] in left and "None" not in left
+    both[0].kill()
+    both[0].wait()
+    assert "MCP server it: is gone" in workshop("status").stdout
