@@ -26,10 +26,11 @@ from temporalio.client import Client
 
 from workshop_lib.agents import team_tools
 from workshop_lib.agents.chat import MODEL_DOWN, ChatStart, Reply
+from workshop_lib.agents.loops import mcp_clients
 from workshop_lib.agents.loops.mcp_clients import LISTING_TRIES
 from workshop_lib.agents.sessions import ChatClient
 from workshop_lib.lab import breakers
-from workshop_lib.lab.registry import stop_all
+from workshop_lib.lab.registry import stop, stop_all
 from workshop_lib.lab.services.mcp_in_kernel import serve_mcp
 from workshop_lib.lab.watching.pending import _operation, waits_for
 from workshop_lib.teams.finance.contract import (
@@ -90,7 +91,7 @@ async def test_a_model_that_is_down_is_asked_once_a_pause_whoever_waits(
     client: Client, worker: WorkerSpec, settings_env: SettingsEnv
 ) -> None:
     with scripted_model(settings_env, "server_error") as model:
-        replies, meanwhile, _ = await wait_out(client, worker, model, turns=9, down=3)
+        replies, meanwhile, _ = await wait_out(client, worker, model, turns=9, down=2)
         assert meanwhile > THRESHOLD  # it was tried
         assert not any(reply.failed for reply in replies)
         # One request an attempt, in each loop: nobody below retries. What was held back was not paid for.
@@ -191,6 +192,31 @@ async def test_a_server_of_tools_that_is_down_costs_one_try_and_the_other_team_w
     assert all("the finance team's MCP server" in text for text in texts)
 
 
+async def test_a_call_to_a_server_that_is_known_to_be_down_is_given_up_within_seconds(
+    client: Client, worker: WorkerSpec, it_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not after the minute that a team may take for its answer."""
+    monkeypatch.setattr(mcp_clients, "PATIENCE", 1.0)
+    finance = FastMCP("finance")
+
+    @finance.tool
+    def stock_price(ticker: str) -> str:
+        """Get the stock price of a company by its ticker symbol."""
+        return f"{ticker} costs 242.80 USD"
+
+    served = await serve_mcp(finance)
+    chat = ChatClient(client, "mcp", task_queue=worker.task_queue)
+    question = "What's the stock price of TSLA?"
+    assert "242.8" in (await chat.send(question, timeout=LIMIT)).text
+    await asyncio.to_thread(stop, served.key)
+    known = next(one for one in all_breakers() if "finance" in one.target)
+    known.failures, known.reason, known._since = THRESHOLD, "it is gone", time.monotonic() - 600
+    async with asyncio.timeout(45):
+        reply = await chat.send(question, timeout=LIMIT)
+    assert reply.tool_calls == ["stock_price"] and "the finance team" in reply.text
+    assert "172.16.0.1" in (await chat.send("What is my IP address?", timeout=LIMIT)).text
+
+
 # --- Nexus -------------------------------------------------------------------------------------------
 
 
@@ -198,9 +224,9 @@ async def test_a_team_that_did_not_answer_is_waited_for_shortly_the_next_time(
     client: Client, worker: WorkerSpec, unserved_teams: Teams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(team_tools, "PATIENCE", timedelta(seconds=2))
-    start = ChatStart(team_timeout=4)
+    start = ChatStart(team_timeout=3)
     chat = ChatClient(client, task_queue=worker.task_queue, start=start)
-    for seconds in (4, 2):
+    for seconds in (3, 2):
         text = (await chat.send("What's the stock price of TSLA?", timeout=LIMIT)).text
         assert f"the finance team did not answer within {seconds} s" in text
 
