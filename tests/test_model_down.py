@@ -192,6 +192,7 @@ async def test_a_server_of_tools_that_is_down_costs_one_try_and_the_other_team_w
     assert all("the finance team's MCP server" in text for text in texts)
 
 
+@pytest.mark.long
 async def test_a_call_to_a_server_that_is_known_to_be_down_is_given_up_within_seconds(
     client: Client, worker: WorkerSpec, it_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
