@@ -266,17 +266,6 @@ async def test_a_long_bad_day(tmp_path: Path) -> None:
     print(await the_day(LONG, tmp_path, teams_too=True))
 
 
-def test_a_plan_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:
-    plan = tmp_path / "plan.yaml"
-    plan.write_text("faults:\n  - {place: model, kind: rate_limit, chance: 1.2}\n")
-    with workshop_command() as workshop:
-        for path, said in ((plan, "line 2: fault 1 chance"), (tmp_path / "no.yaml", "exist")):
-            done = workshop("ask", "--chaos", str(path), "What is 2 + 2?")
-            assert (done.returncode, done.stdout) == (1, "") and said in done.stderr, done.stderr
-            assert len(done.stderr.splitlines()) <= 3
-        assert not (workshop.state / "server.json").exists()
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_command_has_its_bad_day_too(tmp_path: Path) -> None:

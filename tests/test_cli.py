@@ -62,6 +62,19 @@ def test_ask_by_way_of_mcp_leaves_no_server_behind(workshop: Workshop, transport
     assert left == []
 
 
+def test_a_chaos_plan_that_is_none_is_told_before_anything_starts(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("faults:\n  - {place: model, kind: rate_limit, chance: 1.2}\n")
+    for path, said in ((plan, "line 2: fault 1 chance"), (tmp_path / "no.yaml", "does not exist")):
+        asked = ("ask", "--chaos", str(path), "What is 2 + 2?")
+        done = workshop(*asked, WORKSHOP_STATE_DIR=str(tmp_path / "state"))
+        assert (done.returncode, done.stdout) == (1, "") and said in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) <= 3
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("message", ["", "   \n", "x" * 100_000], ids=["empty", "blank", "100 kB"])
 def test_a_message_that_is_refused_says_why_before_anything_is_started(
     workshop: Workshop, message: str, tmp_path: Path
