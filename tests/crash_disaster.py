@@ -5,13 +5,13 @@ Left out: which runs, and where (`test_crash_lattice`); how they stand still (`s
 """
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import pytest
 from crash_accounts import check_calls, check_paid, events_of_run, paid_for
 from crash_stories import LIMIT, STORIES, Call, Chat, Story
@@ -57,7 +57,9 @@ class Ground:
         """SIGKILL, and a new process with the same database at the same address."""
         found = server.status()
         assert found and found.pid
-        os.kill(found.pid, signal.SIGKILL)
+        process = psutil.Process(found.pid)
+        process.kill()
+        await asyncio.to_thread(process.wait, 30)  # until then it holds its port
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("TEMPORAL_ADDRESS")  # else it would be somebody else's
             again = await asyncio.to_thread(server.ensure_server)
@@ -133,6 +135,7 @@ async def disaster(killer: str, crowds: Sequence[Crowd], ground: Ground, client:
                 (folder / GO_ON).touch()
             ends = await asyncio.gather(*lives.values(), return_exceptions=True)
         finally:
+            (folder / GO_ON).touch()  # a thread that stands still would keep this process
             for life in lives.values():
                 life.cancel()
             for process in processes:
