@@ -87,7 +87,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 @pytest.fixture(scope="module")
 def mcp_servers(ground: Ground) -> Iterator[None]:
     """The teams' MCP servers."""
-    servers = [asyncio.run(start_mcp_server(team)) for team in ("it", "finance")]
+    servers = [run_sync(start_mcp_server(team)) for team in ("it", "finance")]
     yield
     for one in servers:
         one.kill()
