@@ -46,6 +46,7 @@ from workshop_lib.temporal.chaos.experiment import Experiment
 from workshop_lib.temporal.chaos.plan import ChaosPlan
 from workshop_lib.temporal.chaos.plan_file import chaos_plan
 from workshop_lib.temporal.connect import connect
+from workshop_lib.temporal.places import Where
 
 LOOPS = ("manual", "sdk", "mcp")
 PATIENCE = timedelta(minutes=9)
@@ -102,17 +103,9 @@ class Day(NamedTuple):
                 for kind in ("connection_lost", "server_error", "answer_lost")
             ),
             *(
-                {"place": "worker", "at": at, "chance": self.kills}
-                for at in (
-                    "workflow-task-before",
-                    "workflow-task-after",
-                    "activity-before",
-                    "activity-inside",
-                    "activity-result",
-                    "activity-report",
-                    "operation-before",
-                    "operation-after",
-                )
+                # Of operations there are few.
+                {"place": "worker", "at": at, "chance": self.kills * (1 + 9 * ("operation" in at))}
+                for at in Where
             ),
             *({"place": "server", "workflow": run, "when": {"event": 20}} for run in self.servers),
             {"place": "nexus", "kind": "slow", "name": "no_such_operation", "when": {}},
@@ -274,9 +267,9 @@ def test_the_command_has_its_bad_day_too(tmp_path: Path) -> None:
         """
         faults:
           - {place: worker, at: activity-report, name: plan_next_action, when: {step: 2}}
-          - {place: nexus, kind: fails, name: stock_price, when: {attempt: [1, 2]}}
-          - {place: nexus, kind: answer_lost, name: stock_price, when: {attempt: 3}}
-          - {place: worker, at: operation-after, when: {attempt: 4}}
+          - {place: worker, at: operation-before, when: {attempt: 1}}
+          - {place: nexus, kind: fails, name: stock_price, when: {attempt: [2, 3]}}
+          - {place: nexus, kind: answer_lost, name: stock_price, when: {attempt: 4}}
           - {place: server, at: activity-before, name: plan_next_action, when: {step: 3}}
           - {place: mcp, kind: server_error, chance: 1}
         """
@@ -296,7 +289,7 @@ def test_the_command_has_its_bad_day_too(tmp_path: Path) -> None:
         assert all(day.returncode == 0 for day in days), days[-1].stderr
         first, second = (json.loads(day.stdout) for day in days)
     assert "185.5" in first["reply"] and first["tool_calls"] == ["stock_price"]
-    assert [line["times"] for line in first["chaos"]] == [1, 2, 1, 1, 1, 0]
+    assert [line["times"] for line in first["chaos"]] == [1, 1, 2, 1, 1, 0]
     assert first["chaos"] == second["chaos"]  # the same plan is the same day
     assert first["workflow_id"] != second["workflow_id"]
 

@@ -30,7 +30,7 @@ from workshop_lib import harmless
 from workshop_lib.temporal.places import Step, Where
 
 MAX_FAULTS = 100
-_NEW = re.compile(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}|~[^~]*$")
+_NEW = re.compile(r"[\da-f]{8}(-?[\da-f]{4}){3}-?[\da-f]{12}|~[^~]*$")
 
 
 class Place(StrEnum):
