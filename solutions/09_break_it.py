@@ -49,6 +49,72 @@ from workshop_lib.lab.checks import nb09 as check
 client = await lab.start()
 
 # %% [markdown]
+# ## A day as data
+#
+# What shall go wrong is a **plan**: a seed, and faults with their place, their kind, and when. Whether one strikes depends
+# on seed, run, step and attempt, and on nothing else. No dice are rolled on the day.
+
+# %%
+plan = lab.chaos_plan("""
+seed: 7
+faults:
+  - {place: model, kind: rate_limit, chance: 0.4}
+  - {place: local_tool, kind: fails, name: calculator, when: {attempt: 1}}
+  - {place: activity, kind: lost_completion, name: execute_tool, when: {attempt: 2}}
+  - {place: worker, at: activity-report, name: plan_next_action, when: {step: 2}}
+  - {place: nexus, kind: fails, name: get_stock_price, when: {attempt: 1}}
+""")
+
+# %% [markdown]
+# The model has its limits. A tool fails. Its answer gets lost, after the work was done. A worker is killed when it has the
+# model's word and has not told. And another team has a bad moment.
+#
+# > **Predict.** Ada asks for 12 * 7. Does she get an answer? How often is the calculator called? Which of the five does
+# > not happen? (Some ten seconds. The worker is a process, and another begins when it is killed.)
+
+# %%
+my_guess = ""
+
+# %%
+from workshop_lib.agents.sessions import ChatClient
+from workshop_lib.agents.worker import orchestrator
+
+
+async def a_day():
+    async with lab.chaos(plan, orchestrator()) as experiment:
+        chat = ChatClient(client, session="a-bad-day")
+        reply = await lab.watch(chat.send("What is 12 * 7?"), chat.handle, expect_no_worker=True)
+        await chat.end()
+        await lab.result(chat.handle)
+    return reply, chat.handle, experiment.report()
+
+
+reply, day, happened = await a_day()
+reply
+
+# %%
+happened
+
+# %%
+await lab.show_timeline(day)
+
+# %% [markdown]
+# <details><summary>What happened?</summary>
+#
+# She gets her answer, later. The calculator is reached twice: its first attempt fails before it, the second one's answer is
+# lost, the third is told. *"Once"* is what the history says, and it knows only what it was told. For a sum that is
+# harmless. For a payment it is the lesson of 05.
+#
+# Nobody called the other team, so what was planned there says why it did not happen.
+# </details>
+#
+# A test that fails one time in fifty is worth little. This day can be had again:
+
+# %%
+_, _, again = await a_day()
+print("the same day" if str(again) == str(happened) else again)
+
+# %% [markdown]
 # ## Everybody knocks
 #
 # Retries are a blessing for one run. Now a model is down for three seconds, and five runs ask it. Temporal tries each
@@ -135,7 +201,8 @@ await check.breaker(client, Breaker)
 # with each worker. It may be wrong. What is durable is the retry.
 #
 # Each refusal is an attempt, too. So such a step is bounded by time (`schedule_to_close_timeout`), and not by a number of
-# attempts.
+# attempts. The library has such breakers before models and MCP servers (`lab.breakers()`). Before a Nexus endpoint the server
+# itself has one; `lab.waits_for` says when it holds an operation back.
 #
 # ## Yesterday's runs, today's code
 #

@@ -1,11 +1,14 @@
 """Attempts at notebook 09: other breakers, other ways to change a workflow while runs of it wait."""
 
+from typing import Any
+
 import pytest
 from attempts_ground import Attempt, assert_judged, cases, right, wrong
 from lab_cells import Notebook
 
-from workshop_lib.lab.checks import nb09
+from workshop_lib.lab.checks import CheckNotMet, nb09
 from workshop_lib.lab.classroom import new_id, spec, start
+from workshop_lib.lab.lessons.forensic import open_case
 from workshop_lib.lab.lessons.refunds import STEPS
 from workshop_lib.lab.lessons.stopping import until_begun
 from workshop_lib.lab.workers.threads import start_worker
@@ -177,3 +180,61 @@ async def test_a_changed_workflow(nb: Notebook, attempt: Attempt) -> None:
     )
     await until_begun(old, "ask_clerk")
     await assert_judged(nb, attempt, lambda: nb09.patched(client, nb["Refund"], old))
+
+
+RIGHT = ["charge_card", 2, "the server", "the charge", "a key"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        RIGHT,
+        ["ChargeCard", "two", "Temporal: the heartbeat timeout", "$240", "An idempotency key."],
+        [
+            "the charging of the card",
+            "2 of 3",
+            "nobody but the server",
+            240,
+            "look whether it is there",
+        ],
+        [["charge_card"], [1, 2], "heartbeats", ["charge_card"], "Idempotent charges"],
+        [
+            "charge card (activity 2)",
+            2.0,
+            "SERVER",
+            "the customer's charge",
+            "ask for the statement first",
+        ],
+    ],
+)
+async def test_another_reading_of_the_case(answers: list[Any]) -> None:
+    await nb09.forensic(open_case(), *answers)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "why"),
+    [
+        *((number, "", f"question {number}: no answer") for number in range(1, 6)),
+        *((number, None, f"question {number}: no answer") for number in range(1, 6)),
+        *((number, ..., f"question {number}: Ellipsis") for number in range(1, 6)),
+        (1, "plan_next_action", "a worker said so"),
+        (1, "charge_card and plan_next_action", "one step is asked for"),
+        (1, "read_statement", "Look at the attempts"),
+        (1, "the workflow", "the name of a step"),
+        (2, 3, "One of them was answered"),
+        (2, 1, "less the one that was answered"),
+        (2, "many", "less the one that was answered"),
+        (3, "the worker", "was gone, or was not told"),
+        (3, "the customer, at last", "Who waits for a sign of life"),
+        (3, "God", "who writes the history"),
+        (4, "the plan", "stands twice on the statement"),
+        (4, "nothing", "stands twice on the statement"),
+        (5, "fewer retries", "What makes a second attempt harmless"),
+        (5, "be careful", "happen once in 05"),
+    ],
+)
+async def test_a_misreading_of_the_case(number: int, answer: Any, why: str) -> None:
+    answers = [*RIGHT[: number - 1], answer, *RIGHT[number:]]
+    with pytest.raises(CheckNotMet) as refused:
+        await nb09.forensic(open_case(), *answers)
+    assert why in " ".join(str(refused.value).split())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workshop_lib.lab.lessons.comparison import code_lines as code_lines
     from workshop_lib.lab.lessons.comparison import compare_loops as compare_loops
     from workshop_lib.lab.lessons.comparison import show_comparison as show_comparison
+    from workshop_lib.lab.lessons.forensic import open_case as open_case
     from workshop_lib.lab.lessons.growth import measure_turns as measure_turns
     from workshop_lib.lab.lessons.growth import runs_of_session as runs_of_session
     from workshop_lib.lab.lessons.growth import show_meter as show_meter

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import Client, Plugin, WorkflowHandle
+from temporalio.client import Client, Plugin, WorkflowHandle, WorkflowHistory
 
 from workshop_lib.agents.model_call import plan_next_action
 from workshop_lib.auth.outbound import at_the_keyboard
@@ -98,9 +98,11 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-async def show_timeline(handle: WorkflowHandle[Any, Any]) -> Timeline:
-    """The run so far as a picture, with the link to it in the Web UI."""
-    return await timeline(handle, ui_url=ui_url())
+async def show_timeline(run: WorkflowHandle[Any, Any] | WorkflowHistory) -> Timeline:
+    """The run so far as a picture, with the link to it in the Web UI; or a history that is at hand."""
+    if isinstance(run, WorkflowHistory):
+        return Timeline.from_events(run.events)
+    return await timeline(run, ui_url=ui_url())
 
 
 async def events(handle: WorkflowHandle[Any, Any]) -> list[str]:

@@ -2,17 +2,19 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.exceptions import ApplicationError
 
 from workshop_lib.lab.checks.framework import NotYet, called, check
 from workshop_lib.lab.checks.trial import running
 from workshop_lib.lab.history import history_of
+from workshop_lib.lab.lessons.forensic import Truth, steps_of, truth_of
 from workshop_lib.lab.lessons.outage import PEOPLE, Breaker, live_through_outage
 from workshop_lib.lab.lessons.refunds import STEPS
 from workshop_lib.lab.lessons.replaying import replay
@@ -175,3 +177,106 @@ async def patched(client: Client, workflow: type, old: WorkflowHandle[Any, Any])
             saw=f"the new run: {green!r}", hint="the same history, the same way, each time."
         )
     return "the old run replays, and a new one checks for fraud"
+
+
+# What an answer has to hold one of, and what it may not hold.
+SERVER = r"server|temporal|cluster|service|heart ?beat|time ?out"
+NOT_THE_SERVER = r"worker|workflow|customer|client|nobody|no one|agent|model"
+CHANGES = (
+    r"key|idempot|transact|dedup|unique|same id|once|token|ledger|"
+    r"(look|ask|check|read|query|list|search|see).*(statement|before|first|whether|if)"
+)
+NUMBERS = {
+    **{"none": 0, "zero": 0, "one": 1, "once": 1, "first": 1, "two": 2, "twice": 2, "both": 2},
+    **{"second": 2, "three": 3, "thrice": 3, "third": 3, "four": 4, "five": 5},
+}
+
+
+@check(
+    expects="five answers that the history bears out.",
+    hint="the timeline, and the lines below it: attempts, notes, inputs and results.",
+)
+async def forensic(
+    case: WorkflowHistory, step: Any, lost: Any, noticed: Any, twice: Any, change: Any
+) -> str:
+    """Which step, how many attempts, who noticed, what was paid twice, and what is to be done?"""
+    truth = truth_of(case)
+    for number, (answer, problem) in enumerate(
+        (
+            (step, _problem_with_step(_text(step), truth, steps_of(case))),
+            (lost, _problem_with_count(_text(lost), truth)),
+            (noticed, _problem_with_who(_text(noticed))),
+            (twice, _problem_with_payment(_text(twice), truth)),
+            (change, _problem_with_change(_text(change))),
+        ),
+        start=1,
+    ):
+        if problem:
+            said = repr(answer) if _text(answer) else "no answer"
+            raise NotYet(saw=f"question {number}: {said}", hint=problem)
+    return (
+        f"{truth.lost.name}, {truth.times} attempts lost and noticed by the server; "
+        "one charge in the history, two in the world"
+    )
+
+
+def _text(answer: Any) -> str:
+    """An answer as plain words."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", "" if answer is None else str(answer))
+    return " ".join(re.sub(r"[_\-,.;:!?()'\"\[\]{}$]+", " ", spaced).lower().split())
+
+
+def _words_of(name: str) -> list[str]:
+    return [word for word in _text(name).split() if len(word) > 3]
+
+
+def _problem_with_step(answer: str, truth: Truth, steps: list[Any]) -> str:
+    others = {name for name in truth.retried if _names(answer, name)}
+    if _names(answer, truth.lost.name):
+        return "one step is asked for: of the other a worker has told." if others else ""
+    if others:
+        return (
+            "that one failed, a worker said so, and it was tried again: nothing is wrong with that."
+        )
+    if any(_names(answer, step.name) for step in steps):
+        return "did that one not go well at once? Look at the attempts."
+    return "the name of a step, as in the lines above."
+
+
+def _names(answer: str, name: str) -> bool:
+    """Whether an answer names a step: by its verb or noun, or by its whole name."""
+    return bool(answer) and any(word in answer for word in _words_of(name))
+
+
+def _problem_with_count(answer: str, truth: Truth) -> str:
+    found = [int(n) for n in re.findall(r"\d+", answer)]
+    found += [NUMBERS[word] for word in answer.split() if word in NUMBERS]
+    counted = [*range(1, truth.times + 1)], [truth.lost.attempts, truth.times]
+    if truth.times in found[:1] or found in counted:
+        return ""
+    if truth.lost.attempts in found[:1]:
+        return "so many attempts began. One of them was answered in the end."
+    return "the number of the last attempt, less the one that was answered."
+
+
+def _problem_with_who(answer: str) -> str:
+    if re.search(SERVER, answer):
+        return ""
+    if re.search(NOT_THE_SERVER, answer):
+        return "that one was gone, or was not told. Who waits for a sign of life, and for how long?"
+    return "who writes the history, and gives a step to another worker?"
+
+
+def _problem_with_payment(answer: str, truth: Truth) -> str:
+    named = _names(answer, truth.lost.name)
+    if named or any(_text(value) and _text(value) in answer for value in truth.twice):
+        return ""
+    return "what stands twice on the statement that the run has read in the end?"
+
+
+def _problem_with_change(answer: str) -> str:
+    if re.search(CHANGES, answer):
+        return ""
+    if re.search(r"retr|attempt|time ?out|heart ?beat", answer):
+        return "a step that is never tried again may stay undone. What makes a second attempt harmless?"
+    return "what made an order happen once in 05, however often its step was tried?"

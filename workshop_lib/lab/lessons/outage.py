@@ -171,7 +171,7 @@ async def _model_down(journal: Path) -> "AsyncIterator[asyncio.Future[float]]":
     back: asyncio.Future[float] = loop.create_future()
 
     def recover() -> None:
-        _set({_FAULTS: None})
+        _set({_FAULTS: ""})
         back.set_result(time.time())
 
     _set({_FAULTS: "server_error=1", _JOURNAL: str(journal)})
