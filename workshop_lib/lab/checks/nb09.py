@@ -181,7 +181,8 @@ async def patched(client: Client, workflow: type, old: WorkflowHandle[Any, Any])
 
 # What an answer has to hold one of, and what it may not hold.
 SERVER = r"server|temporal|cluster|service|heart ?beat|time ?out"
-NOT_THE_SERVER = r"worker|workflow|customer|client|nobody|no one|agent|model"
+NOT_THE_SERVER = r"worker|workflow|desk|guest|mia|customer|client|nobody|no one|agent|model"
+BOUGHT = ("charg", "room", "hotel", "trip", "night", "stay", "booking")
 CHANGES = (
     r"key|idempot|transact|dedup|unique|same id|once|token|ledger|"
     r"(look|ask|check|read|query|list|search|see).*(statement|before|first|whether|if)"
@@ -226,13 +227,9 @@ def _text(answer: Any) -> str:
     return " ".join(re.sub(r"[_\-,.;:!?()'\"\[\]{}$]+", " ", spaced).lower().split())
 
 
-def _words_of(name: str) -> list[str]:
-    return [word for word in _text(name).split() if len(word) > 3]
-
-
 def _problem_with_step(answer: str, truth: Truth, steps: list[Any]) -> str:
-    others = {name for name in truth.retried if _names(answer, name)}
-    if _names(answer, truth.lost.name):
+    others = [name for name in truth.retried if _names(answer, name)]
+    if any(word in answer for word in _text(truth.lost.name).split()):
         return "one step is asked for: of the other a worker has told." if others else ""
     if others:
         return (
@@ -244,8 +241,8 @@ def _problem_with_step(answer: str, truth: Truth, steps: list[Any]) -> str:
 
 
 def _names(answer: str, name: str) -> bool:
-    """Whether an answer names a step: by its verb or noun, or by its whole name."""
-    return bool(answer) and any(word in answer for word in _words_of(name))
+    """Whether an answer names a step: by its verb, with which the name begins."""
+    return _text(name).split()[0] in answer.split()
 
 
 def _problem_with_count(answer: str, truth: Truth) -> str:
@@ -263,13 +260,13 @@ def _problem_with_who(answer: str) -> str:
     if re.search(SERVER, answer):
         return ""
     if re.search(NOT_THE_SERVER, answer):
-        return "that one was gone, or was not told. Who waits for a sign of life, and for how long?"
+        return "that one was gone, or came later. Who waits for a sign of life, and for how long?"
     return "who writes the history, and gives a step to another worker?"
 
 
 def _problem_with_payment(answer: str, truth: Truth) -> str:
-    named = _names(answer, truth.lost.name)
-    if named or any(_text(value) and _text(value) in answer for value in truth.twice):
+    words = _text(truth.lost.name).split() + [_text(value) for value in truth.twice]
+    if not re.search(r"\bplan", answer) and any(word in answer for word in [*words, *BOUGHT]):
         return ""
     return "what stands twice on the statement that the run has read in the end?"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio.client import WorkflowHistory
 
-from workshop_lib.lab.history import Step, read_history
+from workshop_lib.lab.history import ACTIVITY, SIGNAL, Step, read_history
 from workshop_lib.settings import PROJECT_ROOT
 
 _FILE = PROJECT_ROOT / "data" / "forensic.json"
@@ -25,7 +25,7 @@ class Truth:
         lost: the step whose attempts nobody reported.
         times: how many of its attempts were lost.
         retried: steps that failed too, and were tried again because a worker said so.
-        twice: what stands twice on the statement, as text: words and numbers.
+        twice: what stands on the statement of which something stands there twice, as text.
     """
 
     lost: Step
@@ -42,8 +42,8 @@ def open_case() -> WorkflowHistory:
 
 
 def steps_of(case: WorkflowHistory) -> list[Step]:
-    """What the run has done, without its workflow tasks."""
-    return [step for step in read_history(case.events).steps if step.kind != "workflow task"]
+    """What the run has done, and what it was told."""
+    return [step for step in read_history(case.events).steps if step.kind in (ACTIVITY, SIGNAL)]
 
 
 def truth_of(case: WorkflowHistory) -> Truth:
@@ -59,8 +59,7 @@ def truth_of(case: WorkflowHistory) -> Truth:
 
 
 def _repeated(result: Any) -> list[str]:
-    """The values of rows that stand more than once in a list of rows."""
-    rows = result if isinstance(result, list) else []
-    contents = [tuple(sorted(map(str, row.values()))) for row in rows if isinstance(row, dict)]
-    shared = Counter(value for row in contents for value in row)
-    return [value for value, count in shared.items() if count > 1]
+    """What stands in those rows of a list that have something in common."""
+    rows = [row for row in result if isinstance(row, dict)] if isinstance(result, list) else []
+    counts = Counter(str(value) for row in rows for value in row.values())
+    return list(counts) if any(count > 1 for count in counts.values()) else []
