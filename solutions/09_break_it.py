@@ -133,8 +133,8 @@ await lab.live_through_outage(client)
 # %% [markdown]
 # <details><summary>How many?</summary>
 #
-# Some sixty: five runs, four times a second, for three seconds. *"Five"*: Temporal does not know that the five ask the
-# same model. Whoever tries to get up is knocked down by those who ask how it goes.
+# On a quiet machine some sixty: five runs, four times a second, for three seconds. A busy one knocks less often. *"Five"*:
+# Temporal does not know that the five ask the same model. Whoever tries to get up is knocked down by those who ask how it goes.
 # </details>
 #
 # A **circuit breaker** is a small object that all of them pass. It counts failures. After three in a row it is *open*:
@@ -385,8 +385,8 @@ await lab.show_timeline(old)
 await lab.replay_matrix()
 
 # %% [markdown]
-# A patch is for ever, or nearly. Once no run from before is left, `workflow.deprecate_patch` takes the place of the question,
-# and one release later the line can go. The column *gone* says for which histories that is too early.
+# A patch is for ever, or nearly. Once no run from before is left, `workflow.deprecate_patch` takes the place of the question:
+# the column *deprecated* says for which histories that is too early. One release later the line can go.
 #
 # ## Two versions at once
 #
