@@ -32,6 +32,7 @@ from workshop_lib.agents.worker import orchestrator
 from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server.lifecycle import ensure_server
 from workshop_lib.lab.server.namespaces import ensure_namespaces
+from workshop_lib.lab.services.mcp_in_kernel import serve_mcp
 from workshop_lib.lab.services.mcp_servers import ensured
 from workshop_lib.lab.workers.chaos import chaos
 from workshop_lib.lab.workers.threads import start_worker
@@ -40,7 +41,9 @@ from workshop_lib.repair.states import State
 from workshop_lib.repair.store import open_store
 from workshop_lib.repair.worker import repair
 from workshop_lib.settings import get_settings
+from workshop_lib.teams.finance.mcp_server import server as finance_server
 from workshop_lib.teams.finance.worker import finance
+from workshop_lib.teams.it.mcp_server import server as it_server
 from workshop_lib.teams.it.worker import it
 from workshop_lib.temporal.chaos.experiment import Experiment
 from workshop_lib.temporal.chaos.plan import ChaosPlan
@@ -134,7 +137,7 @@ async def running(
     """A server with a database, and workers that fail as the day's plan says.
 
     Args:
-        teams_too: the teams' workers are processes that can be killed, and not threads.
+        teams_too: the teams' workers are processes that can be killed, and not threads; so are their servers.
     """
     teams = (it(), finance())
     async with AsyncExitStack() as stack:
@@ -145,9 +148,12 @@ async def running(
         client = await connect()
         killed = (orchestrator(), repair(), *(teams if teams_too else ()))
         experiment = await stack.enter_async_context(chaos(day.plan, *killed))
-        for spec in teams if not teams_too else ():
-            await start_worker(spec, chaos=experiment, announce=False)
-        await stack.enter_async_context(ensured())
+        if teams_too:
+            await stack.enter_async_context(ensured())
+        else:
+            for spec, server in zip(teams, (it_server, finance_server), strict=True):
+                await start_worker(spec, chaos=experiment, announce=False)
+                await serve_mcp(server())
         yield client, experiment
 
 
