@@ -461,7 +461,7 @@ await lab.show_timeline(case)
 from workshop_lib.lab.lessons.forensic import steps_of
 
 for step in steps_of(case):
-    print(step.name, "· attempts:", step.attempts, "·", step.failed_with, step.note)
+    print(f"{step.name} (attempts: {step.attempts})", step.failed_with, step.note)
     print("   ", step.input, "→", step.result)
 
 # %% [markdown]
