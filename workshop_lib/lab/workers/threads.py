@@ -48,7 +48,7 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 logger = logging.getLogger(__name__)
 
-START_LIMIT = 15.0  # seconds until a worker must poll
+START_LIMIT = 40.0  # seconds until a worker must poll, on a busy machine too
 STOP_LIMIT = 2.0  # seconds that activities get to finish when their worker stops
 STOP_GENTLY: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=STOP_LIMIT)}
 
