@@ -111,9 +111,9 @@ lab.show_verdicts(await lab.stock_verdicts())
 # %% [markdown]
 # <details><summary>Which are let in?</summary>
 #
-# Those that *leave something out*. A verifier checks what a token says: an expiry that has passed, an audience that is
-# another's. *"None, it is a security library."* It is, and it cannot know what you require. *"All, they are signed."* It
-# does check audience, issuer and a passed expiry.
+# Those that *leave something out*, and the ID token. *"None, it is a security library."* It is, and it cannot know what you
+# require. *"All, they are signed."* It does check audience, issuer and a passed expiry. Nobody has told it to ask for more:
+# when a token begins to count, which claims it has, or of which type they are.
 # </details>
 
 # %% [markdown]
@@ -123,7 +123,7 @@ lab.show_verdicts(await lab.stock_verdicts())
 # not count, or `None`. Every claim in `KINDS` and `TIMES` has to be there, of the right type, and not empty; only `scope`
 # may be empty. Not expired, not in the future, valid for no more than an hour. All times are Unix seconds.
 #
-# The check tries good tokens, and the forged ones above.
+# The check tries good tokens, and all of the forged ones.
 #
 # *Hint: begin with what is missing, and a wrong type counts as missing: a list that holds `"it"` is not `"it"`. Leave
 # `LEEWAY` seconds at both ends, for two clocks are never equal.*
@@ -173,6 +173,8 @@ await check.claims(problem_with)
 #
 # Workers with doors take the place of those without. They run the same workflows, activities and handlers. A door is an
 # *interceptor*: code that Temporal runs before and after each call, put around a worker where it is put together.
+#
+# The `sign_in` above returned a grant. `lab.sign_in` returns a *client*, whose messages carry that person's proof.
 
 # %%
 for spec in (orchestrator(), finance(), it()):
@@ -245,30 +247,34 @@ attacker = await lab.sealed_values(hers.workflow_id)
 await check.copied(stolen, attacker)
 
 # %% [markdown]
-# > **Predict.** And with the *same* project, as the very same call? Its proof fits exactly.
+# With each call the server sends a *link* to whoever calls. But the caller can write one, too.
+#
+# > **Predict.** And with the *same* project, as the very same call? Its proof fits exactly. Bob sends it
+# > twice: as it is, and with a link forged to say that Alice's run is calling.
 
 # %%
 my_guess = ""
 
 # %%
-await attacker.nexus(stolen)
+print(await attacker.nexus(stolen))
+print(await attacker.nexus(stolen, nexus_link=attacker.link))
 
 # %% [markdown]
 # <details><summary>The same call again?</summary>
 #
-# Refused. With each call the server sends a *link* to whoever has made it, and this one names another caller. *"It works
-# once more, its proof fits."* It would with a forged link, which is no proof. Even then no tool runs again.
+# Refused, both times. First the link tells that another is calling. With a forged one the value gets further, to the
+# team's run for Alice, and there is no second one. *"It works once more, its proof fits."* It fits that one run.
 # </details>
 #
-# A team makes the id of its run of an id *inside* the value. So the same value leads to the run that there was, and its
-# result. Temporal's own retry needs exactly that.
+# A team makes the id of its run of an id *inside* the value. So the same value never starts a second run, and no tool works
+# twice. Temporal's own retry needs exactly that: it finds the run that it has started.
 
 # %% [markdown]
 # ## The attack table
 #
-# More than sixty attempts, at every door: forged tokens over MCP, copied and changed values over Nexus, the team's workflow
+# Some seventy attempts, at every door: forged tokens over MCP, copied and changed values over Nexus, the team's workflow
 # started by hand, its activity scheduled from elsewhere, messages sent again, and an order whose note tells the agent to
-# act as Alice. It takes some ten seconds:
+# act as Alice. It takes some ten seconds. A line is an answer, how often it came, and to which attack:
 
 # %%
 attacker.url = (await lab.start_mcp_server("it")).url
@@ -330,12 +336,14 @@ from workshop_lib.repair.client import list_repairs
 [found.session async for found in list_sessions(client, owner="alice")]
 
 # %%
-for_carol = waiting_for(sign_in("carol").asker)
-print(for_carol)
-[found.workflow_id async for found in list_repairs(client, for_carol)]
+for name in ("carol", "alice"):
+    waiting = waiting_for(sign_in(name).asker)
+    print(name, [found.workflow_id async for found in list_repairs(client, waiting)])
+print(waiting)
 
 # %% [markdown]
-# Alice's own list leaves out what she has asked for. She tries all the same, under another name:
+# Alice's list leaves out what she has asked for: the last line is its filter, as the server reads it. She tries to approve
+# all the same, under another name:
 
 # %%
 try:

@@ -125,7 +125,8 @@ lab.show_meter(
 # Each turn costs more than the one before, in both. All turns together grow with the *square* of their number. *"History
 # holds only what is new."* It holds the input of each activity, and here that is the whole conversation, twice a turn.
 #
-# The other line has teeth: now and then a turn pays for a summary of what leaves the window. It does not climb.
+# The other line has teeth. When the window is full, one turn pays for a summary of the oldest messages, and those after it
+# are sent less: so the last turn may cost less than a middle one. It does not climb.
 # </details>
 
 # %% [markdown]
@@ -170,7 +171,8 @@ my_guess = ""
 await lab.watch(ours.send("What is my door code?"), ours.handle)
 
 # %% [markdown]
-# It was not in the window. What falls out is **summarised**, by an activity of its own:
+# It was not in the window. What falls out is **summarised**, by an activity of its own. The offline model is crude: it
+# picks lines and keeps them as they were said, with who said them. A real model writes sentences.
 
 # %%
 from workshop_lib.lab.history import history_of
@@ -371,11 +373,12 @@ await lab.until_begun(astray.handle, "plan_next_action", 2)
 await lab.watch(astray.stop(), astray.handle)
 
 # %% [markdown]
-# That was the reply, to the stop and to the message. Ask on, and look at what the model is sent then. (Some seconds: it
-# is still slow.)
+# That was the reply, to the stop and to the message. `model_calls` counts answers, and the second never came. Ask on, and
+# look at what the model is sent then. (Some seconds: it is still slow.)
 
 # %%
-await lab.watch(astray.send("And what did I ask first?"), astray.handle)
+reply = await lab.watch(astray.send("And what did I ask first?"), astray.handle)
+print(reply.text, "\n\nThe model was sent:")
 for sent in (await history_of(astray.handle)).named("plan_next_action")[-1].input["messages"][1:]:
     said = sent.get("content") or [call["name"] for call in sent["tool_calls"]]
     print(f"{sent['role']:<10}", said)

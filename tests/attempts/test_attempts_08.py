@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from attempts_ground import Attempt, assert_judged, cases, right, wrong
 from lab_cells import Notebook
+from temporalio.workflow import UnfinishedUpdateHandlersWarning
 
 from workshop_lib.lab.checks import CheckNotMet, nb08
 from workshop_lib.lab.classroom import start
@@ -73,6 +74,11 @@ def changes_it(messages: Messages, most: int) -> Messages:
     return messages
 
 
+def nothing_fits(messages: Messages, most: int) -> Messages:
+    begins = [n for n, message in enumerate(messages) if message.role == "user"]
+    return messages[next(n for n in begins if len(messages) - n <= most) :]
+
+
 async def later(messages: Messages, most: int) -> Messages:
     return by_turns(messages, most)
 
@@ -94,6 +100,8 @@ async def later(messages: Messages, most: int) -> Messages:
         (changes_it, "return a slice of it"),
         (later, "`def`, not `async def`"),
         (lambda messages, most: messages[messages.index("user") :], "your code raised ValueError"),
+        (nothing_fits, "at most 1: your code raised StopIteration"),
+        (nothing_fits, "the last turn is kept whole, though it alone may be longer"),
     ],
 )
 async def test_a_window_that_is_nearly_right(attempt: Any, why: str) -> None:
@@ -122,7 +130,7 @@ LASTING = [
         for case in [
             ("never", WAITED, "lambda: False", "no answer"),
             ("not from its own first", "self.n > n + 2", "self.n >= 3", "count what *this* run"),
-            ("no refusal", REFUSED, "if False:", "a run that answered 9"),
+            ("no refusal", REFUSED, "if False:", "`check_draw` lets everybody in"),
             ("off by one", REFUSED, "if self.n - self.first > 3:", "a run that answered 4"),
             ("too late", f"{WAITED})", f"{WAITED.replace('+ 2', '+ 3')})", "no answer"),
             ("lost", f" and {WAITED.partition(' and ')[2]}", "", "accepted, and got no number"),
@@ -139,9 +147,12 @@ LASTING = [
 
 
 @pytest.mark.parametrize("attempt", cases(LASTING, always=1))
-async def test_a_run_that_goes_on(nb: Notebook, attempt: Attempt) -> None:
+async def test_a_run_that_goes_on(
+    nb: Notebook, attempt: Attempt, recwarn: pytest.WarningsRecorder
+) -> None:
     client = await start()
     await assert_judged(nb, attempt, lambda: nb08.lasting(client, nb["Desk"]))
+    assert not [one for one in recwarn if one.category is UnfinishedUpdateHandlersWarning]
 
 
 CATCH = "(asyncio.CancelledError, ActivityError)"

@@ -43,8 +43,8 @@ class Reply(BaseModel):
     stopped: bool = False
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """What a notebook shows: the notice only where there is one, and a failure."""
-        usual = (("notice", ""), ("failed", False), ("stopped", False))
+        """What a notebook shows: the notice only where there is one, and a failure or a stop."""
+        usual = [("notice", ""), ("failed", self.stopped), ("stopped", False)]
         return [pair for pair in super().__repr_args__() if pair not in usual]
 
 

@@ -82,6 +82,14 @@ class Contents(BaseModel):
     exp: float
 
 
+_UNFIT = {
+    "what": "what it asks for does",
+    "where": "its place does",
+    "arguments": "its arguments do",
+    "call": "its id does",
+}
+
+
 def digest(arguments: Any) -> str:
     """What tells arguments from others: of a typed input, of those fields that differ from their default, so
     that a contract may get more of them."""
@@ -153,7 +161,7 @@ def check(inside: Contents, bound: Binding, now: float) -> None:
     """
     for name, is_for, asked in zip(bound._fields, _bound(inside), bound, strict=True):
         if is_for != asked and (name != "call" or asked):
-            raise Refused(f"The sealed value is for another call: {name} does not fit.")
+            raise Refused(f"The sealed value is for another call: {_UNFIT[name]} not fit.")
     if inside.exp + LEEWAY <= now:
         raise Refused("The sealed value has expired.")
     if inside.iat - LEEWAY > now or inside.exp - inside.iat > LONGEST:

@@ -26,6 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from workshop_lib.errors import WorkshopError
 from workshop_lib.harmless import faults
+from workshop_lib.repair.approval import MAY_DECIDE
 from workshop_lib.repair.models import Analysis, Plan, RepairResult
 from workshop_lib.repair.states import (
     Callback,
@@ -65,6 +66,8 @@ class DecisionRefused(WorkshopError):
         fix = "look at the status and the plan, and decide about that."
         if kind in ("AlreadyDecided", "Expired", "Closed"):
             fix = "this plan is settled: start a repair, or decide about an agent's next plan."
+        elif kind in ("OwnRequest", "Forbidden"):
+            fix = f"somebody with {MAY_DECIDE} who has not asked for it has to decide."
         super().__init__(what, fix=fix)
         self.kind = kind
 

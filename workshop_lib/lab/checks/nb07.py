@@ -41,10 +41,13 @@ async def claims(problem_with: Callable[[Claims, float], str | None]) -> str:
                 if not scope
                 else "the audience here is 'it'; a moment more or less is no reason.",
             )
-        for when, now in (("made", good["iat"] - 3.0), ("expired", good["exp"] + 3.0)):
+        for which, now in (
+            ("from a clock 3 seconds ahead of ours", good["iat"] - 3.0),
+            ("that expired 3 seconds ago", good["exp"] + 3.0),
+        ):
             if problem := called(problem_with, dict(good), now):
                 raise NotYet(
-                    saw=f"a token {when} 3 seconds ago, by a clock that is not ours, was refused: {problem}",
+                    saw=f"a token {which} was refused: {problem}",
                     hint="two clocks are never equal: leave LEEWAY seconds, at both ends.",
                 )
     verdicts = verdicts_of(lambda claims, now: called(problem_with, claims, now))

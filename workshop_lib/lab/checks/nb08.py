@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -14,11 +15,12 @@ from temporalio.client import (
 )
 from temporalio.exceptions import is_cancelled_exception
 from temporalio.service import RPCError
+from temporalio.workflow import UnfinishedUpdateHandlersWarning
 
 from workshop_lib.lab.checks.framework import NotYet, check, plain
 from workshop_lib.lab.checks.trial import running
 from workshop_lib.lab.history import COMPLETED, History, history_of
-from workshop_lib.lab.lessons.growth import runs_of_session
+from workshop_lib.lab.lessons.growth import SessionRun, runs_of_session
 from workshop_lib.lab.lessons.stopping import ENDLESS, TIMER, look, until_begun
 from workshop_lib.lab.watching.waiting import NoAnswer, watch
 from workshop_lib.llm.messages import Message, ToolCall
@@ -57,7 +59,19 @@ async def windowed(window: Window) -> str:
     """Does every window begin with a turn, and hold as many as fit?"""
     for talk, most in [(_talk(seed), 1 + seed % 16) for seed in range(TALKS)]:
         given = [message.model_copy(deep=True) for message in talk]
-        kept = plain(window(given, most))
+        begins = [n for n, message in enumerate(talk) if message.role == "user"]
+        longer = len(talk) - begins[-1] > most
+        hint = "the last turn is kept whole, though it alone may be longer." if longer else None
+        try:
+            kept = plain(window(given, most))
+        except NotYet:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise NotYet(
+                saw=f"of {_roles(talk)}, at most {most}: your code raised {what}",
+                hint=hint if isinstance(error, LookupError | ValueError | StopIteration) else None,
+            ) from error
         if given != talk:
             raise NotYet(
                 saw="a conversation that the window has changed",
@@ -66,9 +80,7 @@ async def windowed(window: Window) -> str:
         if problem := _problem_with_window(talk, kept, most):
             raise NotYet(
                 saw=f"of {_roles(talk)}, at most {most}: {_roles(kept)}, {problem}",
-                hint="the last turn is kept whole, also where it is longer."
-                if kept == []
-                else None,
+                hint=hint if kept == [] else None,
             )
     return f"{TALKS} conversations, each cut where a turn begins"
 
@@ -105,18 +117,16 @@ def _roles(messages: Any) -> str:
 )
 async def lasting(client: Client, workflow: type) -> str:
     """Nine people at once: is each answered once, and does no run take more than it may?"""
-    async with running(client, workflow, 0) as handle:
-        try:
-            numbers = await watch(_drawn(handle), handle, timeout=15, patient=False)
-        except NoAnswer:
-            await _refuse_endless_runs(handle)
-            raise
-        runs = [run for run in await runs_of_session(handle) if run.messages]
+    # A run that leaves somebody unanswered is told so below, in words.
+    with warnings.catch_warnings(action="ignore", category=UnfinishedUpdateHandlersWarning):
+        numbers, runs = await _numbers_and_runs(client, workflow)
+    continued = len(runs) > 1  # the last one may have taken nobody
+    runs = [run for run in runs if run.messages]
     if most := max((run.messages for run in runs if run.messages > A_RUN), default=0):
-        only = len(runs) == 1
+        who = "everybody" if most == PEOPLE else "too many"
         raise NotYet(
-            saw=f"a run that answered {most}" + (", and no other run" if only else ""),
-            hint=None if only else "the validator refuses as soon as three numbers are given out.",
+            saw=f"a run that answered {most}" + ("" if continued else ", and no other run"),
+            hint=f"`check_draw` lets {who} in: refuse once there are three." if continued else None,
         )
     if sorted(numbers) != [*range(1, PEOPLE + 1)]:
         raise NotYet(
@@ -124,6 +134,17 @@ async def lasting(client: Client, workflow: type) -> str:
             hint="a run begins with what it is given: hand `self.n` on.",
         )
     return f"{PEOPLE} numbers from {len(runs)} runs, each given out once"
+
+
+async def _numbers_and_runs(client: Client, workflow: type) -> tuple[list[Any], list[SessionRun]]:
+    """What the people have got, and the runs that there are then."""
+    async with running(client, workflow, 0) as handle:
+        try:
+            numbers = await watch(_drawn(handle), handle, timeout=15, patient=False)
+        except NoAnswer:
+            await _refuse_endless_runs(handle)
+            raise
+        return numbers, await runs_of_session(handle)
 
 
 async def _refuse_endless_runs(handle: WorkflowHandle[Any, Any]) -> None:

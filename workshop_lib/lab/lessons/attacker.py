@@ -103,6 +103,14 @@ class Attacker:
             if HEADER in asked.header.fields:
                 self.work = json.loads(asked.header.fields[HEADER].data)
 
+    @property
+    def link(self) -> str:
+        """The header in which the server says that Alice's run is calling; anybody can write it."""
+        workflow_id, _, run_id = self.stolen_by.rpartition("/")
+        path = f"/namespaces/default/workflows/{workflow_id}/{run_id}/history"
+        event = "referenceType=EventReference&eventID=5&eventType=NexusOperationScheduled"
+        return f'<temporal://{path}?{event}>; type="temporal.api.common.v1.Link.WorkflowEvent"'
+
     # --- doors ----------------------------------------------------------------------------------
 
     async def mcp(self, token: str | None) -> str:
@@ -115,7 +123,7 @@ class Attacker:
         async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT.total_seconds()) as http:
             answer = await http.post(self.url, json=body, headers=headers)
         if answer.status_code == 401:
-            return "401"
+            return "HTTP 401: no proof that counts"
         text = answer.text.rpartition("data: ")[2] if "data: " in answer.text else answer.text
         result = json.loads(text).get("result") or {}
         if (result.get("_meta") or {}).get(REFUSED) in REFUSALS:

@@ -47,10 +47,10 @@ def table() -> dict[str, Attempt]:
             a.stolen, StockPriceInput(ticker="AAPL"), "stock_price", FinanceService
         ),
         "another caller": lambda a: a.nexus(a.stolen),
-        "another caller with a forged link": lambda a: a.nexus(a.stolen, nexus_link=_link(a)),
+        "another caller with a forged link": lambda a: a.nexus(a.stolen, nexus_link=a.link),
         "a forged request id": lambda a: a.nexus(a.stolen, nexus_request_id=uuid.uuid4().hex),
         "a forged link and request id": lambda a: a.nexus(
-            a.stolen, nexus_link=_link(a), nexus_request_id=uuid.uuid4().hex
+            a.stolen, nexus_link=a.link, nexus_request_id=uuid.uuid4().hex
         ),
         "cut off": lambda a: a.nexus(a.stolen[:-8]),
         "changed": lambda a: a.nexus(a.stolen[:-8] + "AAAAAAAA"),
@@ -100,10 +100,3 @@ def _token(make: Callable[[], str | None]) -> Attempt:
         return await attacker.mcp(token)
 
     return attempt
-
-
-def _link(attacker: Attacker) -> str:
-    workflow_id, _, run_id = attacker.stolen_by.rpartition("/")
-    path = f"/namespaces/default/workflows/{workflow_id}/{run_id}/history"
-    event = "referenceType=EventReference&eventID=5&eventType=NexusOperationScheduled"
-    return f'<temporal://{path}?{event}>; type="temporal.api.common.v1.Link.WorkflowEvent"'

@@ -33,6 +33,9 @@ from workshop_lib.temporal.worker import WorkerSpec
 
 EVERYTHING = Asker("anybody", frozenset({"it:read", "it:confidential", "finance:read"}))
 
+# What the notebook lets one guess about.
+ASKED_ABOUT = ("no expiry", "no subject", "an ID token", "for another team", "expired")
+
 
 def require_identity() -> None:
     """From here on, workers and servers that this kernel makes check who is asking."""
@@ -99,9 +102,12 @@ def verdicts_of(check: Callable[[dict[str, Any], float], str | None]) -> dict[st
 
 
 def show_verdicts(verdicts: dict[str, bool]) -> None:
-    """Print them, those that were let in first."""
-    for name, let_in in sorted(verdicts.items(), key=lambda pair: not pair[1]):
-        print("LET IN " if let_in else "refused", name)
+    """Print those that the notebook asks about one by one, and what became of the others."""
+    for name in ASKED_ABOUT:
+        print("LET IN " if verdicts[name] else "refused", name)
+    others = [name for name in verdicts if name not in ASKED_ABOUT]
+    let_in = [name for name in others if verdicts[name]]
+    print(f"Of {len(others)} more it let in: {', '.join(let_in) or 'none'}.")
     print(f"{sum(verdicts.values())} of {len(verdicts)} forged tokens were let in.")
 
 
@@ -113,14 +119,17 @@ async def sealed_values(session: str) -> Attacker:
 
 
 async def try_attacks(attacker: Attacker) -> None:
-    """Try every attack of the table and print how each is refused.
+    """Try every attack of the table and print how it is refused, attacks with the same answer in one line.
 
     Raises:
         LetIn: one was not refused.
     """
     refusals = await try_all(attacker)
+    attacks: dict[str, list[str]] = {}  # by the words of their refusal
     for name, words in refusals.items():
-        print(f"{name:<44} {words[:64]}")
+        attacks.setdefault(" ".join(words.split())[:76], []).append(name)
+    for words, names in attacks.items():
+        print(f"{len(names):>2} × {words:<76}  {names[0]}{', …' if names[1:] else ''}")
     print(f"{len(refusals)} attacks, every one refused.")
 
 
