@@ -247,10 +247,10 @@ attacker = await lab.sealed_values(hers.workflow_id)
 await check.copied(stolen, attacker)
 
 # %% [markdown]
-# With each call the server sends a *link* to whoever calls. But the caller can write one, too.
+# With each call the server sends a *link* to whoever calls. A caller can forge it.
 #
 # > **Predict.** And with the *same* project, as the very same call? Its proof fits exactly. Bob sends it
-# > twice: as it is, and with a link forged to say that Alice's run is calling.
+# > as it is, then with a link that names Alice's run.
 
 # %%
 my_guess = ""

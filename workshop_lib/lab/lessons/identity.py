@@ -127,9 +127,9 @@ async def try_attacks(attacker: Attacker) -> None:
     refusals = await try_all(attacker)
     attacks: dict[str, list[str]] = {}  # by the words of their refusal
     for name, words in refusals.items():
-        attacks.setdefault(" ".join(words.split())[:76], []).append(name)
+        attacks.setdefault(" ".join(words.split())[:72], []).append(name)
     for words, names in attacks.items():
-        print(f"{len(names):>2} × {words:<76}  {names[0]}{', …' if names[1:] else ''}")
+        print(f"{len(names):>2} × {words:<72}  {names[0]}{', …' if names[1:] else ''}")
     print(f"{len(refusals)} attacks, every one refused.")
 
 
