@@ -7,6 +7,7 @@ may hold, and that it decides the same everywhere (`test_chaos_plan`).
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import subprocess
@@ -237,9 +238,12 @@ async def the_day(day: Day, folder: Path, *, teams_too: bool) -> str:
         for question, _, reply in poorly:
             assert any(word in reply.text for word in POLITE), (question, reply)
         calls = await calls_of_teams(client, day)
-        async with asyncio.timeout(30):  # the list of runs comes a moment after the facts
-            while not accounted(calls, await runs_of_teams(), poorly):  # noqa: ASYNC110
-                await asyncio.sleep(0.3)
+        with contextlib.suppress(TimeoutError):  # the list of runs comes a moment after the facts
+            async with asyncio.timeout(30):
+                while not accounted(calls, await runs_of_teams(), poorly):  # noqa: ASYNC110
+                    await asyncio.sleep(0.3)
+        runs = await runs_of_teams()
+        assert accounted(calls, runs, poorly), (calls, runs)
         report = experiment.report()
         strikes = Counter(e.fault for e in experiment.entries() if e.what == "struck")
     for line in report.lines:
