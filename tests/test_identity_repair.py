@@ -69,20 +69,21 @@ async def seen_by(person: str | None, run: RepairClient) -> RepairClient:
 async def refused(sending: Any) -> tuple[str, str]:
     with pytest.raises(DecisionRefused) as problem:
         await sending
-    return problem.value.kind, problem.value.what
+    return problem.value.kind, str(problem.value)
 
 
 async def test_who_may_approves_and_the_name_is_that_of_the_proof(store: OrderStore) -> None:
     run = await started("alice")
     plan = await run.plan()
     assert plan is not None
-    for person, kind, words in [
-        ("alice", "OwnRequest", "somebody else approves"),
-        ("bob", "Forbidden", "bob lacks the scope orders:approve"),
-        (None, "Unidentified", "no proof of who is asking"),
+    another = f"somebody with {MAY_DECIDE} who has not asked for it"
+    for person, kind, words, mends in [
+        ("alice", "OwnRequest", "somebody else approves", another),
+        ("bob", "Forbidden", "bob lacks the scope orders:approve", another),
+        (None, "Unidentified", "no proof of who is asking", "sign in, and decide"),
     ]:
         found = await refused((await seen_by(person, run)).approve(plan.digest, decided_by="carol"))
-        assert found[0] == kind and words in found[1]
+        assert found[0] == kind and words in found[1] and mends in found[1]
     assert store.ledger() == []
     given = await (await seen_by("carol", run)).approve(plan.digest, decided_by="Minerva")
     assert given.decided_by == "carol"

@@ -68,6 +68,8 @@ class DecisionRefused(WorkshopError):
             fix = "this plan is settled: start a repair, or decide about an agent's next plan."
         elif kind in ("OwnRequest", "Forbidden"):
             fix = f"somebody with {MAY_DECIDE} who has not asked for it has to decide."
+        elif kind in ("NoProof", "Unidentified"):
+            fix = "sign in, and decide with a client that carries your proof."
         super().__init__(what, fix=fix)
         self.kind = kind
 
@@ -328,9 +330,7 @@ class RepairClient:
                 # Details that were too long to be kept are left out.
                 failed = {"state": State.FAILED, "reason": str(cause)}
                 return kind.model_validate(cause.details[0] if cause.details else failed)
-            raise WorkshopError(
-                f"{self.workflow_id} has ended without a result: {cause}."
-            ) from None
+            raise WorkshopError(f"{self.workflow_id} ended without a result: {cause}.") from None
 
     async def _query(self, name: str, kind: Any) -> Any:
         with self._in_words():
