@@ -59,19 +59,23 @@ client = await lab.start()
 plan = lab.chaos_plan("""
 seed: 7
 faults:
+  # Each request to the model may be one too many.
   - {place: model, kind: rate_limit, chance: 0.4}
+  # The first attempt of a step fails, before the calculator is reached.
   - {place: local_tool, kind: fails, name: calculator, when: {attempt: 1}}
+  # The second attempt does its work, and nobody is told.
   - {place: activity, kind: lost_completion, name: execute_tool, when: {attempt: 2}}
+  # Step 1 of a run looks for tools, step 2 asks the model. SIGKILL when only its report is missing.
   - {place: worker, at: activity-report, name: plan_next_action, when: {step: 2}}
-  - {place: nexus, kind: fails, name: get_stock_price, when: {attempt: 1}}
+  # And one more tool has a bad moment.
+  - {place: local_tool, kind: fails, name: weather, when: {attempt: 1}}
 """)
 
 # %% [markdown]
-# The model has its limits. A tool fails. Its answer gets lost, after the work was done. A worker is killed when it has the
-# model's word and has not told. And another team has a bad moment.
+# A step is named by its number in the run and by its attempt, which is 1 where nothing is said.
 #
-# > **Predict.** Ada asks for 12 * 7. Does she get an answer? How often is the calculator called? Which of the five does
-# > not happen? (Some ten seconds. The worker is a process, and another begins when it is killed.)
+# > **Predict.** Ada asks for 12 * 7. Does she get an answer? How many attempts does the calculator's step take? Which of
+# > the five does not happen? (Some ten seconds. The worker is a process, and another begins when it is killed.)
 
 # %%
 my_guess = ""
@@ -102,11 +106,14 @@ await lab.show_timeline(day)
 # %% [markdown]
 # <details><summary>What happened?</summary>
 #
-# She gets her answer, later. The calculator is reached twice: its first attempt fails before it, the second one's answer is
-# lost, the third is told. *"Once"* is what the history says, and it knows only what it was told. For a sum that is
+# She gets her answer, later. The calculator's step takes three attempts: the first fails before it, the second one's answer
+# is lost, the third is told. So it has calculated twice. *"Once"* is what the history has been told. For a sum that is
 # harmless. For a payment it is the lesson of 05.
 #
-# Nobody called the other team, so what was planned there says why it did not happen.
+# Nobody asked for the weather, so nothing came to where it would have failed.
+#
+# *Nobody at work* can come after *new worker*: the server first keeps the run's next task for the dead one, which had the run
+# in memory (its **sticky queue**), and gives it to the new one after a second.
 # </details>
 #
 # A test that fails one time in fifty is worth little. This day can be had again. (What follows a `~` in a session's name does
@@ -119,10 +126,11 @@ print("the same day" if again.lines == happened.lines else again)
 # %% [markdown]
 # ## Everybody knocks
 #
-# Retries are a blessing for one run. Now a model is down for three seconds, and five runs ask it. Temporal tries each
-# step again, four times a second.
+# Retries are a blessing for one run. Now a model is down for three seconds, and twenty runs ask it. Temporal tries each
+# step again, once a second.
 #
-# > **Predict.** How many requests reach the model while it is down?
+# > **Predict.** How many requests reach the model while it is down? (Some five seconds. The first time, this kernel loads the
+# > model's library as well.)
 
 # %%
 my_guess = 0
@@ -133,8 +141,8 @@ await lab.live_through_outage(client)
 # %% [markdown]
 # <details><summary>How many?</summary>
 #
-# On a quiet machine some sixty: five runs, four times a second, for three seconds. A busy one knocks less often. *"Five"*:
-# Temporal does not know that the five ask the same model. Whoever tries to get up is knocked down by those who ask how it goes.
+# Some sixty: twenty runs, each of them at once and then every second. A busy machine knocks less often. *"Twenty"*: Temporal
+# does not know that they ask the same model. Whoever tries to get up is knocked down by those who ask how it goes.
 # </details>
 #
 # A **circuit breaker** is a small object that all of them pass. It counts failures. After three in a row it is *open*:
@@ -199,7 +207,8 @@ class Breaker:
 await check.breaker(client, Breaker)
 
 # %% [markdown]
-# No run has failed, and none has noticed. The breaker is a matter of the *process*: it is in no history, and begins anew
+# Compare the two numbers. With a breaker they do not grow with the number of runs. And no run has failed, none has
+# noticed. The breaker is a matter of the *process*: it is in no history, and begins anew
 # with each worker. It may be wrong. What is durable is the retry.
 #
 # Each refusal is an attempt, too. So such a step is bounded by time (`schedule_to_close_timeout`), and not by a number of
@@ -380,6 +389,9 @@ await lab.show_timeline(old)
 # %% [markdown]
 # Red and green is a matter of one history *and* one state of the code. Here are recorded runs of all agents of this workshop,
 # replayed with the code of today and with changes to it. (Some five seconds.)
+#
+# A row is a run: four kinds of chat, two repairs (`proactive` begins by itself), chats that went on in a next run, were stopped,
+# or forked. The last three were recorded *with* a change. They have passed what today's code does not know: *today* is red.
 
 # %%
 await lab.replay_matrix()
@@ -391,9 +403,10 @@ await lab.replay_matrix()
 # ## Two versions at once
 #
 # The other way: do not change the code under a run. A worker says which **version** it is, and a run is *pinned* to the
-# version that it began with. Such a worker is one of a service. Here is one on a queue of its own.
+# version that it began with. Such a worker is one of a service. Here is one on a queue of its own; the one of before may go.
 
 # %%
+lab.stop_worker("refunds")
 desk = lab.spec("desk", workflows=[Refund], activities=STEPS)
 await lab.start_worker(desk.with_version("1"))
 pinned = await client.start_workflow(
@@ -402,9 +415,10 @@ pinned = await client.start_workflow(
 await lab.until_begun(pinned, "ask_clerk")
 
 # %% [markdown]
-# Version 2 has no clerk any more, and asks nobody for a patch.
+# In version 2 nobody asks a clerk, and no patch asks which run it is. Its worker still has the activity `ask_clerk`, which no
+# code of version 2 calls.
 #
-# > **Predict.** `pinned` waits for its clerk. Who approves it now, and which of the two does `ORD-9`?
+# > **Predict.** `pinned` waits for its clerk. Which version goes on with it, and which of the two does `ORD-9`?
 
 # %%
 my_guess = ""
@@ -427,7 +441,7 @@ class Refund:
 
 
 # %%
-desk = lab.spec("desk", workflows=[Refund], activities=STEPS)
+desk = lab.spec("desk", workflows=[Refund], activities=STEPS)  # ask_clerk, too: nobody calls it
 await lab.start_worker(desk.with_version("2"))
 new = await client.start_workflow(
     Refund.run, "ORD-9", id=lab.new_id("desk"), task_queue=desk.task_queue
@@ -439,8 +453,8 @@ for run in (pinned, new):
 # %% [markdown]
 # <details><summary>Which of the two?</summary>
 #
-# Both go on. The clerk of version 1 is still there, since its worker is. *"It is stuck"* is what the unversioned worker did
-# above. The price: version 1 has to run until its last run is over.
+# Version 1 goes on with `pinned`: its worker is still there. Version 2 does `ORD-9`. *"It is stuck"* is what the unversioned
+# worker did above. The price: version 1 has to run until its last run is over.
 #
 # A chat has no last message. So it looks at the end of a turn whether there is a newer version, continues as new (as in 08),
 # and its next run begins there, with code *and* prompt. A run whose pinned version is broken can be moved:

@@ -249,9 +249,10 @@ async def test_changed_steps_are_explained_with_the_way_out(nb: Notebook, client
     nb.workflow("steps", counting.replace(call, timer))
     await handle.signal("go")
     error = await seen_soon(handle)
-    assert isinstance(error, StuckWorkflow) and "TMPRL1100" in error.what
+    assert isinstance(error, StuckWorkflow) and "[TMPRL1100] at event" in error.what
+    assert "the history holds 'activity task scheduled', and the code asks for" in error.what
+    assert "HistoryEvent" not in error.what  # the core's own structures
     assert error.fix and "workflow.patched" in error.fix
-    assert "the history holds 'activity task scheduled', and the code asks for" in error.fix
     both = f"if workflow.patched('timer'): {timer}\n        else: {call}"
     nb.workflow("steps", counting.replace(call, both))
     assert await result(handle, timeout=30) == "done"

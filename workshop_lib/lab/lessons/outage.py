@@ -1,6 +1,6 @@
 """An outage for notebook 09: the model fails for some seconds, and each request that reaches it is counted.
 
-Five runs ask at the same time, and Temporal tries their steps again, four times a second. What stands between
+Twenty runs ask at the same time, and Temporal tries their steps again, once a second. What stands between
 these retries and the model is a learner's circuit breaker, or nothing. It is the offline model, whatever the
 settings say: nobody's key pays for knocking. Left out: the breaker of the library's own calls.
 """
@@ -31,9 +31,9 @@ with workflow.unsafe.imports_passed_through():
     from workshop_lib.settings import OFFLINE_MODEL, reload_settings
     from workshop_lib.temporal.worker import WorkerSpec
 
-PEOPLE = 5
+PEOPLE = 20
 SECONDS = 3.0  # that the model is down
-RETRY_EVERY = 0.25  # seconds
+RETRY_EVERY = 1.0  # seconds; the server's timers do not go off sooner after a failure
 PATIENCE = 15.0  # seconds after the outage, in which everybody should be answered
 _FAULTS, _JOURNAL = "OFFLINE_FAULTS", "WORKSHOP_MODEL_JOURNAL"
 
@@ -125,7 +125,7 @@ def asking_through(breaker: Breaker) -> Callable[[str], Any]:
 async def live_through_outage(
     client: Client, breaker: Breaker | None = None, *, patience: float = PATIENCE
 ) -> Outage:
-    """Let five people ask a model that is down for three seconds, and count.
+    """Let twenty people ask a model that is down for three seconds, and count.
 
     Args:
         breaker: what stands before the model; nothing where it is left out.

@@ -5,17 +5,14 @@ many versions, and what a worker says when it meets the same (`lab.watching.fail
 """
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from temporalio.client import WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer
 
-from workshop_lib.lab.watching.failures import mismatch
+from workshop_lib.lab.watching.failures import from_core
 from workshop_lib.temporal.failures import DATA_CONVERTER
-
-_SAID = re.compile(r'(\[TMPRL\d+\])[^"]*')
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,4 @@ def outcome_of(failure: Exception | None) -> Replayed:
     if failure is None:
         return Replayed()
     text = str(failure)
-    said = _SAID.search(text)
-    if said and (words := mismatch(said[0])):
-        return Replayed(f"{said[1]} {words}")
-    return Replayed(said[0] if said else text)
+    return Replayed(from_core(text) or text)

@@ -16,7 +16,7 @@ from workshop_lib.logs import JsonLine
 from workshop_lib.machine.ports import LOCALHOST
 from workshop_lib.settings import reload_settings
 
-_SAMPLE = re.compile(r"(?P<name>\w+)(\{.*\})? (?P<value>\S+)")
+_SAMPLE = re.compile(r"(?P<name>\w+)(?P<labels>\{.*\})? (?P<value>\S+)")
 
 
 class _Kept(logging.Handler):
@@ -49,12 +49,13 @@ def json_lines() -> list[str]:
     return kept.lines
 
 
-async def read_metrics(port: int, timeout: float = 10) -> dict[str, float]:
+async def read_metrics(port: int, timeout: float = 10, *, activity: str = "") -> dict[str, float]:
     """The metrics of a service on this machine by name, those of all labels added up.
 
     Args:
         port: what its `WORKSHOP_METRICS_PORT` says.
         timeout: seconds that it may take.
+        activity: of metrics that are kept for each activity type, this one's only.
 
     Raises:
         WorkshopError: nobody offers metrics there.
@@ -76,6 +77,10 @@ async def read_metrics(port: int, timeout: float = 10) -> dict[str, float]:
         ) from None
     found: dict[str, float] = defaultdict(float)
     for sample in map(_SAMPLE.fullmatch, text.splitlines()):
-        if sample:
+        labels = (sample and sample["labels"]) or ""
+        others = (
+            activity and "activity_type=" in labels and f'activity_type="{activity}"' not in labels
+        )
+        if sample and not others:
             found[sample["name"]] += float(sample["value"])
     return found

@@ -35,6 +35,9 @@ _MISMATCHES = (
      "the run passed `workflow.patched('{0}')`, which the code does not know"),
 )  # fmt: skip
 
+# Where the SDK's core names one of its errors, up to the end of what it says about it.
+_CORE = re.compile(r'(\[TMPRL\d+\])[^"]*')
+
 # What the sandbox refuses, by a part of its qualified name, and what a workflow uses instead.
 ALTERNATIVES = (
     (("datetime", "date.today"), "`workflow.now()`: the time that is in the history"),
@@ -65,8 +68,8 @@ def advice(kind: str, message: str, pinned: WorkerDeploymentVersion | None = Non
         first = "write `await` before the call whose result is used there"
     elif "TMPRL1100" in message:
         return (
-            f"{mismatch(message) or 'the changed code takes other steps than the history holds'}. Put the "
-            "change behind `if workflow.patched('my-change'):` and run the cell again, or start a new run."
+            "put the change behind `if workflow.patched('my-change'):` and run the cell again, or start a "
+            "new run."
         )
     elif "TMPRL1101" in message:
         first = "workflow code may not compute or block for seconds: an activity may"
@@ -97,6 +100,18 @@ def mismatch(message: str) -> str:
         if found := re.search(pattern, message):
             return words.format(*map(_in_words, found.groups()))
     return ""
+
+
+def from_core(message: str) -> str:
+    """What the SDK's core means, in a sentence after its code; "" where it is not the core that speaks.
+
+    Its own text is a Rust structure, in the middle of which the sentence stands in quotes.
+    """
+    said = _CORE.search(message)
+    if not said:
+        return ""
+    words = mismatch(said[0])
+    return f"{said[1]} {words}" if words else said[0].rstrip(" \\")
 
 
 def _in_words(name: str) -> str:
@@ -146,7 +161,9 @@ def start_failure(name: str, error: BaseException) -> WorkshopError:
 
 
 def plain(message: str) -> str:
-    """A message without the advice for owners of a whole code base that the SDK adds to it."""
+    """A message without what the SDK adds to it: advice for owners of a whole code base, Rust structures."""
+    if said := from_core(message):
+        return said
     message = message.split(" If this is code from a module", 1)[0]
     before, missing, _ = message.partition(", available activities:")
     return f"{before}: add it to `activities=[…]` of the worker" if missing else message
