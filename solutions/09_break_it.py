@@ -87,7 +87,7 @@ from workshop_lib.agents.worker import orchestrator
 
 async def a_day(session):
     async with lab.chaos(plan, orchestrator()) as experiment:
-        chat = ChatClient(client, session=session)
+        chat = ChatClient(client, session=lab.new_id(session))
         reply = await lab.watch(chat.send("What is 12 * 7?"), chat.handle, expect_no_worker=True)
         await chat.end()
         await lab.result(chat.handle)
@@ -117,7 +117,7 @@ await lab.show_timeline(day)
 # </details>
 #
 # A test that fails one time in fifty is worth little. This day can be had again. (What follows a `~` in a session's name does
-# not count. The same again: some ten seconds.)
+# not count: it is new in each. Some ten seconds again.)
 
 # %%
 _, _, again = await a_day("a-bad-day~2")

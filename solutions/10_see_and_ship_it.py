@@ -44,8 +44,8 @@
 # ```
 #
 # A **span** is a piece of work: a name, a beginning, an end, and the span that caused it. A **trace** is all spans of
-# one question. They are kept in this kernel, so this comes before the first connection. (Some fifteen seconds: libraries are
-# loaded, and a server begins.)
+# one question. They are kept in this kernel, so this comes before the first connection. (Some ten seconds, the first time
+# more: libraries are loaded, and a server begins.)
 
 # %%
 from workshop_lib import lab
@@ -111,7 +111,7 @@ await lab.trace(chat.handle, spans.get_finished_spans())
 # Of one name there is one worker here. Whoever starts takes the place of the one before, so this brings the traced one back:
 
 # %%
-await lab.start_worker(finance())
+await lab.start_worker(finance(), announce=False)
 
 # %% [markdown]
 # ## Waiting, or working?
