@@ -75,7 +75,7 @@ faults:
 # A step is named by its number in the run and by its attempt, which is 1 where nothing is said.
 #
 # > **Predict.** Ada asks for 12 * 7. Does she get an answer? How many attempts does the calculator's step take? Which of
-# > the five does not happen? (Some ten seconds. The worker is a process, and another begins when it is killed.)
+# > the five does not happen? (Some fifteen seconds. The worker is a process, and another begins when it is killed.)
 
 # %%
 my_guess = ""
