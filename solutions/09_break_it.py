@@ -115,7 +115,8 @@ await lab.show_timeline(day)
 # *Nobody at work* can come after *new worker*: the server first keeps the run's next task for the dead one, which had the run
 # in memory (its **sticky queue**), and gives it to the new one after a second.
 # </details>
-#
+
+# %% [markdown]
 # A test that fails one time in fifty is worth little. This day can be had again. (What follows a `~` in a session's name does
 # not count: it is new in each. Some ten seconds again.)
 
@@ -129,8 +130,7 @@ print("the same day" if again.lines == happened.lines else again)
 # Retries are a blessing for one run. Now a model is down for three seconds, and twenty runs ask it. Temporal tries each
 # step again, once a second.
 #
-# > **Predict.** How many requests reach the model while it is down? (Some five seconds. The first time, this kernel loads the
-# > model's library as well.)
+# > **Predict.** How many requests reach the model while it is down? (Some ten seconds.)
 
 # %%
 my_guess = 0
