@@ -159,7 +159,7 @@ async def test_the_session_itself_refuses_what_is_no_budget(
 ) -> None:
     chat = a_chat(client, worker)
     await say(chat, "Hello")
-    monkeypatch.setattr("workshop_lib.agents.sessions._check_budget", lambda _: None)
+    monkeypatch.setattr("workshop_lib.agents.sessions.check_budget", lambda _: None)
     with pytest.raises(MessageRefused, match="-5 is not"):
         await chat.set_budget(Budget(tokens=-5))
     assert (await chat.spending()).budget is None
