@@ -14,6 +14,7 @@ from lab_environment import fresh, lab
 from workshop_lib.errors import WorkshopError
 from workshop_lib.lab.registry import stop_all
 from workshop_lib.lab.server import lifecycle as server
+from workshop_lib.lab.watching import cell_files
 from workshop_lib.lab.workers import cells
 from workshop_lib.temporal.worker import WorkerSpec
 
@@ -73,6 +74,8 @@ def dev_server(folder: Path) -> Iterator[str]:
             yield server.ensure_server(in_memory=True).address
         finally:
             stop_all()
+            # Else a check in a later file of this process would speak of a cell that a test has left broken.
+            cell_files._loaded.clear()
 
 
 def notebook() -> Notebook:

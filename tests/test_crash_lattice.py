@@ -169,9 +169,8 @@ async def test_a_kill_at_some_events_of_all_agents(
     """A sample that every run tries: of each agent some places, a task and an activity among them."""
     chance = random.Random(killer)
     places = []
-    for agent in [
-        one for one in STORIES if one != "mcp"
-    ]:  # the servers of MCP take their time to start
+    # Without MCP, whose servers take their time to start.
+    for agent in [one for one in STORIES if one != "mcp"]:
         of_it = [p for p in chosen(killer, agent) if p.point.where is not Where.ACTIVITY_INSIDE]
         for where in (Where.TASK_AFTER, Where.ACTIVITY_REPORT, None):
             like = [p for p in of_it if where in (p.point.where, None)]

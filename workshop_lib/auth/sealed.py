@@ -7,7 +7,7 @@ made it, and *bound*: to one call, at one place, with these arguments. The same 
 call.
 
 A sealed value for a Nexus call cannot know who sends it on. Whoever has read it in a history can send it once
-more, and finds the run that it belongs to, whose result stands in the same history.
+more: that never starts a second run, and the door hands the result to nobody but the run that made it.
 
 Left out: keys (`keys`), and who takes them along (`outbound`) and checks them (`door`).
 """

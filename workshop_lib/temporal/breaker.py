@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 THRESHOLD = 3  # failures in a row
-PAUSE, LONGEST = (
-    1.0,
-    20.0,
-)  # seconds until one may try: by default, and where a provider asks for more
+# Seconds until one may try: by default, and at most where a provider asks for more.
+PAUSE, LONGEST = 1.0, 20.0
 PROBE = 10.0  # seconds until another may try, while the one that does has heard nothing
 SLOT, LAP = 0.05, 6.0  # seconds between two that come again, and in which all of them do
 
